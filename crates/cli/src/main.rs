@@ -1,0 +1,2 @@
+//! The `alluvium` binary.
+fn main() {}

@@ -1,0 +1,53 @@
+//! What can go wrong between memory and files.
+
+use std::sync::Arc;
+
+/// Why an operation failed, as its caller would treat it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum IoErrorKind {
+    /// No room on the device.
+    NoSpace,
+    /// The file or directory is absent.
+    NotFound,
+    /// Another process holds the directory.
+    Locked,
+    /// Anything else; the device is not to be trusted with writes any more.
+    Other,
+}
+
+/// A failed operation: what was attempted, on which path, and why. Cheap to clone, so that every waiter of a
+/// group commit can have it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("cannot {attempt} {path}: {cause}")]
+pub struct IoError {
+    /// How to treat it.
+    pub kind: IoErrorKind,
+    /// The verb, such as `write`.
+    pub attempt: &'static str,
+    /// The path below the device's root.
+    pub path: String,
+    /// The system's reason.
+    #[source]
+    pub cause: Arc<std::io::Error>,
+}
+
+impl IoError {
+    /// Wraps the system's error, taking the kind from it.
+    pub fn new(attempt: &'static str, path: impl Into<String>, cause: std::io::Error) -> Self {
+        let kind = match cause.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                IoErrorKind::NoSpace
+            }
+            std::io::ErrorKind::NotFound => IoErrorKind::NotFound,
+            std::io::ErrorKind::WouldBlock => IoErrorKind::Locked,
+            _ => IoErrorKind::Other,
+        };
+        Self {
+            kind,
+            attempt,
+            path: path.into(),
+            cause: Arc::new(cause),
+        }
+    }
+}
