@@ -1,0 +1,188 @@
+//! Names: unescaping and checking, once per distinct spelling.
+//!
+//! A backslash escapes a space, a comma and, outside measurements, an equals sign; before anything else it is
+//! itself. In strings it escapes a quote and a backslash.
+
+use std::borrow::Cow;
+
+use alluvium_types::SeriesKey;
+
+use super::{Limits, LineErrorKind, Place};
+
+/// Reads [`super::Line::key`] with the default limit of tags.
+///
+/// # Errors
+/// See [`decode_key_limited`].
+pub fn decode_key(raw: &[u8]) -> Result<SeriesKey, LineErrorKind> {
+    decode_key_limited(raw, Limits::default().tags_max)
+}
+
+/// Reads [`super::Line::key`]: unescapes every name, sorts the tags. Cost: one allocation a name; remember the
+/// answer under the raw bytes.
+///
+/// # Errors
+/// If a name is empty, holds a control character or is not UTF-8, a tag has no value, a tag key occurs twice or
+/// is `time`, or there are more than `tags_max` tags.
+pub fn decode_key_limited(raw: &[u8], tags_max: usize) -> Result<SeriesKey, LineErrorKind> {
+    let (measurement, mut rest) = until(raw, b',');
+    let measurement = decode(measurement, Place::Measurement)?;
+    if measurement.is_empty() {
+        return Err(LineErrorKind::MissingMeasurement);
+    }
+    let mut tags = Vec::new();
+    while let Some(text) = rest {
+        if tags.len() == tags_max {
+            return Err(LineErrorKind::TooManyTags { limit: tags_max });
+        }
+        let (tag, behind) = until(text, b',');
+        let (key, value) = until(tag, b'=');
+        if key.is_empty() {
+            return Err(LineErrorKind::MissingTagKey);
+        }
+        let value = value
+            .filter(|v| !v.is_empty())
+            .ok_or(LineErrorKind::MissingTagValue)?;
+        if until(value, b'=').1.is_some() {
+            return Err(LineErrorKind::InvalidTagFormat);
+        }
+        let key = decode(key, Place::TagKey)?;
+        if key == "time" {
+            return Err(LineErrorKind::TimeTag);
+        }
+        tags.push((key, decode(value, Place::TagValue)?));
+        rest = behind;
+    }
+    SeriesKey::new(measurement, tags).map_err(|key| LineErrorKind::DuplicateTag { key })
+}
+
+/// Reads the name of a field.
+///
+/// # Errors
+/// If it is empty, holds a control character or is not UTF-8.
+pub fn decode_name(raw: &[u8]) -> Result<Cow<'_, str>, LineErrorKind> {
+    if raw.is_empty() {
+        return Err(LineErrorKind::MissingFieldKey);
+    }
+    decode(raw, Place::FieldKey)
+}
+
+/// Reads the text of a string value; `escaped` says whether a backslash occurs. The parser has checked that the
+/// text is UTF-8; bytes that are not are replaced.
+pub fn decode_string(raw: &[u8], escaped: bool) -> Cow<'_, str> {
+    if !escaped {
+        return String::from_utf8_lossy(raw);
+    }
+    let mut out = Vec::with_capacity(raw.len());
+    let mut at = 0;
+    while let Some(byte) = raw.get(at) {
+        match (byte, raw.get(at + 1)) {
+            (b'\\', Some(next @ (b'"' | b'\\'))) => {
+                out.push(*next);
+                at += 2;
+            }
+            _ => {
+                out.push(*byte);
+                at += 1;
+            }
+        }
+    }
+    Cow::Owned(match String::from_utf8(out) {
+        Ok(text) => text,
+        Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+    })
+}
+
+/// Splits at the first `separator` without a backslash just before it.
+fn until(text: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
+    let mut previous = 0;
+    for (i, byte) in text.iter().enumerate() {
+        if *byte == separator && previous != b'\\' {
+            return (
+                text.get(..i).unwrap_or_default(),
+                Some(text.get(i + 1..).unwrap_or_default()),
+            );
+        }
+        previous = *byte;
+    }
+    (text, None)
+}
+
+fn decode(raw: &[u8], place: Place) -> Result<Cow<'_, str>, LineErrorKind> {
+    if let Some(byte) = raw.iter().find(|b| b.is_ascii_control()) {
+        return Err(LineErrorKind::ControlCharacter { byte: *byte, place });
+    }
+    let text = std::str::from_utf8(raw).map_err(|_| LineErrorKind::InvalidUtf8 { place })?;
+    if !text.contains('\\') {
+        return Ok(Cow::Borrowed(text));
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c == '\\' {
+            if let Some(next) = chars.next_if(|n| match n {
+                ' ' | ',' => true,
+                '=' => place != Place::Measurement,
+                _ => false,
+            }) {
+                out.push(next);
+                continue;
+            }
+        }
+        out.push(c);
+    }
+    Ok(Cow::Owned(out))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(raw: &str, expected: Result<&str, LineErrorKind>) {
+        let got = decode_key(raw.as_bytes()).map(|k| k.to_string());
+        assert_eq!(got, expected.map(String::from), "{raw}");
+    }
+
+    #[test]
+    fn keys_are_unescaped_sorted_and_checked() {
+        check("cpu,host=a,dc=x", Ok("cpu dc=x host=a"));
+        check("a\\,b,t\\=1=v\\ w", Ok("a,b t\\=1=v\\ w"));
+        check("cpu,h=o'brien", Ok("cpu h=o'brien"));
+        check("m,a=x\\y", Ok("m a=x\\\\y"));
+        check("m=1,a=b", Ok("m\\=1 a=b"));
+        check("m,", Err(LineErrorKind::MissingTagKey));
+        check("m,=x", Err(LineErrorKind::MissingTagKey));
+        check("m,a", Err(LineErrorKind::MissingTagValue));
+        check("m,a=", Err(LineErrorKind::MissingTagValue));
+        check("m,a=,b=1", Err(LineErrorKind::MissingTagValue));
+        check("m,a=b=c", Err(LineErrorKind::InvalidTagFormat));
+        check("m,time=1", Err(LineErrorKind::TimeTag));
+        check("", Err(LineErrorKind::MissingMeasurement));
+        check(
+            "m,a=1,a=2",
+            Err(LineErrorKind::DuplicateTag { key: "a".into() }),
+        );
+        check(
+            "m,a=\u{1}",
+            Err(LineErrorKind::ControlCharacter {
+                byte: 1,
+                place: Place::TagValue,
+            }),
+        );
+        assert_eq!(
+            decode_key(b"m,\xff=1"),
+            Err(LineErrorKind::InvalidUtf8 {
+                place: Place::TagKey
+            })
+        );
+        assert_eq!(
+            decode_key_limited(b"m,a=1,b=2", 1),
+            Err(LineErrorKind::TooManyTags { limit: 1 })
+        );
+    }
+
+    #[test]
+    fn strings_unescape_quotes_and_backslashes_only() {
+        assert_eq!(decode_string(b"a\\\"b\\\\c\\nd\\", true), "a\"b\\c\\nd\\");
+        assert_eq!(decode_string(b"plain", false), "plain");
+    }
+}
