@@ -14,4 +14,6 @@
 //!
 //! Limits: a line 1 MiB, a string 64 KiB, a JSON query 1 MiB and 32 levels; all are settings or named constants.
 
+pub mod json;
 pub mod line;
+pub mod time;
