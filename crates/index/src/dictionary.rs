@@ -1,0 +1,92 @@
+//! Interned names: string to dense id and back.
+
+use foldhash::quality::RandomState;
+use std::hash::BuildHasher;
+
+use crate::blobs::Blobs;
+use crate::table::Table;
+
+/// Names numbered from 0 in the order they came.
+#[derive(Debug, Clone)]
+pub(crate) struct Dictionary {
+    names: Blobs,
+    table: Table<u64>,
+    // Random per dictionary: tag values come from strangers. Ids do not depend on it.
+    hasher: RandomState,
+}
+
+impl Dictionary {
+    pub(crate) fn new() -> Self {
+        Self {
+            names: Blobs::default(),
+            table: Table::new(),
+            hasher: RandomState::default(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> u32 {
+        self.names.len() as u32
+    }
+
+    fn hash(&self, name: &str) -> u64 {
+        self.hasher.hash_one(name.as_bytes()) >> 32
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<u32> {
+        self.table.find(self.hash(name), |id| {
+            self.names.get(id as usize) == Some(name.as_bytes())
+        })
+    }
+
+    /// The id of a name, new if need be. The caller bounds the number of names below `u32::MAX`.
+    pub(crate) fn intern(&mut self, name: &str) -> u32 {
+        let hash = self.hash(name);
+        let names = &self.names;
+        let found = self
+            .table
+            .find(hash, |id| names.get(id as usize) == Some(name.as_bytes()));
+        found.unwrap_or_else(|| {
+            let id = self.len();
+            self.names.push(name.as_bytes());
+            self.table.insert(hash, id);
+            id
+        })
+    }
+
+    pub(crate) fn name(&self, id: u32) -> Option<&str> {
+        // Only whole strings are ever pushed.
+        std::str::from_utf8(self.names.get(id as usize)?).ok()
+    }
+
+    /// All names, by id.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &str> + '_ {
+        self.names
+            .iter()
+            .map(|name| std::str::from_utf8(name).unwrap_or_default())
+    }
+
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.names.heap_bytes() + self.table.heap_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_dense_and_stable() {
+        let mut names = Dictionary::new();
+        for i in 0..5000 {
+            assert_eq!(names.find(&format!("n{i}")), None);
+            assert_eq!(names.intern(&format!("n{i}")), i);
+        }
+        for i in 0..5000 {
+            assert_eq!(names.intern(&format!("n{i}")), i);
+            assert_eq!(names.name(i), Some(format!("n{i}").as_str()));
+        }
+        assert_eq!(names.len(), 5000);
+        assert_eq!(names.name(5000), None);
+        assert!(names.iter().enumerate().all(|(i, n)| n == format!("n{i}")));
+    }
+}

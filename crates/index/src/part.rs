@@ -1,0 +1,447 @@
+//! The durable form: parts, each with everything defined since the one before.
+//!
+//! A part holds the rows in order, each as the number of its shape and the numbers of its values; whatever is
+//! new is spelt out where it first occurs, so that a part needs no table of strings and every dictionary gets
+//! the same numbers again. Then come the new fields, then the field lists of all rows that got new series. The
+//! exact form is in `docs/format/definitions.md`.
+
+use std::collections::HashMap;
+
+use alluvium_types::{FieldId, Row, SeriesKey};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+use crate::field_sets::NO_FIELDS;
+use crate::layout::{CRC_END, HEADER_BYTES, MAGIC, PartHeader, VERSION};
+use crate::varint::{get_str, get_u32, get_u64, put_str, put_u64};
+use crate::{IndexError, KeyHash, KindSet, MAX_NAME_BYTES, MAX_TAGS, PartError, PartitionIndex};
+
+/// How far an index had come: rows, fields and series up to here are in earlier parts.
+///
+/// The default mark is that of an empty index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DefinitionMark {
+    rows: u32,
+    fields: u32,
+    series: u64,
+    touches: u64,
+}
+
+impl PartitionIndex {
+    /// The present state, for a later [`PartitionIndex::encode_part`].
+    pub fn mark(&self) -> DefinitionMark {
+        DefinitionMark {
+            rows: self.row_count(),
+            fields: self.field_order.len() as u32,
+            series: self.series,
+            touches: self.journal.position(),
+        }
+    }
+
+    /// Everything defined since a mark of this index, as one part; `None` if there is nothing.
+    ///
+    /// About the bytes of the new strings, 12 bytes for each row with ten tags, and little for the series of
+    /// rows with the same fields. Costs a read of each new or changed row.
+    pub fn encode_part(&self, since: DefinitionMark) -> Option<Vec<u8>> {
+        let now = self.mark();
+        if (since.rows, since.fields, since.series) == (now.rows, now.fields, now.series) {
+            return None;
+        }
+        let mut out = vec![0; HEADER_BYTES];
+        for row in since.rows..now.rows {
+            self.encode_row(row, &mut out);
+        }
+        self.encode_fields(since.fields as usize, &mut out);
+        let (lists, runs) = if since.series == now.series {
+            (0, 0)
+        } else {
+            self.encode_series(since.touches, &mut out)
+        };
+
+        let mut header = PartHeader::new_zeroed();
+        header.magic = MAGIC;
+        header.version = VERSION.into();
+        header.rows_before = since.rows.into();
+        header.fields_before = since.fields.into();
+        header.rows = (now.rows - since.rows).into();
+        header.fields = (now.fields - since.fields).into();
+        header.lists = lists.into();
+        header.runs = runs.into();
+        header.series_before = since.series.into();
+        header.series_after = now.series.into();
+        header.body_bytes = ((out.len() - HEADER_BYTES) as u64).into();
+        out[..HEADER_BYTES].copy_from_slice(header.as_bytes());
+        let crc = crc32c::crc32c(&out[CRC_END..]);
+        out[CRC_END - 4..CRC_END].copy_from_slice(&crc.to_le_bytes());
+        Some(out)
+    }
+
+    /// Applies a part, which must begin exactly where this index is. `seed` is the database's, for the hashes.
+    ///
+    /// # Errors
+    /// If the bytes are not a whole, unchanged part of a known version, or do not continue from here. After
+    /// [`PartError::Invalid`] the index may hold a piece of the part and must be dropped.
+    pub fn apply_part(&mut self, seed: u64, bytes: &[u8]) -> Result<(), IndexError> {
+        let header = check_part(bytes)?;
+        let now = self.mark();
+        let before = (
+            header.rows_before.get(),
+            header.fields_before.get(),
+            header.series_before.get(),
+        );
+        if before != (now.rows, now.fields, now.series) {
+            return Err(IndexError::Part(PartError::NotNext {
+                begins_at_row: before.0,
+                rows: now.rows,
+            }));
+        }
+        let mut rest = &bytes[HEADER_BYTES..];
+        let applied = self.apply_body(seed, &header, &mut rest);
+        applied.map_err(|what| {
+            let at = bytes.len() - rest.len();
+            IndexError::Part(PartError::Invalid { what, at })
+        })
+    }
+
+    /// Lets go of what only marks before this one need: call it when a part up to `mark` is durable.
+    pub fn forget_before(&mut self, mark: DefinitionMark) {
+        self.journal.forget_before(mark.touches);
+    }
+
+    /// A row: shape, then values. Numbers are one higher than they are, 0 says that a new one is spelt out.
+    fn encode_row(&self, row: u32, out: &mut Vec<u8>) {
+        let mut tuple = self.tuples.get(row as usize).unwrap_or_default();
+        let Some(id) = get_u32(&mut tuple) else {
+            return;
+        };
+        let Some(schema) = self.schemas.get(id) else {
+            return;
+        };
+        if schema.first_row == row {
+            put_u64(out, 0);
+            self.encode_schema(id, out);
+        } else {
+            put_u64(out, u64::from(id) + 1);
+        }
+        for &key in &schema.keys {
+            let key = &self.tag_keys[key as usize];
+            let Some(value) = get_u32(&mut tuple) else {
+                return;
+            };
+            let postings = key.postings.get(value as usize);
+            let first = postings.and_then(|p| self.postings.rows(p).first());
+            if first == Some(row) {
+                put_u64(out, 0);
+                put_str(out, key.values.name(value).unwrap_or_default());
+            } else {
+                put_u64(out, u64::from(value) + 1);
+            }
+        }
+    }
+
+    fn encode_schema(&self, id: u32, out: &mut Vec<u8>) {
+        let Some(schema) = self.schemas.get(id) else {
+            return;
+        };
+        let measurement = schema.measurement;
+        let of_measurement = &self.measurements[measurement as usize].schemas;
+        if of_measurement.first() == Some(&id) {
+            put_u64(out, 0);
+            put_str(
+                out,
+                self.measurement_names.name(measurement).unwrap_or_default(),
+            );
+        } else {
+            put_u64(out, u64::from(measurement) + 1);
+        }
+        put_u64(out, schema.keys.len() as u64);
+        for &key in &schema.keys {
+            if self.tag_keys[key as usize].schemas.first() == Some(&id) {
+                put_u64(out, 0);
+                put_str(out, self.key_names.name(key).unwrap_or_default());
+            } else {
+                put_u64(out, u64::from(key) + 1);
+            }
+        }
+    }
+
+    fn encode_fields(&self, from: usize, out: &mut Vec<u8>) {
+        // Numbers of the new fields: count back from the end of each measurement.
+        let mut next: HashMap<u32, u32> = HashMap::new();
+        for &m in &self.field_order[from..] {
+            *next
+                .entry(m)
+                .or_insert(self.measurements[m as usize].fields.len()) -= 1;
+        }
+        for &m in &self.field_order[from..] {
+            let field = next.entry(m).or_default();
+            put_u64(out, m.into());
+            let name = self.measurements[m as usize].fields.name(*field);
+            put_str(out, name.unwrap_or_default());
+            *field += 1;
+        }
+    }
+
+    /// The distinct lists, then runs of neighbouring rows that have one; their numbers.
+    fn encode_series(&self, touches: u64, out: &mut Vec<u8>) -> (u32, u32) {
+        let rows = self.journal.rows_since(touches);
+        let mut numbers: HashMap<u32, u32> = HashMap::new();
+        let mut runs: Vec<(u32, u32, u32)> = Vec::new();
+        for row in rows {
+            let set = self.set_of(Row(row)).unwrap_or(NO_FIELDS);
+            let new = numbers.len() as u32;
+            let number = *numbers.entry(set).or_insert_with(|| {
+                put_u64(out, self.sets.fields(set).count() as u64);
+                let mut next = 0;
+                for (field, kinds) in self.sets.fields(set) {
+                    put_u64(out, (field.0 - next).into());
+                    out.push(kinds.byte());
+                    next = field.0 + 1;
+                }
+                new
+            });
+            match runs.last_mut() {
+                Some((first, count, list)) if *first + *count == row && *list == number => {
+                    *count += 1;
+                }
+                _ => runs.push((row, 1, number)),
+            }
+        }
+        let mut next = 0;
+        for &(first, count, list) in &runs {
+            put_u64(out, (first - next).into());
+            put_u64(out, count.into());
+            put_u64(out, list.into());
+            next = first + count;
+        }
+        (numbers.len() as u32, runs.len() as u32)
+    }
+
+    fn apply_body(
+        &mut self,
+        seed: u64,
+        header: &PartHeader,
+        rest: &mut &[u8],
+    ) -> Result<(), &'static str> {
+        let mut scratch = Vec::new();
+        for _ in 0..header.rows.get() {
+            self.apply_row(seed, rest, &mut scratch)?;
+        }
+        for _ in 0..header.fields.get() {
+            self.apply_field(rest).ok_or("field")?;
+        }
+        let mut lists = Vec::new();
+        for _ in 0..header.lists.get() {
+            lists.push(decode_list(rest).ok_or("field list")?);
+        }
+        let mut numbers = vec![None; lists.len()];
+        let mut next = 0;
+        for _ in 0..header.runs.get() {
+            self.apply_run(&lists, &mut numbers, &mut next, rest)
+                .ok_or("run of rows")?;
+        }
+        if !rest.is_empty() {
+            return Err("end");
+        }
+        if self.series != header.series_after.get() {
+            return Err("number of series");
+        }
+        Ok(())
+    }
+
+    fn apply_row(
+        &mut self,
+        seed: u64,
+        rest: &mut &[u8],
+        scratch: &mut Vec<u8>,
+    ) -> Result<(), &'static str> {
+        let row = self.row_count();
+        if row == u32::MAX {
+            return Err("number of rows");
+        }
+        let schema = match get_u64(rest).ok_or("shape")? {
+            0 => self.apply_schema(row, rest).ok_or("new shape")?,
+            id => known(id, self.schemas.len()).ok_or("shape")?,
+        };
+        let shape = self.schemas.get(schema).ok_or("shape")?;
+        let measurement = self.measurement_names.name(shape.measurement);
+        let mut tags: Vec<(&str, &str)> = Vec::with_capacity(shape.keys.len());
+        for &key in &shape.keys {
+            let values = &self.tag_keys[key as usize].values;
+            let value = match get_u64(rest).ok_or("value")? {
+                // A value spelt out again would get a number that the writer did not mean.
+                0 => decode_name(rest)
+                    .filter(|name| values.find(name).is_none())
+                    .ok_or("new value")?,
+                id => known(id, values.len())
+                    .and_then(|id| values.name(id))
+                    .ok_or("value")?,
+            };
+            tags.push((self.key_names.name(key).ok_or("key")?, value));
+        }
+        let key =
+            SeriesKey::new(measurement.ok_or("measurement")?, tags).map_err(|_| "tag keys")?;
+        let hash = KeyHash::of(seed, &key, scratch);
+        if self.lookup(hash).is_some() {
+            return Err("tag set (it is there already)");
+        }
+        let values = key.tags().iter().map(|(_, value)| value.as_str());
+        self.append_row(hash, row, schema, values);
+        Ok(())
+    }
+
+    fn apply_schema(&mut self, row: u32, rest: &mut &[u8]) -> Option<u32> {
+        let measurement = match get_u64(rest)? {
+            0 => {
+                let name =
+                    decode_name(rest).filter(|n| self.measurement_names.find(n).is_none())?;
+                self.intern_measurement(name)
+            }
+            id => known(id, self.measurement_names.len())?,
+        };
+        let count = usize::try_from(get_u64(rest)?)
+            .ok()
+            .filter(|&n| n <= MAX_TAGS)?;
+        let mut keys = Vec::with_capacity(count);
+        for _ in 0..count {
+            let key = match get_u64(rest)? {
+                0 => {
+                    let name = decode_name(rest).filter(|n| self.key_names.find(n).is_none())?;
+                    self.intern_key(name)
+                }
+                id => known(id, self.key_names.len())?,
+            };
+            keys.push(key);
+        }
+        let ascending = keys
+            .windows(2)
+            .all(|pair| self.key_names.name(pair[0]) < self.key_names.name(pair[1]));
+        if !ascending || self.schemas.find(measurement, &keys).is_some() {
+            return None;
+        }
+        Some(self.add_schema(measurement, &keys, row))
+    }
+
+    fn apply_field(&mut self, rest: &mut &[u8]) -> Option<()> {
+        let id = get_u32(rest)?;
+        let name = decode_name(rest)?;
+        let measurement = self.measurements.get_mut(id as usize)?;
+        let fields = &mut measurement.fields;
+        if fields.find(name).is_some() || fields.len() >= FieldId::LIMIT {
+            return None;
+        }
+        fields.intern(name);
+        self.field_order.push(id);
+        Some(())
+    }
+
+    /// Gives a run of rows its list. A list must hold all that each row already has.
+    fn apply_run(
+        &mut self,
+        lists: &[Vec<(FieldId, KindSet)>],
+        numbers: &mut [Option<u32>],
+        next: &mut u32,
+        rest: &mut &[u8],
+    ) -> Option<()> {
+        let first = next.checked_add(get_u32(rest)?)?;
+        let end = first.checked_add(get_u32(rest)?)?;
+        let at = get_u32(rest)? as usize;
+        let list = lists.get(at)?;
+        if end > self.row_count() {
+            return None;
+        }
+        *next = end;
+        let fields_needed = list.last().map_or(0, |(field, _)| field.0 + 1);
+        let size: u64 = list.iter().map(|(_, kinds)| kinds.len() as u64).sum();
+        for row in first..end {
+            let (schema, _) = self.tuple(row)?;
+            if fields_needed > self.measurements[schema.measurement as usize].fields.len() {
+                return None;
+            }
+            let old = self.set_of(Row(row))?;
+            if !contains(list, self.sets.fields(old)) {
+                return None;
+            }
+            self.series += size - self.sets.series(old);
+            let set = match numbers.get(at)? {
+                // Only a list that a row holds keeps its number.
+                Some(number) if old != *number => self.sets.join(old, *number),
+                Some(number) => *number,
+                None => self.sets.replace(old, list),
+            };
+            *numbers.get_mut(at)? = Some(set);
+            self.set_row(row, set);
+        }
+        Some(())
+    }
+}
+
+/// Checks all that can be checked without an index.
+fn check_part(bytes: &[u8]) -> Result<PartHeader, PartError> {
+    let found = bytes.len() as u64;
+    if bytes.get(..4).is_some_and(|magic| magic != MAGIC) {
+        return Err(PartError::Magic);
+    }
+    let (header, body) = PartHeader::read_from_prefix(bytes).map_err(|_| PartError::Length {
+        expected: HEADER_BYTES as u64,
+        found,
+    })?;
+    if header.version.get() != VERSION {
+        return Err(PartError::Version {
+            found: header.version.get(),
+        });
+    }
+    if header.body_bytes.get() != body.len() as u64 {
+        return Err(PartError::Length {
+            expected: header.body_bytes.get().saturating_add(HEADER_BYTES as u64),
+            found,
+        });
+    }
+    let crc = crc32c::crc32c(&bytes[CRC_END..]);
+    if crc != header.crc.get() {
+        return Err(PartError::Checksum {
+            expected: header.crc.get(),
+            found: crc,
+        });
+    }
+    Ok(header)
+}
+
+fn known(number: u64, count: u32) -> Option<u32> {
+    let id = u32::try_from(number.checked_sub(1)?).ok()?;
+    (id < count).then_some(id)
+}
+
+fn decode_name<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
+    get_str(rest).filter(|name| name.len() <= MAX_NAME_BYTES)
+}
+
+fn decode_list(rest: &mut &[u8]) -> Option<Vec<(FieldId, KindSet)>> {
+    let count = get_u32(rest)?;
+    let mut list = Vec::new();
+    let mut next = 0_u32;
+    for _ in 0..count {
+        let field = next.checked_add(get_u32(rest)?)?;
+        if field >= FieldId::LIMIT {
+            return None;
+        }
+        let (&byte, after) = rest.split_first()?;
+        *rest = after;
+        list.push((FieldId(field), KindSet::from_byte(byte)?));
+        next = field + 1;
+    }
+    Some(list)
+}
+
+/// Whether every field and kind of `old` is in `list`, with the same first kind.
+fn contains(
+    list: &[(FieldId, KindSet)],
+    mut old: impl Iterator<Item = (FieldId, KindSet)>,
+) -> bool {
+    old.all(|(field, kinds)| {
+        let at = list.binary_search_by_key(&field, |(f, _)| *f);
+        at.is_ok_and(|i| {
+            let new = list[i].1;
+            new.first() == kinds.first() && kinds.iter().all(|k| new.contains(k))
+        })
+    })
+}

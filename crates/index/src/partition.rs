@@ -1,0 +1,562 @@
+//! The index of one partition: rows, fields, series.
+
+use alluvium_types::{FieldId, Row, SeriesKey, ValueKind};
+
+use crate::blobs::Blobs;
+use crate::dictionary::Dictionary;
+use crate::field_sets::{FieldSets, NO_FIELDS};
+use crate::journal::Journal;
+use crate::paged::Paged;
+use crate::postings::{Postings, PostingsStore};
+use crate::schema::{Schema, Schemas};
+use crate::table::Table;
+use crate::varint::{get_u32, put_u64};
+use crate::{IndexError, KeyHash, KindSet};
+
+/// Longest measurement, tag key, tag value or field name.
+pub const MAX_NAME_BYTES: usize = 65_536;
+
+/// Most tags of one tag set.
+pub const MAX_TAGS: usize = 4096;
+
+/// Hashes looked up together: enough to keep the memory system busy, few enough to stay in registers and L1.
+const BATCH: usize = 16;
+
+/// A measurement within the partition, numbered in creation order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MeasurementId(pub u32);
+
+/// Everything defined in one (database, partition): tag sets, fields, series, and how to find them.
+///
+/// See the crate's page for an example, and the methods for their cost. Numbers are dense and depend only on
+/// the order of calls.
+#[derive(Debug, Clone)]
+pub struct PartitionIndex {
+    /// Tag set to row.
+    pub(crate) table: Table<u128>,
+    /// By row: schema number, then one value number for each of its keys, as varints.
+    pub(crate) tuples: Blobs,
+    /// By row: its field list.
+    pub(crate) row_sets: Paged<u32>,
+    pub(crate) sets: FieldSets,
+    pub(crate) schemas: Schemas,
+    pub(crate) measurement_names: Dictionary,
+    pub(crate) measurements: Vec<Measurement>,
+    pub(crate) key_names: Dictionary,
+    pub(crate) tag_keys: Vec<TagKey>,
+    pub(crate) postings: PostingsStore,
+    /// The measurement of each field, in creation order over all measurements.
+    pub(crate) field_order: Vec<u32>,
+    pub(crate) journal: Journal,
+    pub(crate) series: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Measurement {
+    pub(crate) fields: Dictionary,
+    pub(crate) schemas: Vec<u32>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct TagKey {
+    pub(crate) values: Dictionary,
+    /// By value.
+    pub(crate) postings: Paged<Postings>,
+    /// Shapes that have this key.
+    pub(crate) schemas: Vec<u32>,
+}
+
+impl Default for PartitionIndex {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl PartitionIndex {
+    /// An index of nothing.
+    pub fn new() -> Self {
+        Self {
+            table: Table::new(),
+            tuples: Blobs::default(),
+            row_sets: Paged::default(),
+            sets: FieldSets::new(),
+            schemas: Schemas::default(),
+            measurement_names: Dictionary::new(),
+            measurements: Vec::new(),
+            key_names: Dictionary::new(),
+            tag_keys: Vec::new(),
+            postings: PostingsStore::default(),
+            field_order: Vec::new(),
+            journal: Journal::default(),
+            series: 0,
+        }
+    }
+
+    /// The row of a tag set. One cache miss or two.
+    #[inline]
+    pub fn lookup(&self, hash: KeyHash) -> Option<Row> {
+        self.table.find(hash.bits(), |_| true).map(Row)
+    }
+
+    /// Looks up many tag sets and appends one answer for each, in order. The cache misses of up to 16 overlap.
+    pub fn lookup_batch(&self, hashes: &[KeyHash], out: &mut Vec<Option<Row>>) {
+        out.reserve(hashes.len());
+        let mut groups = hashes.chunks_exact(BATCH);
+        for group in &mut groups {
+            let probes: [_; BATCH] = std::array::from_fn(|i| self.table.probe(group[i].bits()));
+            out.extend(probes.map(|probe| self.table.resume(probe, |_| true).map(Row)));
+        }
+        out.extend(groups.remainder().iter().map(|&hash| self.lookup(hash)));
+    }
+
+    /// Creates the next row. Rows ascend from 0.
+    ///
+    /// `hash` is [`KeyHash::of`] of `key` under the seed of the database.
+    ///
+    /// # Errors
+    /// If the tag set exists, the partition is full, or a name or the list of tags is too long; nothing is
+    /// changed then.
+    pub fn insert_row(&mut self, hash: KeyHash, key: &SeriesKey) -> Result<Row, IndexError> {
+        if let Some(row) = self.lookup(hash) {
+            return Err(IndexError::RowExists { row });
+        }
+        let row = self.row_count();
+        if row == u32::MAX {
+            return Err(IndexError::PartitionFull { rows: row });
+        }
+        check_name(key.measurement())?;
+        if key.tags().len() > MAX_TAGS {
+            let tags = key.tags().len();
+            return Err(IndexError::TooManyTags { tags });
+        }
+        for (k, v) in key.tags() {
+            check_name(k)?;
+            check_name(v)?;
+        }
+
+        let schema = self.intern_schema(row, key);
+        let values = key.tags().iter().map(|(_, value)| value.as_str());
+        self.append_row(hash, row, schema, values);
+        Ok(Row(row))
+    }
+
+    /// Number of rows.
+    pub fn row_count(&self) -> u32 {
+        self.tuples.len() as u32
+    }
+
+    /// The tag set of a row, spelt out. Costs an allocation for each name.
+    pub fn key(&self, row: Row) -> Option<SeriesKey> {
+        let (schema, mut values) = self.tuple(row.0)?;
+        let measurement = self.measurement_names.name(schema.measurement)?;
+        let mut tags = Vec::with_capacity(schema.keys.len());
+        for &key in &schema.keys {
+            let value = get_u32(&mut values)?;
+            tags.push((
+                self.key_names.name(key)?,
+                self.tag_keys.get(key as usize)?.values.name(value)?,
+            ));
+        }
+        SeriesKey::new(measurement, tags).ok()
+    }
+
+    /// The value of one tag of a row; `None` if the row has no such tag.
+    pub fn tag(&self, row: Row, key: &str) -> Option<&str> {
+        let key = self.key_names.find(key)?;
+        let value = self.value_of(row.0, key)?;
+        self.tag_keys.get(key as usize)?.values.name(value)
+    }
+
+    /// The measurement of a row.
+    pub fn measurement_of(&self, row: Row) -> Option<MeasurementId> {
+        let (schema, _) = self.tuple(row.0)?;
+        Some(MeasurementId(schema.measurement))
+    }
+
+    /// The measurement of this name.
+    pub fn measurement(&self, name: &str) -> Option<MeasurementId> {
+        self.measurement_names.find(name).map(MeasurementId)
+    }
+
+    /// The name of a measurement.
+    pub fn measurement_name(&self, measurement: MeasurementId) -> Option<&str> {
+        self.measurement_names.name(measurement.0)
+    }
+
+    /// The field of this name.
+    pub fn field(&self, measurement: MeasurementId, name: &str) -> Option<FieldId> {
+        let measurement = self.measurements.get(measurement.0 as usize)?;
+        measurement.fields.find(name).map(FieldId)
+    }
+
+    /// The field of this name, created if need be. Fields of a measurement ascend from 0.
+    ///
+    /// # Errors
+    /// If the measurement does not exist or is full, or the name is too long.
+    pub fn insert_field(
+        &mut self,
+        measurement: MeasurementId,
+        name: &str,
+    ) -> Result<FieldId, IndexError> {
+        let Some(it) = self.measurements.get_mut(measurement.0 as usize) else {
+            return Err(IndexError::UnknownMeasurement { measurement });
+        };
+        if let Some(field) = it.fields.find(name) {
+            return Ok(FieldId(field));
+        }
+        check_name(name)?;
+        if it.fields.len() >= FieldId::LIMIT {
+            let name = self.measurement_name(measurement).unwrap_or_default();
+            return Err(IndexError::TooManyFields {
+                measurement: name.to_owned(),
+            });
+        }
+        self.field_order.push(measurement.0);
+        Ok(FieldId(it.fields.intern(name)))
+    }
+
+    /// The name of a field.
+    pub fn field_name(&self, measurement: MeasurementId, field: FieldId) -> Option<&str> {
+        let measurement = self.measurements.get(measurement.0 as usize)?;
+        measurement.fields.name(field.0)
+    }
+
+    /// Records that the series (row, field, kind) exists; `false` if it did. Costs a small look-up when other
+    /// rows took the same fields in the same order.
+    ///
+    /// # Errors
+    /// If the row does not exist, or the field does not in the row's measurement.
+    pub fn add_series(
+        &mut self,
+        row: Row,
+        field: FieldId,
+        kind: ValueKind,
+    ) -> Result<bool, IndexError> {
+        let set = self.set_of(row).ok_or(IndexError::UnknownRow { row })?;
+        if self.sets.kinds(set, field).contains(kind) {
+            return Ok(false);
+        }
+        let known = self
+            .measurement_of(row)
+            .and_then(|m| self.measurements.get(m.0 as usize))
+            .is_some_and(|m| field.0 < m.fields.len());
+        if !known {
+            return Err(IndexError::UnknownField { row, field });
+        }
+        let to = self.sets.add(set, field, kind);
+        self.set_row(row.0, to);
+        self.series += 1;
+        Ok(true)
+    }
+
+    /// The kinds that one field of a row has had; empty if there is no such series.
+    pub fn kinds(&self, row: Row, field: FieldId) -> KindSet {
+        let set = self.set_of(row).unwrap_or(NO_FIELDS);
+        self.sets.kinds(set, field)
+    }
+
+    /// The fields of a row, ascending; none if the row does not exist.
+    pub fn fields_of(&self, row: Row) -> impl Iterator<Item = (FieldId, KindSet)> + '_ {
+        self.sets.fields(self.set_of(row).unwrap_or(NO_FIELDS))
+    }
+
+    /// Number of series (row, field, kind).
+    pub fn series_count(&self) -> u64 {
+        self.series
+    }
+
+    /// Bytes on the heap, by the capacities of all buffers. Walks the bitmaps: for metrics, not for each write.
+    pub fn heap_bytes(&self) -> usize {
+        self.heap_breakdown().iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// What [`PartitionIndex::heap_bytes`] adds up, by structure.
+    pub fn heap_breakdown(&self) -> [(&'static str, usize); 8] {
+        let fields: usize = self
+            .measurements
+            .iter()
+            .map(|m| m.fields.heap_bytes() + m.schemas.capacity() * 4)
+            .sum();
+        let values: usize = self.tag_keys.iter().map(|k| k.values.heap_bytes()).sum();
+        let words: usize = self
+            .tag_keys
+            .iter()
+            .map(|k| k.postings.heap_bytes() + k.schemas.capacity() * 4)
+            .sum();
+        [
+            ("table", self.table.heap_bytes()),
+            ("tuples", self.tuples.heap_bytes()),
+            ("row field lists", self.row_sets.heap_bytes()),
+            ("field lists", self.sets.heap_bytes()),
+            (
+                "names",
+                fields
+                    + self.measurement_names.heap_bytes()
+                    + self.key_names.heap_bytes()
+                    + self.field_order.capacity() * 4
+                    + self.measurements.capacity() * size_of::<Measurement>()
+                    + self.tag_keys.capacity() * size_of::<TagKey>(),
+            ),
+            ("values", values),
+            (
+                "postings",
+                words + self.postings.heap_bytes() + self.schemas.heap_bytes(),
+            ),
+            ("journal", self.journal.heap_bytes()),
+        ]
+    }
+
+    /// The shape of a row and the varints of its values.
+    #[inline]
+    pub(crate) fn tuple(&self, row: u32) -> Option<(&Schema, &[u8])> {
+        let mut bytes = self.tuples.get(row as usize)?;
+        let schema = self.schemas.get(get_u32(&mut bytes)?)?;
+        Some((schema, bytes))
+    }
+
+    /// The number of a row's value under a key.
+    pub(crate) fn value_of(&self, row: u32, key: u32) -> Option<u32> {
+        let (schema, mut values) = self.tuple(row)?;
+        let at = schema.keys.iter().position(|&k| k == key)?;
+        for _ in 0..at {
+            get_u32(&mut values)?;
+        }
+        get_u32(&mut values)
+    }
+
+    #[inline]
+    pub(crate) fn set_of(&self, row: Row) -> Option<u32> {
+        self.row_sets.get(row.0 as usize)
+    }
+
+    /// Notes a row's new field list.
+    pub(crate) fn set_row(&mut self, row: u32, set: u32) {
+        if let Some(place) = self.row_sets.get_mut(row as usize) {
+            *place = set;
+            self.journal.touch(row);
+        }
+    }
+
+    /// The measurement of this name, new if need be.
+    pub(crate) fn intern_measurement(&mut self, name: &str) -> u32 {
+        let id = self.measurement_names.intern(name);
+        if id as usize == self.measurements.len() {
+            self.measurements.push(Measurement {
+                fields: Dictionary::new(),
+                schemas: Vec::new(),
+            });
+        }
+        id
+    }
+
+    /// The tag key of this name, new if need be.
+    pub(crate) fn intern_key(&mut self, name: &str) -> u32 {
+        let id = self.key_names.intern(name);
+        if id as usize == self.tag_keys.len() {
+            self.tag_keys.push(TagKey {
+                values: Dictionary::new(),
+                postings: Paged::default(),
+                schemas: Vec::new(),
+            });
+        }
+        id
+    }
+
+    /// A new shape, first used by `row`.
+    pub(crate) fn add_schema(&mut self, measurement: u32, keys: &[u32], row: u32) -> u32 {
+        let schema = self.schemas.add(measurement, keys, row);
+        self.measurements[measurement as usize].schemas.push(schema);
+        for &key in keys {
+            self.tag_keys[key as usize].schemas.push(schema);
+        }
+        schema
+    }
+
+    /// Appends row `row`, whose hash is new, with a value for each key of its shape.
+    pub(crate) fn append_row<'a>(
+        &mut self,
+        hash: KeyHash,
+        row: u32,
+        schema: u32,
+        values: impl Iterator<Item = &'a str>,
+    ) {
+        let shape = self.schemas.get_mut(schema).expect("a shape just interned");
+        shape.rows.insert(row);
+        // Three bytes hold the largest numbers of most rows.
+        let mut tuple = Vec::with_capacity(4 + 3 * shape.keys.len());
+        put_u64(&mut tuple, schema.into());
+        for (&key, value) in shape.keys.iter().zip(values) {
+            let key = &mut self.tag_keys[key as usize];
+            let id = key.values.intern(value);
+            match key.postings.get_mut(id as usize) {
+                Some(postings) => *postings = self.postings.push(*postings, row),
+                None => key.postings.push(Postings::one(row)),
+            }
+            put_u64(&mut tuple, id.into());
+        }
+        self.tuples.push(&tuple);
+        self.row_sets.push(NO_FIELDS);
+        self.table.insert(hash.bits(), row);
+    }
+
+    fn intern_schema(&mut self, row: u32, key: &SeriesKey) -> u32 {
+        let measurement = self.intern_measurement(key.measurement());
+        // The shape of the row before is the best guess, and spares a look-up for each key.
+        if let Some(last) = self.last_schema(row)
+            && let Some(schema) = self.schemas.get(last)
+            && schema.measurement == measurement
+            && schema.keys.len() == key.tags().len()
+            && schema
+                .keys
+                .iter()
+                .zip(key.tags())
+                .all(|(&id, (name, _))| self.key_names.name(id) == Some(name.as_str()))
+        {
+            return last;
+        }
+        let mut keys = Vec::with_capacity(key.tags().len());
+        for (name, _) in key.tags() {
+            keys.push(self.intern_key(name));
+        }
+        self.schemas
+            .find(measurement, &keys)
+            .unwrap_or_else(|| self.add_schema(measurement, &keys, row))
+    }
+
+    fn last_schema(&self, row: u32) -> Option<u32> {
+        get_u32(&mut self.tuples.get(row.checked_sub(1)? as usize)?)
+    }
+}
+
+fn check_name(name: &str) -> Result<(), IndexError> {
+    if name.len() > MAX_NAME_BYTES {
+        return Err(IndexError::NameTooLong { bytes: name.len() });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn insert(index: &mut PartitionIndex, key: &SeriesKey) -> Result<Row, IndexError> {
+        index.insert_row(KeyHash::of(1, key, &mut Vec::new()), key)
+    }
+
+    fn key<'a>(measurement: &str, tags: impl IntoIterator<Item = (&'a str, &'a str)>) -> SeriesKey {
+        SeriesKey::new(measurement, tags).unwrap()
+    }
+
+    #[test]
+    fn rows_are_found_and_spelt_out() {
+        let mut index = PartitionIndex::new();
+        let keys = [
+            key("cpu", [("host", "a"), ("dc", "x")]),
+            key("cpu", [("host", "b"), ("dc", "x")]),
+            key("cpu", []),
+            key("mem", [("host", "a")]),
+        ];
+        for (i, key) in keys.iter().enumerate() {
+            assert_eq!(insert(&mut index, key), Ok(Row(i as u32)));
+        }
+        assert_eq!(
+            insert(&mut index, &keys[1]),
+            Err(IndexError::RowExists { row: Row(1) })
+        );
+        for (i, key) in keys.iter().enumerate() {
+            let row = Row(i as u32);
+            assert_eq!(
+                index.lookup(KeyHash::of(1, key, &mut Vec::new())),
+                Some(row)
+            );
+            assert_eq!(index.key(row).as_ref(), Some(key));
+            let name = index.measurement_name(index.measurement_of(row).unwrap());
+            assert_eq!(name, Some(key.measurement()));
+            for tag in ["host", "dc", "none"] {
+                assert_eq!(index.tag(row, tag), key.tag(tag));
+            }
+        }
+        assert_eq!(index.key(Row(4)), None);
+        assert_eq!(index.row_count(), 4);
+    }
+
+    #[test]
+    fn batches_answer_in_order() {
+        let mut index = PartitionIndex::new();
+        let mut hashes = Vec::new();
+        for i in 0..100 {
+            let text = i.to_string();
+            let key = key("m", [("t", text.as_str())]);
+            hashes.push(KeyHash::of(1, &key, &mut Vec::new()));
+            if i % 3 != 0 {
+                insert(&mut index, &key).unwrap();
+            }
+        }
+        for len in [0, 1, 15, 16, 17, 100] {
+            let mut out = vec![None];
+            index.lookup_batch(&hashes[..len], &mut out);
+            let single: Vec<_> = hashes[..len].iter().map(|&h| index.lookup(h)).collect();
+            assert_eq!(out[1..], single);
+        }
+    }
+
+    #[test]
+    fn series_are_counted_once() {
+        let mut index = PartitionIndex::new();
+        let row = insert(&mut index, &key("cpu", [("host", "a")])).unwrap();
+        let cpu = index.measurement("cpu").unwrap();
+        let (a, b) = (
+            index.insert_field(cpu, "a").unwrap(),
+            index.insert_field(cpu, "b").unwrap(),
+        );
+        assert_eq!(index.insert_field(cpu, "a"), Ok(a));
+        assert_eq!(index.add_series(row, b, ValueKind::F64), Ok(true));
+        assert_eq!(index.add_series(row, b, ValueKind::F64), Ok(false));
+        assert_eq!(index.add_series(row, b, ValueKind::Str), Ok(true));
+        assert_eq!(index.add_series(row, a, ValueKind::I64), Ok(true));
+        assert_eq!(index.series_count(), 3);
+        assert_eq!(index.kinds(row, b).first(), Some(ValueKind::F64));
+        let fields: Vec<_> = index.fields_of(row).map(|(f, k)| (f, k.len())).collect();
+        assert_eq!(fields, [(a, 1), (b, 2)]);
+        assert_eq!(
+            index.add_series(row, FieldId(2), ValueKind::F64),
+            Err(IndexError::UnknownField {
+                row,
+                field: FieldId(2)
+            })
+        );
+        assert_eq!(
+            index.add_series(Row(9), a, ValueKind::F64),
+            Err(IndexError::UnknownRow { row: Row(9) })
+        );
+        assert_eq!(
+            index.insert_field(MeasurementId(3), "a"),
+            Err(IndexError::UnknownMeasurement {
+                measurement: MeasurementId(3)
+            })
+        );
+    }
+
+    #[test]
+    fn what_is_too_long_changes_nothing() {
+        let mut index = PartitionIndex::new();
+        let long = "x".repeat(MAX_NAME_BYTES + 1);
+        let bad = key("m", [("a", "b"), ("t", long.as_str())]);
+        assert_eq!(
+            insert(&mut index, &bad),
+            Err(IndexError::NameTooLong {
+                bytes: MAX_NAME_BYTES + 1
+            })
+        );
+        let tags = (0..=MAX_TAGS).map(|i| (i.to_string(), "v"));
+        let bad = SeriesKey::new("m", tags).unwrap();
+        assert!(matches!(
+            insert(&mut index, &bad),
+            Err(IndexError::TooManyTags { .. })
+        ));
+        assert_eq!(index.measurement("m"), None);
+        assert_eq!(index.row_count(), 0);
+        insert(&mut index, &key("m", [("t", &long[1..])])).unwrap();
+        assert_eq!(index.tag(Row(0), "t"), Some(&long[1..]));
+    }
+}

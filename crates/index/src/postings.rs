@@ -1,0 +1,235 @@
+//! Rows under each (tag key, value): ascending, in whatever form is smallest.
+
+use roaring::RoaringBitmap;
+
+use crate::paged::Paged;
+
+/// Longest list kept in the arenas.
+const FEW_MAX: u32 = 32;
+
+/// Rows a bitmap container (65,536 rows) should hold before a bitmap is smaller than a plain list.
+const DENSE: u64 = 16;
+
+/// A list of rows: one word that says where they are.
+///
+/// High two bits 0: one row, in the low bits. 1: a few rows in an arena; arena (3 bits), count (6), slot (32).
+/// 2: a list or bitmap of its own, by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Postings(u64);
+
+const ONE: u64 = 0;
+const FEW: u64 = 1;
+const MANY: u64 = 2;
+
+#[derive(Debug, Clone)]
+enum Many {
+    /// Too sparse for a bitmap.
+    List(Vec<u32>),
+    Bitmap(RoaringBitmap),
+}
+
+/// The memory behind all [`Postings`] of a partition.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PostingsStore {
+    /// Lists with room for 2, 4, 8, 16, 32 rows.
+    arenas: [Paged<u32>; 5],
+    free: [Vec<u32>; 5],
+    many: Vec<Many>,
+}
+
+/// A borrowed view of one list.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum RowsRef<'a> {
+    One(u32),
+    List(&'a [u32]),
+    Bitmap(&'a RoaringBitmap),
+}
+
+impl RowsRef<'_> {
+    pub(crate) fn len(self) -> u64 {
+        match self {
+            Self::One(_) => 1,
+            Self::List(list) => list.len() as u64,
+            Self::Bitmap(bitmap) => bitmap.len(),
+        }
+    }
+
+    /// The lowest row.
+    pub(crate) fn first(self) -> Option<u32> {
+        match self {
+            Self::One(row) => Some(row),
+            Self::List(list) => list.first().copied(),
+            Self::Bitmap(bitmap) => bitmap.min(),
+        }
+    }
+}
+
+impl Postings {
+    pub(crate) fn one(row: u32) -> Self {
+        Self(u64::from(row))
+    }
+
+    fn few(arena: usize, count: u32, slot: u32) -> Self {
+        Self(FEW << 62 | (arena as u64) << 40 | u64::from(count) << 32 | u64::from(slot))
+    }
+
+    fn many(number: usize) -> Self {
+        Self(MANY << 62 | number as u64)
+    }
+
+    fn split(self) -> (u64, usize, u32, u32) {
+        (
+            self.0 >> 62,
+            (self.0 >> 40 & 7) as usize,
+            (self.0 >> 32 & 0x3f) as u32,
+            self.0 as u32,
+        )
+    }
+}
+
+impl PostingsStore {
+    pub(crate) fn rows(&self, postings: Postings) -> RowsRef<'_> {
+        let (tag, arena, count, low) = postings.split();
+        match tag {
+            ONE => RowsRef::One(low),
+            FEW => {
+                let begin = (low as usize) << (arena + 1);
+                let list = self.arenas[arena].slice(begin, count as usize);
+                RowsRef::List(list.unwrap_or_default())
+            }
+            _ => match &self.many[low as usize] {
+                Many::List(list) => RowsRef::List(list),
+                Many::Bitmap(bitmap) => RowsRef::Bitmap(bitmap),
+            },
+        }
+    }
+
+    /// The list with one more row, higher than all in it.
+    pub(crate) fn push(&mut self, postings: Postings, row: u32) -> Postings {
+        let (tag, arena, count, low) = postings.split();
+        match tag {
+            ONE => {
+                let slot = self.allocate(0);
+                self.fill(0, slot, &[low, row]);
+                Postings::few(0, 2, slot)
+            }
+            FEW if count < 2 << arena => {
+                let at = ((low as usize) << (arena + 1)) + count as usize;
+                if let Some(place) = self.arenas[arena].get_mut(at) {
+                    *place = row;
+                }
+                Postings::few(arena, count + 1, low)
+            }
+            FEW => {
+                let mut rows = [0; FEW_MAX as usize];
+                let RowsRef::List(old) = self.rows(postings) else {
+                    return postings;
+                };
+                rows[..old.len()].copy_from_slice(old);
+                let rows = &rows[..count as usize];
+                self.free[arena].push(low);
+                if count < FEW_MAX {
+                    let slot = self.allocate(arena + 1);
+                    self.fill(arena + 1, slot, rows);
+                    self.push(Postings::few(arena + 1, count, slot), row)
+                } else {
+                    let mut list = Vec::with_capacity(2 * FEW_MAX as usize);
+                    list.extend_from_slice(rows);
+                    self.many.push(Many::List(list));
+                    self.push(Postings::many(self.many.len() - 1), row)
+                }
+            }
+            _ => {
+                match &mut self.many[low as usize] {
+                    Many::Bitmap(bitmap) => {
+                        bitmap.insert(row);
+                    }
+                    Many::List(list) => {
+                        list.push(row);
+                        if list.len() as u64 >= DENSE * (u64::from(row >> 16) + 1) {
+                            let bitmap = list.iter().copied().collect();
+                            self.many[low as usize] = Many::Bitmap(bitmap);
+                        }
+                    }
+                }
+                postings
+            }
+        }
+    }
+
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let arenas: usize = self.arenas.iter().map(Paged::heap_bytes).sum();
+        let free: usize = self.free.iter().map(|f| f.capacity() * 4).sum();
+        let many: usize = self
+            .many
+            .iter()
+            .map(|m| match m {
+                Many::List(list) => list.capacity() * 4,
+                Many::Bitmap(bitmap) => bitmap_bytes(bitmap),
+            })
+            .sum();
+        arenas + free + many + self.many.capacity() * size_of::<Many>()
+    }
+
+    fn allocate(&mut self, arena: usize) -> u32 {
+        if let Some(slot) = self.free[arena].pop() {
+            return slot;
+        }
+        let slot = self.arenas[arena].len() >> (arena + 1);
+        for _ in 0..2 << arena {
+            self.arenas[arena].push(0);
+        }
+        slot as u32
+    }
+
+    fn fill(&mut self, arena: usize, slot: u32, rows: &[u32]) {
+        let begin = (slot as usize) << (arena + 1);
+        for (i, &row) in rows.iter().enumerate() {
+            if let Some(place) = self.arenas[arena].get_mut(begin + i) {
+                *place = row;
+            }
+        }
+    }
+}
+
+/// Heap of a bitmap, nearly: its statistics count two bytes too many for each value of an array container.
+pub(crate) fn bitmap_bytes(bitmap: &RoaringBitmap) -> usize {
+    let s = bitmap.statistics();
+    (s.n_bytes_array_containers / 2 + s.n_bytes_run_containers + s.n_bytes_bitset_containers) as usize
+        // A container is a key and a vector, grown by doubling like every vector.
+        + (s.n_containers as usize).next_power_of_two().max(4) * 40
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(store: &PostingsStore, postings: Postings) -> Vec<u32> {
+        match store.rows(postings) {
+            RowsRef::One(row) => vec![row],
+            RowsRef::List(list) => list.to_vec(),
+            RowsRef::Bitmap(bitmap) => bitmap.iter().collect(),
+        }
+    }
+
+    #[test]
+    fn lists_grow_through_every_form() {
+        let mut store = PostingsStore::default();
+        // Several lists at once, dense and sparse, so that arena slots are freed and reused.
+        let steps = [1_u32, 3, 1000, 200_000];
+        let mut lists: Vec<_> = steps.iter().map(|_| (Postings::one(0), vec![0])).collect();
+        for i in 1..2000 {
+            for (step, (postings, expected)) in steps.iter().zip(&mut lists) {
+                *postings = store.push(*postings, i * step);
+                expected.push(i * step);
+                if i < 70 || i % 97 == 0 {
+                    assert_eq!(rows(&store, *postings), *expected);
+                    assert_eq!(store.rows(*postings).len(), u64::from(i) + 1);
+                    assert_eq!(store.rows(*postings).first(), Some(0));
+                }
+            }
+        }
+        assert!(matches!(store.rows(lists[0].0), RowsRef::Bitmap(_)));
+        assert!(matches!(store.rows(lists[3].0), RowsRef::List(_)));
+    }
+}

@@ -1,0 +1,79 @@
+//! Shapes of tag sets: a measurement and the keys of its tags, shared by all rows of that shape.
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use roaring::RoaringBitmap;
+use std::hash::BuildHasher;
+
+use crate::postings::bitmap_bytes;
+
+/// A measurement and a list of tag keys.
+#[derive(Debug, Clone)]
+pub(crate) struct Schema {
+    pub(crate) measurement: u32,
+    /// Ids of the keys, in the order of their names.
+    pub(crate) keys: Box<[u32]>,
+    /// The rows of this shape, never empty.
+    pub(crate) rows: RoaringBitmap,
+    pub(crate) first_row: u32,
+}
+
+/// All shapes, numbered in the order they came.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Schemas {
+    list: Vec<Schema>,
+    by_content: HashTable<u32>,
+}
+
+impl Schemas {
+    pub(crate) fn len(&self) -> u32 {
+        self.list.len() as u32
+    }
+
+    pub(crate) fn get(&self, id: u32) -> Option<&Schema> {
+        self.list.get(id as usize)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: u32) -> Option<&mut Schema> {
+        self.list.get_mut(id as usize)
+    }
+
+    pub(crate) fn find(&self, measurement: u32, keys: &[u32]) -> Option<u32> {
+        let found = self.by_content.find(hash(measurement, keys), |&id| {
+            let schema = &self.list[id as usize];
+            schema.measurement == measurement && *schema.keys == *keys
+        });
+        found.copied()
+    }
+
+    /// Adds a shape that is not there yet, first used by `row`.
+    pub(crate) fn add(&mut self, measurement: u32, keys: &[u32], first_row: u32) -> u32 {
+        let id = self.len();
+        self.list.push(Schema {
+            measurement,
+            keys: keys.into(),
+            rows: RoaringBitmap::new(),
+            first_row,
+        });
+        let list = &self.list;
+        self.by_content
+            .insert_unique(hash(measurement, keys), id, |&id| {
+                let schema = &list[id as usize];
+                hash(schema.measurement, &schema.keys)
+            });
+        id
+    }
+
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let inner: usize = self
+            .list
+            .iter()
+            .map(|s| s.keys.len() * 4 + bitmap_bytes(&s.rows))
+            .sum();
+        inner + self.list.capacity() * size_of::<Schema>() + self.by_content.allocation_size()
+    }
+}
+
+fn hash(measurement: u32, keys: &[u32]) -> u64 {
+    FixedState::default().hash_one((measurement, keys))
+}

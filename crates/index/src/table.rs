@@ -1,0 +1,330 @@
+//! An open-addressing table from hashes to ids whose growth never stops the world.
+//!
+//! Keys are spread over shards by their leading bits, as in extendible hashing (Fagin et al., 1979): a
+//! directory of 2^depth entries points at shards, and a shard that is full doubles alone. Inside a shard every
+//! slot holds hash and id in one integer; slots are kept in ascending order with gaps, each at or after the
+//! home its hash names (linear probing in Robin Hood order, Celis 1986, with the hash itself as the order). A
+//! search may stop at the first larger slot, so absent keys cost as little as present ones at a load of 7/8; a
+//! split cuts the sorted slots in two, and a rebuild is one sequential pass over at most 128 KiB.
+
+/// Home slots beyond which a shard splits instead of growing: bounds the work of one insert.
+const SHARD_CAPACITY_MAX: usize = 8192;
+
+/// Leading bits the directory may use; past it shards grow without bound.
+const DEPTH_MAX: u32 = 20;
+
+/// A hash and an id in one integer, id in the low 32 bits; all ones means empty.
+pub(crate) trait Slot: Copy + Ord {
+    const EMPTY: Self;
+    /// The slot for a hash (in the slot's own width of leading bits) and an id.
+    fn new(hash: Self, id: u32) -> Self;
+    fn id(self) -> u32;
+    /// Whether both carry the same hash.
+    fn same_hash(self, other: Self) -> bool;
+    /// The 32 leading bits.
+    fn leading(self) -> u32;
+}
+
+/// 96 bits of hash: equality of hashes is taken for identity.
+impl Slot for u128 {
+    const EMPTY: Self = Self::MAX;
+    fn new(hash: Self, id: u32) -> Self {
+        hash << 32 | Self::from(id)
+    }
+    fn id(self) -> u32 {
+        self as u32
+    }
+    fn same_hash(self, other: Self) -> bool {
+        self >> 32 == other >> 32
+    }
+    fn leading(self) -> u32 {
+        (self >> 96) as u32
+    }
+}
+
+/// 32 bits of hash: the caller verifies each candidate.
+impl Slot for u64 {
+    const EMPTY: Self = Self::MAX;
+    fn new(hash: Self, id: u32) -> Self {
+        hash << 32 | Self::from(id)
+    }
+    fn id(self) -> u32 {
+        self as u32
+    }
+    fn same_hash(self, other: Self) -> bool {
+        self >> 32 == other >> 32
+    }
+    fn leading(self) -> u32 {
+        (self >> 32) as u32
+    }
+}
+
+/// A map from hash to id. Ids must be below `u32::MAX`.
+#[derive(Debug, Clone)]
+pub(crate) struct Table<S> {
+    directory: Vec<u32>,
+    depth: u32,
+    shards: Vec<Shard<S>>,
+}
+
+/// Where a search begins, found ahead of the search so that the cache misses of a batch overlap.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Probe<S> {
+    shard: u32,
+    home: u32,
+    wanted: S,
+    first: S,
+}
+
+impl<S: Slot> Table<S> {
+    pub(crate) fn new() -> Self {
+        Self {
+            directory: vec![0],
+            depth: 0,
+            shards: vec![Shard::with_capacity(6, 0)],
+        }
+    }
+
+    /// Finds the id stored under `hash` that `is_it` accepts.
+    #[inline]
+    pub(crate) fn find(&self, hash: S, is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+        self.resume(self.probe(hash), is_it)
+    }
+
+    /// First half of [`Table::find`]: reads the home slot, which is what misses the cache.
+    #[inline]
+    pub(crate) fn probe(&self, hash: S) -> Probe<S> {
+        let wanted = S::new(hash, 0);
+        let shard = self.directory[self.directory_index(wanted)];
+        let at = &self.shards[shard as usize];
+        let home = at.home(wanted);
+        Probe {
+            shard,
+            home: home as u32,
+            wanted,
+            first: at.slots[home],
+        }
+    }
+
+    /// Second half of [`Table::find`].
+    #[inline]
+    pub(crate) fn resume(
+        &self,
+        probe: Probe<S>,
+        mut is_it: impl FnMut(u32) -> bool,
+    ) -> Option<u32> {
+        let slots = &self.shards[probe.shard as usize].slots;
+        let mut slot = probe.first;
+        let mut i = probe.home as usize;
+        loop {
+            if slot >= probe.wanted {
+                if slot == S::EMPTY || !slot.same_hash(probe.wanted) {
+                    return None;
+                }
+                if is_it(slot.id()) {
+                    return Some(slot.id());
+                }
+            }
+            i += 1;
+            slot = *slots.get(i)?;
+        }
+    }
+
+    /// Adds an id under `hash`; the caller has made sure that it is not there.
+    pub(crate) fn insert(&mut self, hash: S, id: u32) {
+        debug_assert!(id != u32::MAX, "reserved for empty slots");
+        let slot = S::new(hash, id);
+        loop {
+            let index = self.directory[self.directory_index(slot)];
+            let shard = &mut self.shards[index as usize];
+            if shard.has_room() && shard.insert(slot) {
+                return;
+            }
+            if shard.capacity < SHARD_CAPACITY_MAX || shard.depth >= DEPTH_MAX {
+                shard.grow();
+            } else {
+                self.split(index);
+            }
+        }
+    }
+
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let slots: usize = self.shards.iter().map(|s| s.slots.len()).sum();
+        slots * size_of::<S>()
+            + self.directory.capacity() * 4
+            + self.shards.capacity() * size_of::<Shard<S>>()
+    }
+
+    #[inline]
+    fn directory_index(&self, slot: S) -> usize {
+        // A shift by 32 at depth 0 must give 0, hence the wider integer.
+        (u64::from(slot.leading()) >> (32 - self.depth)) as usize
+    }
+
+    /// Replaces one shard by two, told apart by the next leading bit.
+    fn split(&mut self, index: u32) {
+        let old = &self.shards[index as usize];
+        let depth = old.depth + 1;
+        let full: Vec<S> = old.entries().collect();
+        let border = full.partition_point(|s| s.leading() >> (32 - depth) & 1 == 0);
+        let (low, high) = full.split_at(border);
+        let (low, high) = (Shard::rebuilt(low, depth), Shard::rebuilt(high, depth));
+        if depth > self.depth {
+            self.directory = self.directory.iter().flat_map(|&s| [s, s]).collect();
+            self.depth = depth;
+        }
+        let new = self.shards.len() as u32;
+        self.shards.push(high);
+        self.shards[index as usize] = low;
+        for (i, entry) in self.directory.iter_mut().enumerate() {
+            if *entry == index && i >> (self.depth - depth) & 1 == 1 {
+                *entry = new;
+            }
+        }
+    }
+}
+
+/// One sorted run of slots with gaps.
+#[derive(Debug, Clone)]
+struct Shard<S> {
+    slots: Box<[S]>,
+    /// Homes; `slots` is a little longer so that no run wraps around.
+    capacity: usize,
+    len: usize,
+    /// Leading bits that all keys of this shard share.
+    depth: u32,
+}
+
+impl<S: Slot> Shard<S> {
+    fn with_capacity(capacity: usize, depth: u32) -> Self {
+        let slots = capacity + capacity / 64 + 4;
+        Self {
+            slots: vec![S::EMPTY; slots].into_boxed_slice(),
+            capacity,
+            len: 0,
+            depth,
+        }
+    }
+
+    #[inline]
+    fn home(&self, slot: S) -> usize {
+        // The bits after those all keys share, scaled to the capacity: monotone, so order is kept.
+        let bits = slot.leading() << self.depth;
+        ((u64::from(bits) * self.capacity as u64) >> 32) as usize
+    }
+
+    fn has_room(&self) -> bool {
+        (self.len + 1) * 8 <= self.capacity * 7
+    }
+
+    /// Puts a slot in its place; `false` if its run would leave the shard, which is then unchanged.
+    fn insert(&mut self, slot: S) -> bool {
+        let home = self.home(slot);
+        let Some(run) = self.slots[home..].iter().position(|&s| s == S::EMPTY) else {
+            return false;
+        };
+        let gap = home + run;
+        let at = home + self.slots[home..gap].partition_point(|&s| s < slot);
+        self.slots.copy_within(at..gap, at + 1);
+        self.slots[at] = slot;
+        self.len += 1;
+        true
+    }
+
+    fn entries(&self) -> impl Iterator<Item = S> + '_ {
+        self.slots.iter().copied().filter(|&s| s != S::EMPTY)
+    }
+
+    fn grow(&mut self) {
+        let entries: Vec<S> = self.entries().collect();
+        let capacity = self.capacity + self.capacity / 5 + 2;
+        *self = Self::filled(&entries, capacity, self.depth);
+    }
+
+    /// The shard of half a split: room for a fifth more.
+    fn rebuilt(entries: &[S], depth: u32) -> Self {
+        let capacity = entries.len() * 8 / 7 * 6 / 5 + 6;
+        Self::filled(entries, capacity, depth)
+    }
+
+    fn filled(entries: &[S], mut capacity: usize, depth: u32) -> Self {
+        'wider: loop {
+            let mut shard = Self::with_capacity(capacity, depth);
+            let mut next = 0;
+            for &slot in entries {
+                let at = shard.home(slot).max(next);
+                let Some(place) = shard.slots.get_mut(at) else {
+                    // A run leaves the end: more slack, which grows with the capacity.
+                    capacity += capacity / 5 + 2;
+                    continue 'wider;
+                };
+                *place = slot;
+                next = at + 1;
+            }
+            shard.len = entries.len();
+            return shard;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mixed(i: u64) -> u128 {
+        xxhash_rust::xxh3::xxh3_128(&i.to_le_bytes())
+    }
+
+    #[test]
+    fn finds_what_was_inserted_and_nothing_else() {
+        let mut table = Table::<u128>::new();
+        for i in 0..200_000_u32 {
+            assert_eq!(table.find(mixed(i.into()), |_| true), None);
+            table.insert(mixed(i.into()), i);
+        }
+        assert!(table.depth > 3, "shards split");
+        for i in 0..200_000_u32 {
+            assert_eq!(table.find(mixed(i.into()), |_| true), Some(i));
+        }
+        for i in 200_000..400_000 {
+            assert_eq!(table.find(mixed(i), |_| true), None);
+        }
+        let bytes = table.heap_bytes() as f64 / 200_000.0;
+        assert!(bytes < 24.0, "{bytes} bytes per entry");
+    }
+
+    #[test]
+    fn equal_hashes_are_told_apart_by_the_caller() {
+        let mut table = Table::<u64>::new();
+        for i in 0..5000 {
+            table.insert(u64::from(i % 3 == 0) * 0xffff_ffff, i);
+        }
+        for i in 0..5000 {
+            let hash = u64::from(i % 3 == 0) * 0xffff_ffff;
+            assert_eq!(table.find(hash, |id| id == i), Some(i));
+            assert_eq!(table.find(hash ^ 1, |id| id == i), None);
+        }
+    }
+
+    #[test]
+    fn slots_stay_sorted_and_reachable() {
+        let mut shard = Shard::<u64>::with_capacity(64, 0);
+        for i in 0..56_u64 {
+            assert!(shard.has_room());
+            let slot = u64::new(mixed(i) as u64 >> 32, i as u32);
+            if !shard.insert(slot) {
+                shard.grow();
+                assert!(shard.insert(slot));
+            }
+            let entries: Vec<u64> = shard.entries().collect();
+            assert!(entries.is_sorted() && entries.len() == i as usize + 1);
+        }
+        for (at, &slot) in shard.slots.iter().enumerate() {
+            if slot != u64::EMPTY {
+                let home = shard.home(slot);
+                assert!(home <= at);
+                assert!(shard.slots[home..at].iter().all(|&s| s != u64::EMPTY));
+            }
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The rows that one matcher on a tag keeps or takes away.
+
+use roaring::{MultiOps, RoaringBitmap};
+
+use crate::PartitionIndex;
+use crate::postings::RowsRef;
+use crate::selector::{CompiledMatcher, CompiledTest};
+
+/// Rough cost of reading one value of one row's tuple, in units of one row of a union.
+const TUPLE_COST: u64 = 40;
+
+/// Rough cost of touching one more value's list in a union, in the same units.
+const LIST_COST: u64 = 20;
+
+/// A matcher resolved to values of one key.
+#[derive(Debug)]
+pub(crate) struct TagRows {
+    key: u32,
+    /// Values, ascending.
+    values: Vec<u32>,
+    /// Rows that have the key with any *other* value, instead of with one of these.
+    complement: bool,
+    /// Whether these rows are taken away instead of kept: a matcher that holds for an absent tag.
+    pub(crate) negative: bool,
+    /// Rows meant, at most.
+    pub(crate) estimate: u64,
+}
+
+/// What a matcher comes down to.
+#[derive(Debug)]
+pub(crate) enum Resolved {
+    /// It holds for every row.
+    Everything,
+    /// It holds for no row.
+    Nothing,
+    Rows(TagRows),
+}
+
+impl PartitionIndex {
+    /// Finds the values a matcher speaks of: by look-up for texts, by a scan of the dictionary for expressions.
+    pub(crate) fn resolve(&self, key: &str, matcher: &CompiledMatcher) -> Resolved {
+        let negative = matcher.matches("");
+        let Some(id) = self.key_names.find(key) else {
+            return if negative {
+                Resolved::Everything
+            } else {
+                Resolved::Nothing
+            };
+        };
+        let dictionary = &self.tag_keys[id as usize].values;
+        // The wanted values are those that differ from an absent tag in the matcher's eyes.
+        let (values, complement) = match &matcher.test {
+            CompiledTest::In(texts) => {
+                let values = texts.iter().filter_map(|t| dictionary.find(t)).collect();
+                (values, texts.iter().any(String::is_empty))
+            }
+            CompiledTest::Exists => (dictionary.find("").into_iter().collect(), true),
+            CompiledTest::Regex { .. } => {
+                let mut wanted = Vec::new();
+                let mut others = Vec::new();
+                for (value, name) in (0..).zip(dictionary.iter()) {
+                    if matcher.matches(name) == negative {
+                        others.push(value);
+                    } else {
+                        wanted.push(value);
+                    }
+                }
+                if wanted.len() <= others.len() {
+                    (wanted, false)
+                } else {
+                    (others, true)
+                }
+            }
+        };
+        let mut rows = TagRows {
+            key: id,
+            values,
+            complement,
+            negative,
+            estimate: 0,
+        };
+        rows.values.sort_unstable();
+        if rows.values.is_empty() && !complement {
+            return if negative {
+                Resolved::Everything
+            } else {
+                Resolved::Nothing
+            };
+        }
+        rows.estimate = if complement {
+            let schemas = self.tag_keys[id as usize].schemas.iter();
+            schemas
+                .filter_map(|&s| self.schemas.get(s))
+                .map(|s| s.rows.len())
+                .sum()
+        } else {
+            self.listed_rows(&rows)
+        };
+        Resolved::Rows(rows)
+    }
+
+    /// All the rows meant, whether to keep or to take away.
+    pub(crate) fn rows_of(&self, rows: &TagRows) -> RoaringBitmap {
+        let listed = self.union(rows);
+        if !rows.complement {
+            return listed;
+        }
+        self.rows_of_schemas(&self.tag_keys[rows.key as usize].schemas) - listed
+    }
+
+    /// Narrows `current` by a matcher: through the postings, or row by row when few rows are left.
+    pub(crate) fn narrow(&self, current: &mut RoaringBitmap, rows: &TagRows) {
+        if let ([value], false) = (rows.values.as_slice(), rows.complement)
+            && let Some(RowsRef::Bitmap(bitmap)) = self.value_rows(rows.key, *value)
+        {
+            if rows.negative {
+                *current -= bitmap;
+            } else {
+                *current &= bitmap;
+            }
+            return;
+        }
+        let by_postings = rows.estimate + LIST_COST * rows.values.len() as u64;
+        if current.len() * TUPLE_COST < by_postings {
+            *current = current
+                .iter()
+                .filter(|&row| self.is_meant(row, rows) != rows.negative)
+                .collect();
+        } else if rows.negative {
+            *current -= self.rows_of(rows);
+        } else {
+            *current &= self.rows_of(rows);
+        }
+    }
+
+    /// The union of the rows of some shapes.
+    pub(crate) fn rows_of_schemas(&self, schemas: &[u32]) -> RoaringBitmap {
+        let bitmaps = schemas.iter().filter_map(|&s| self.schemas.get(s));
+        bitmaps.map(|s| &s.rows).union()
+    }
+
+    fn value_rows(&self, key: u32, value: u32) -> Option<RowsRef<'_>> {
+        let postings = self
+            .tag_keys
+            .get(key as usize)?
+            .postings
+            .get(value as usize)?;
+        Some(self.postings.rows(postings))
+    }
+
+    fn listed_rows(&self, rows: &TagRows) -> u64 {
+        let lists = rows
+            .values
+            .iter()
+            .filter_map(|&v| self.value_rows(rows.key, v));
+        lists.map(RowsRef::len).sum()
+    }
+
+    /// Rows with one of the listed values: bitmaps in one pass, short lists gathered and sorted.
+    fn union(&self, rows: &TagRows) -> RoaringBitmap {
+        let mut bitmaps = Vec::new();
+        let mut few: Vec<u32> = Vec::new();
+        for &value in &rows.values {
+            match self.value_rows(rows.key, value) {
+                Some(RowsRef::One(row)) => few.push(row),
+                Some(RowsRef::List(list)) => few.extend_from_slice(list),
+                Some(RowsRef::Bitmap(bitmap)) => bitmaps.push(bitmap),
+                None => {}
+            }
+        }
+        few.sort_unstable();
+        let few: RoaringBitmap = few.into_iter().collect();
+        if bitmaps.is_empty() {
+            return few;
+        }
+        bitmaps.push(&few);
+        bitmaps.union()
+    }
+
+    fn is_meant(&self, row: u32, rows: &TagRows) -> bool {
+        self.value_of(row, rows.key)
+            .is_some_and(|value| rows.values.binary_search(&value).is_ok() != rows.complement)
+    }
+}
