@@ -139,15 +139,15 @@ struct Parsed {
 }
 
 impl<'a> LineParser<'a> {
-    /// A parser at the start of `body`. Lines without a timestamp get `default_time_ns`; every other timestamp
-    /// is in units of `precision`.
+    /// A parser at the start of `body`. Lines without a timestamp get `default_time_ns`, cut to a whole unit of
+    /// `precision`; every other timestamp is in those units.
     pub fn new(body: &'a [u8], precision: Precision, default_time_ns: i64, limits: Limits) -> Self {
         Self {
             body,
             at: 0,
             number: 1,
             precision,
-            default_time_ns,
+            default_time_ns: precision.cut(default_time_ns),
             limits,
             fields: Vec::with_capacity(16),
         }

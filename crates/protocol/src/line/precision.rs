@@ -56,10 +56,9 @@ impl FromStr for Precision {
 }
 
 impl Precision {
-    /// The nanoseconds of a timestamp sent in this unit; `None` if they do not fit into 64 bits or are the
-    /// reserved `i64::MAX`.
-    pub fn to_ns(self, time: i64) -> Option<i64> {
-        let unit = match self {
+    /// Nanoseconds of one unit, for a timestamp of this size.
+    fn unit_ns(self, time: i64) -> i64 {
+        match self {
             Self::Ns => 1,
             Self::Us => 1_000,
             Self::Ms => 1_000_000,
@@ -72,8 +71,22 @@ impl Precision {
                 5_000..5_000_000 => 1_000,
                 _ => 1,
             },
-        };
-        time.checked_mul(unit).filter(|ns| *ns != i64::MAX)
+        }
+    }
+
+    /// The nanoseconds of a timestamp sent in this unit; `None` if they do not fit into 64 bits or are the
+    /// reserved `i64::MAX`.
+    pub fn to_ns(self, time: i64) -> Option<i64> {
+        time.checked_mul(self.unit_ns(time))
+            .filter(|ns| *ns != i64::MAX)
+    }
+
+    /// The last whole unit at or before `time_ns`, as InfluxDB stores points that came without a timestamp.
+    pub fn cut(self, time_ns: i64) -> i64 {
+        match self {
+            Self::Ns | Self::Auto => time_ns,
+            _ => time_ns.saturating_sub(time_ns.rem_euclid(self.unit_ns(0))),
+        }
     }
 }
 
@@ -107,6 +120,14 @@ mod tests {
             to_ns("auto", -1_700_000_000_000_000_000),
             Some(-1_700_000_000_000_000_000)
         );
+    }
+
+    #[test]
+    fn instants_are_cut_to_whole_units() {
+        assert_eq!(Precision::S.cut(1_999_999_999), 1_000_000_000);
+        assert_eq!(Precision::S.cut(-1), -1_000_000_000);
+        assert_eq!(Precision::Ns.cut(7), 7);
+        assert_eq!(Precision::Auto.cut(7), 7);
     }
 
     #[test]
