@@ -12,8 +12,16 @@
 //! assert_eq!(line.fields[0].value, FieldValue::F64(93.5));
 //! ```
 //!
-//! Limits: a line 1 MiB, a string 64 KiB, a JSON query 1 MiB and 32 levels; all are settings or named constants.
+//! Limits, all settings or named constants: a line 1 MiB, a string 64 KiB, 16,384 fields and 256 tags a line; a
+//! JSON query 1 MiB and 32 levels; 100 refused lines listed in a reply.
 
+mod error_reply;
+pub mod influxql;
 pub mod json;
 pub mod line;
+mod render;
+mod text;
 pub mod time;
+
+pub use error_reply::{LISTED_LINES_MAX, PartialWrite, error_body, v2_error_body};
+pub use render::{RowWriter, SeriesName};

@@ -105,13 +105,13 @@ impl FieldValue<'_> {
 /// use alluvium_protocol::line::{Limits, LineParser, Precision};
 ///
 /// let body = b"cpu,host=a usage=0.5,idle=93i 1700000000\ncpu oops\ncpu usage=1\n";
-/// let mut parser = LineParser::new(body, Precision::S, 42, Limits::default());
+/// let mut parser = LineParser::new(body, Precision::S, 42_000_000_000, Limits::default());
 /// let line = parser.next_line().unwrap().unwrap();
 /// assert_eq!((line.key, line.fields.len()), (&b"cpu,host=a"[..], 2));
 /// assert_eq!(line.time_ns, 1_700_000_000_000_000_000);
 /// let error = parser.next_line().unwrap().unwrap_err();
 /// assert_eq!(error.line, 2);
-/// assert_eq!(parser.next_line().unwrap().unwrap().time_ns, 42);
+/// assert_eq!(parser.next_line().unwrap().unwrap().time_ns, 42_000_000_000);
 /// assert!(parser.next_line().is_none());
 /// ```
 #[derive(Debug)]
