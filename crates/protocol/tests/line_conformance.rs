@@ -1,5 +1,10 @@
 //! Bodies that others collected and answers that InfluxDB 1.6.7 gave, from `../shared/conformance`.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a case that is not shaped as expected is a failed test"
+)]
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

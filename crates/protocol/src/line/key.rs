@@ -75,15 +75,13 @@ pub fn decode_string(raw: &[u8], escaped: bool) -> Cow<'_, str> {
     let mut out = Vec::with_capacity(raw.len());
     let mut at = 0;
     while let Some(byte) = raw.get(at) {
-        match (byte, raw.get(at + 1)) {
-            (b'\\', Some(next @ (b'"' | b'\\'))) => {
-                out.push(*next);
-                at += 2;
-            }
-            _ => {
-                out.push(*byte);
-                at += 1;
-            }
+        let next = raw.get(at + 1).filter(|n| matches!(n, b'"' | b'\\'));
+        if let (b'\\', Some(next)) = (byte, next) {
+            out.push(*next);
+            at += 2;
+        } else {
+            out.push(*byte);
+            at += 1;
         }
     }
     Cow::Owned(match String::from_utf8(out) {
@@ -118,17 +116,16 @@ fn decode(raw: &[u8], place: Place) -> Result<Cow<'_, str>, LineErrorKind> {
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
-        if c == '\\' {
-            if let Some(next) = chars.next_if(|n| match n {
+        let escaped = if c == '\\' {
+            chars.next_if(|n| match n {
                 ' ' | ',' => true,
                 '=' => place != Place::Measurement,
                 _ => false,
-            }) {
-                out.push(next);
-                continue;
-            }
-        }
-        out.push(c);
+            })
+        } else {
+            None
+        };
+        out.push(escaped.unwrap_or(c));
     }
     Ok(Cow::Owned(out))
 }

@@ -91,10 +91,7 @@ fn unsigned(text: &[u8], begin: usize, end: usize) -> Option<u64> {
 /// # Errors
 /// If it is no number or out of range.
 #[inline]
-pub(super) fn number<'a>(
-    text: &'a [u8],
-    at: usize,
-) -> Result<(FieldValue<'a>, usize), LineErrorKind> {
+pub(super) fn number(text: &[u8], at: usize) -> Result<(FieldValue<'_>, usize), LineErrorKind> {
     let negative = text.get(at) == Some(&b'-');
     let begin = at + usize::from(negative);
     let (mut mantissa, mut end) = digits(text, begin, 0);
@@ -140,12 +137,12 @@ pub(super) fn number<'a>(
 }
 
 #[cold]
-fn slow_float<'a>(
-    text: &'a [u8],
+fn slow_float(
+    text: &[u8],
     at: usize,
     mut end: usize,
     has_exponent: bool,
-) -> Result<(FieldValue<'a>, usize), LineErrorKind> {
+) -> Result<(FieldValue<'_>, usize), LineErrorKind> {
     if has_exponent {
         end += 1;
         if matches!(text.get(end), Some(b'+' | b'-')) {

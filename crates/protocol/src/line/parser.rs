@@ -269,7 +269,7 @@ impl<'a> LineParser<'a> {
                     at = string.next;
                     value = string.value;
                 }
-                Some(b't' | b'T' | b'f' | b'F') => (value, at) = boolean(window, at)?,
+                Some(b't' | b'T' | b'f' | b'F') => (value, at) = boolean(window, at),
                 None | Some(b',' | b' ' | b'\n' | b'\r') => {
                     return Err(LineErrorKind::MissingFieldValue);
                 }
@@ -423,7 +423,7 @@ fn name_end(window: &[u8], at: usize) -> Result<(usize, bool), LineErrorKind> {
 }
 
 #[inline]
-fn boolean<'a>(window: &[u8], at: usize) -> Result<(FieldValue<'a>, usize), LineErrorKind> {
+fn boolean<'a>(window: &[u8], at: usize) -> (FieldValue<'a>, usize) {
     const SPELLINGS: [(&[u8], bool); 6] = [
         (b"true", true),
         (b"True", true),
@@ -435,11 +435,11 @@ fn boolean<'a>(window: &[u8], at: usize) -> Result<(FieldValue<'a>, usize), Line
     let rest = window.get(at..).unwrap_or_default();
     for (text, value) in SPELLINGS {
         if rest.starts_with(text) {
-            return Ok((FieldValue::Bool(value), at + text.len()));
+            return (FieldValue::Bool(value), at + text.len());
         }
     }
     let value = matches!(rest.first(), Some(b't' | b'T'));
-    Ok((FieldValue::Bool(value), at + 1))
+    (FieldValue::Bool(value), at + 1)
 }
 
 /// The blanks that 1.6.7 skips between the parts of a line.
