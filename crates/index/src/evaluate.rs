@@ -224,10 +224,9 @@ impl PartitionIndex {
             {
                 self.rows_of_schemas(schemas)
             }
-            _ => rest.next().map_or_else(
-                || (0..self.row_count()).collect(),
-                |first| self.rows_of(first),
-            ),
+            _ => rest
+                .next()
+                .map_or_else(|| self.all_rows(), |first| self.rows_of(first)),
         };
         for matcher in rest.chain(&negative) {
             if rows.is_empty() {
@@ -236,6 +235,12 @@ impl PartitionIndex {
             self.narrow(&mut rows, matcher);
         }
         Some(rows)
+    }
+
+    fn all_rows(&self) -> RoaringBitmap {
+        let mut all = RoaringBitmap::new();
+        all.insert_range(0..self.row_count());
+        all
     }
 
     #[inline]

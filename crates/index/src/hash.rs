@@ -44,6 +44,13 @@ impl KeyHash {
     }
 }
 
+/// Appends one part of the bytes that [`SeriesKey::write_hash_input`] writes: measurement, then key and value of
+/// each tag.
+pub(crate) fn push_hash_part(part: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(&(part.len() as u32).to_le_bytes());
+    out.extend_from_slice(part.as_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,6 +67,19 @@ mod tests {
             seen[usize::from(hash.partition().0)] += 1;
         }
         assert!(seen.iter().all(|&n| n > 20), "{seen:?}");
+    }
+
+    #[test]
+    fn parts_make_the_same_input() {
+        let key = SeriesKey::new("cpu", [("host", "é"), ("dc", "")]).unwrap();
+        let (mut whole, mut parts) = (Vec::new(), Vec::new());
+        key.write_hash_input(&mut whole);
+        push_hash_part(key.measurement(), &mut parts);
+        for (key, value) in key.tags() {
+            push_hash_part(key, &mut parts);
+            push_hash_part(value, &mut parts);
+        }
+        assert_eq!(whole, parts);
     }
 
     #[test]

@@ -6,6 +6,8 @@ pub(crate) struct Journal {
     runs: Vec<Run>,
     next: u64,
     last: Option<u32>,
+    /// Positions before this one were forgotten.
+    forgotten: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -32,9 +34,12 @@ impl Journal {
         self.last = Some(row);
     }
 
-    /// Rows touched at or after a position, ascending, once each. The row touched just before is among them:
-    /// it may have been touched again without a new position.
-    pub(crate) fn rows_since(&self, position: u64) -> Vec<u32> {
+    /// Rows touched at or after a position, ascending, once each; `None` if that was forgotten. The row touched
+    /// just before is among them: it may have been touched again without a new position.
+    pub(crate) fn rows_since(&self, position: u64) -> Option<Vec<u32>> {
+        if position < self.forgotten {
+            return None;
+        }
         let begin = position.saturating_sub(1);
         let from = self.runs.partition_point(|run| run.at <= begin).max(1) - 1;
         let mut rows = Vec::new();
@@ -48,7 +53,7 @@ impl Journal {
         }
         rows.sort_unstable();
         rows.dedup();
-        rows
+        Some(rows)
     }
 
     /// Drops what only positions before this one need.
@@ -56,6 +61,7 @@ impl Journal {
         let begin = position.saturating_sub(1);
         let from = self.runs.partition_point(|run| run.at <= begin).max(1) - 1;
         self.runs.drain(..from);
+        self.forgotten = self.forgotten.max(position);
         self.runs.shrink_to_fit();
     }
 
@@ -87,8 +93,9 @@ mod tests {
                 if forget {
                     journal.forget_before(position);
                 }
-                assert_eq!(journal.rows_since(position), expected, "since touch {i}");
+                assert_eq!(journal.rows_since(position), Some(expected), "touch {i}");
             }
         }
+        assert_eq!(journal.rows_since(0), None);
     }
 }

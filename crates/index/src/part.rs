@@ -7,10 +7,11 @@
 
 use std::collections::HashMap;
 
-use alluvium_types::{FieldId, Row, SeriesKey};
+use alluvium_types::{FieldId, Row};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::field_sets::NO_FIELDS;
+use crate::hash::push_hash_part;
 use crate::layout::{CRC_END, HEADER_BYTES, MAGIC, PartHeader, VERSION};
 use crate::varint::{get_str, get_u32, get_u64, put_str, put_u64};
 use crate::{IndexError, KeyHash, KindSet, MAX_NAME_BYTES, MAX_TAGS, PartError, PartitionIndex};
@@ -102,7 +103,8 @@ impl PartitionIndex {
         })
     }
 
-    /// Lets go of what only marks before this one need: call it when a part up to `mark` is durable.
+    /// Lets go of what only marks before this one need: call it when a part up to `mark` is durable. Parts since
+    /// older marks stay right, but name the fields of every row again.
     pub fn forget_before(&mut self, mark: DefinitionMark) {
         self.journal.forget_before(mark.touches);
     }
@@ -184,10 +186,15 @@ impl PartitionIndex {
     /// The distinct lists, then runs of neighbouring rows that have one; their numbers.
     fn encode_series(&self, touches: u64, out: &mut Vec<u8>) -> (u32, u32) {
         let rows = self.journal.rows_since(touches);
+        // Too old a mark costs bytes, not truth: a list may be given to a row again.
+        let rows = rows.unwrap_or_else(|| (0..self.row_count()).collect());
         let mut numbers: HashMap<u32, u32> = HashMap::new();
         let mut runs: Vec<(u32, u32, u32)> = Vec::new();
         for row in rows {
             let set = self.set_of(Row(row)).unwrap_or(NO_FIELDS);
+            if set == NO_FIELDS {
+                continue;
+            }
             let new = numbers.len() as u32;
             let number = *numbers.entry(set).or_insert_with(|| {
                 put_u64(out, self.sets.fields(set).count() as u64);
@@ -264,28 +271,31 @@ impl PartitionIndex {
         };
         let shape = self.schemas.get(schema).ok_or("shape")?;
         let measurement = self.measurement_names.name(shape.measurement);
-        let mut tags: Vec<(&str, &str)> = Vec::with_capacity(shape.keys.len());
+        scratch.clear();
+        push_hash_part(measurement.ok_or("measurement")?, scratch);
+        let mut values: Vec<&str> = Vec::with_capacity(shape.keys.len());
         for &key in &shape.keys {
-            let values = &self.tag_keys[key as usize].values;
+            let known_values = &self.tag_keys[key as usize].values;
             let value = match get_u64(rest).ok_or("value")? {
                 // A value spelt out again would get a number that the writer did not mean.
                 0 => decode_name(rest)
-                    .filter(|name| values.find(name).is_none())
+                    .filter(|name| known_values.find(name).is_none())
                     .ok_or("new value")?,
-                id => known(id, values.len())
-                    .and_then(|id| values.name(id))
+                id => known(id, known_values.len())
+                    .and_then(|id| known_values.name(id))
                     .ok_or("value")?,
             };
-            tags.push((self.key_names.name(key).ok_or("key")?, value));
+            push_hash_part(self.key_names.name(key).ok_or("key")?, scratch);
+            push_hash_part(value, scratch);
+            values.push(value);
         }
-        let key =
-            SeriesKey::new(measurement.ok_or("measurement")?, tags).map_err(|_| "tag keys")?;
-        let hash = KeyHash::of(seed, &key, scratch);
+        let hash = KeyHash::of_input(seed, scratch);
         if self.lookup(hash).is_some() {
             return Err("tag set (it is there already)");
         }
-        let values = key.tags().iter().map(|(_, value)| value.as_str());
-        self.append_row(hash, row, schema, values);
+        // The names borrow from the dictionaries that the row goes into.
+        let values: Vec<String> = values.into_iter().map(str::to_owned).collect();
+        self.append_row(hash, row, schema, values.iter().map(String::as_str));
         Ok(())
     }
 

@@ -192,12 +192,15 @@ impl PostingsStore {
     }
 }
 
-/// Heap of a bitmap, nearly: its statistics count two bytes too many for each value of an array container.
+/// Heap of a bitmap, nearly. Its statistics count four bytes for each value of an array, which takes two, and
+/// bits instead of bytes for bitmaps.
 pub(crate) fn bitmap_bytes(bitmap: &RoaringBitmap) -> usize {
     let s = bitmap.statistics();
-    (s.n_bytes_array_containers / 2 + s.n_bytes_run_containers + s.n_bytes_bitset_containers) as usize
-        // A container is a key and a vector, grown by doubling like every vector.
-        + (s.n_containers as usize).next_power_of_two().max(4) * 40
+    let arrays = s.n_bytes_array_containers / 2;
+    let bitsets = s.n_bytes_bitset_containers / 8;
+    // A container is a key and a vector or box, in a vector grown by doubling.
+    let containers = (s.n_containers as usize).next_power_of_two().max(4) * 40;
+    (arrays + bitsets + s.n_bytes_run_containers) as usize + containers
 }
 
 #[cfg(test)]

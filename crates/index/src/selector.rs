@@ -159,7 +159,9 @@ impl CompiledTest {
         match self {
             Self::In(texts) => texts.binary_search_by(|t| t.as_str().cmp(value)).is_ok(),
             Self::Exists => !value.is_empty(),
-            Self::Regex { regex, prefix } => value.starts_with(prefix) && regex.is_match(value),
+            Self::Regex { regex, prefix } => {
+                value.as_bytes().starts_with(prefix.as_bytes()) && regex.is_match(value)
+            }
         }
     }
 }
@@ -198,10 +200,29 @@ fn compile_regex(pattern: &str) -> Result<CompiledTest, regex::Error> {
     if pattern == ".+" {
         return Ok(CompiledTest::Exists);
     }
+    let (begin, inner, end) = trimmed(pattern);
     Ok(CompiledTest::Regex {
-        regex: build(&format!("^(?:{pattern})$"))?,
+        regex: build(&format!("{begin}(?:{inner}){end}"))?,
         prefix: literal_prefix(pattern).to_owned(),
     })
+}
+
+/// The anchors that an expression needs, and what is between them. A dot-star at either end is the same as no
+/// anchor there, which lets the engine search for literals instead of running its automaton over all of the
+/// value. Anything that might give the dot-star another meaning leaves the expression as it is.
+fn trimmed(pattern: &str) -> (&str, &str, &str) {
+    let (mut begin, mut inner, mut end) = ("^", pattern, "$");
+    if !pattern.contains(['|', '\\']) && !pattern.contains("(?") {
+        if let Some(rest) = inner.strip_prefix(".*")
+            && !rest.starts_with(['?', '+', '*', '{'])
+        {
+            (begin, inner) = ("", rest);
+        }
+        if let Some(rest) = inner.strip_suffix(".*") {
+            (inner, end) = (rest, "");
+        }
+    }
+    (begin, inner, end)
 }
 
 fn is_meta_but_bar(c: char) -> bool {
@@ -279,6 +300,15 @@ mod tests {
         check("a.c", &["a\nc", "abc"], &["ac"]);
         check(".+", &["a", "\n"], &[""]);
         check(".*", &["a", ""], &[]);
+        check(".*b", &["b", "abb", "\nb"], &["ba", ""]);
+        check("b.*", &["b", "bab", "b\n"], &["ab", ""]);
+        check(".*b.*", &["b", "abc"], &["a", ""]);
+        check(".*.*", &["", "a"], &[]);
+        check(".*?b", &["b", "ab"], &["ba"]);
+        check(".*{2}b", &["b", "ab"], &["ba"]);
+        check(r"a\.*", &["a", "a.."], &["ab"]);
+        check(".*a|b", &["xa", "b"], &["xb", "ax"]);
+        check(".*^a", &["a"], &["xa"]);
         check("^a$", &["a"], &["ab"]);
         check("x(a|b)", &["xa", "xb"], &["b", "x"]);
         check("xa|xb.", &["xa", "xbc"], &["xac", "xb"]);

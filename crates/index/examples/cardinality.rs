@@ -1,0 +1,267 @@
+//! Builds an index of TSBS-like tag sets and prints what a row costs.
+//!
+//! ```text
+//! cargo run --release -p alluvium-index --example cardinality [ROWS [hosts|devops|random]]
+//! ```
+//!
+//! `hosts` (the default): one measurement, every row a host of its own. `devops`: nine measurements for each
+//! host. `random`: four tags, one of them 32 random hexadecimal digits on each row.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "an example that measures wall time outside any store"
+)]
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use alluvium_index::{DefinitionMark, KeyHash, Label, Matcher, PartitionIndex, Selector, Test};
+use alluvium_types::{FieldId, SeriesKey, ValueKind};
+
+const SEED: u64 = 42;
+
+const MEASUREMENTS: [&str; 9] = [
+    "cpu",
+    "diskio",
+    "disk",
+    "kernel",
+    "mem",
+    "net",
+    "nginx",
+    "postgresl",
+    "redis",
+];
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let rows: u32 = arguments
+        .next()
+        .map_or(1_000_000, |text| text.parse().expect("ROWS is a number"));
+    let shape = arguments.next().unwrap_or_else(|| "hosts".into());
+    let key = |i: u32| match shape.as_str() {
+        "hosts" => host("cpu", i),
+        "devops" => host(MEASUREMENTS[i as usize % 9], i / 9),
+        "random" => container(i),
+        other => panic!("no shape '{other}': hosts, devops or random"),
+    };
+
+    // Keys are made in groups beforehand, so that only the index is on the clock.
+    let mut index = PartitionIndex::new();
+    let mut hashes = Vec::with_capacity(rows as usize);
+    let mut scratch = Vec::new();
+    let mut times: Vec<u32> = Vec::with_capacity(rows as usize);
+    let before = resident_bytes();
+    let (mut inserting, mut adding) = (Duration::ZERO, Duration::ZERO);
+    for begin in (0..rows).step_by(4096) {
+        let keys: Vec<SeriesKey> = (begin..rows.min(begin + 4096)).map(key).collect();
+        for key in &keys {
+            let hash = KeyHash::of(SEED, key, &mut scratch);
+            hashes.push(hash);
+            let start = Instant::now();
+            let row = index.insert_row(hash, key).expect("a new tag set");
+            let taken = start.elapsed();
+            inserting += taken;
+            times.push(taken.as_nanos() as u32);
+            let start = Instant::now();
+            let measurement = index.measurement_of(row).expect("just inserted");
+            for field in 0..10 {
+                let field = match index.field_name(measurement, FieldId(field)) {
+                    Some(_) => FieldId(field),
+                    None => index
+                        .insert_field(measurement, &format!("field_{field}"))
+                        .expect("few fields"),
+                };
+                index.add_series(row, field, ValueKind::F64).expect("known");
+            }
+            adding += start.elapsed();
+        }
+    }
+    let resident = resident_bytes() - before;
+    let n = f64::from(rows);
+    println!(
+        "{rows} rows, {} series, shape {shape}",
+        index.series_count()
+    );
+    println!(
+        "heap {:.1} B/row by capacities:",
+        index.heap_bytes() as f64 / n
+    );
+    for (what, bytes) in index.heap_breakdown() {
+        println!("  {what:16} {:6.2}", bytes as f64 / n);
+    }
+    println!(
+        "resident set {:.1} B/row (includes 20 B/row of this program's own lists)",
+        resident as f64 / n
+    );
+    times.sort_unstable();
+    let at = |share: f64| times[((n - 1.0) * share) as usize];
+    println!(
+        "insert_row {:.0} ns mean, p50 {} p99 {} p99.9 {} max {} ns; ten add_series {:.0} ns",
+        inserting.as_nanos() as f64 / n,
+        at(0.5),
+        at(0.99),
+        at(0.999),
+        at(1.0),
+        adding.as_nanos() as f64 / n
+    );
+
+    // A fixed permutation, so that look-ups do not follow the order of insertion.
+    let mut order: Vec<KeyHash> = hashes;
+    order.sort_unstable_by_key(|hash| hash.bits() as u64);
+    let absent: Vec<KeyHash> = order
+        .iter()
+        .map(|hash| KeyHash::from_bits(hash.bits() ^ (1 << 60)))
+        .collect();
+    for (what, hashes) in [("hit", &order), ("miss", &absent)] {
+        let single = best(|| {
+            hashes
+                .iter()
+                .filter(|&&hash| index.lookup(hash).is_some())
+                .count()
+        });
+        let mut out = Vec::with_capacity(hashes.len());
+        let batched = best(|| {
+            out.clear();
+            index.lookup_batch(hashes, &mut out);
+        });
+        println!(
+            "lookup {what}: {:.0} ns, in batches {:.0} ns",
+            single / n,
+            batched / n
+        );
+    }
+
+    for (what, selector) in [
+        (
+            "two equalities",
+            vec![
+                tag("region", equal("eu-west-1")),
+                tag("os", equal("Ubuntu15.10")),
+            ],
+        ),
+        ("one host", vec![tag("hostname", equal("host_77"))]),
+        (
+            "negation alone",
+            vec![tag("os", equal("Ubuntu15.10")).negated()],
+        ),
+        (
+            "prefix expression",
+            vec![tag("hostname", Test::Regex("host_12.*".into()))],
+        ),
+        (
+            "infix expression",
+            vec![tag("hostname", Test::Regex(".*99.*".into()))],
+        ),
+        (
+            "name and equality",
+            vec![
+                Matcher::new(Label::Name, equal("cpu_field_3")),
+                tag("team", equal("NYC")),
+            ],
+        ),
+    ] {
+        let selector = Selector { matchers: selector };
+        let compiled = selector.compile().expect("valid");
+        let found = index.count(&compiled);
+        let time = best(|| index.count(&compiled));
+        println!("select {what}: {found} series, {:.2} ms", time / 1e6);
+    }
+
+    let start = Instant::now();
+    let part = index.encode_part(DefinitionMark::default()).expect("rows");
+    let encoding = start.elapsed();
+    let mut copy = PartitionIndex::new();
+    let start = Instant::now();
+    copy.apply_part(SEED, &part).expect("own bytes");
+    println!(
+        "part {:.1} B/row; encoding {:.0} ns/row, applying {:.0} ns/row",
+        part.len() as f64 / n,
+        encoding.as_nanos() as f64 / n,
+        start.elapsed().as_nanos() as f64 / n
+    );
+    assert_eq!(copy.series_count(), index.series_count());
+}
+
+/// The ten tags of a TSBS host.
+fn host(measurement: &str, i: u32) -> SeriesKey {
+    const REGIONS: [&str; 9] = [
+        "us-east-1",
+        "us-west-1",
+        "us-west-2",
+        "eu-west-1",
+        "eu-central-1",
+        "ap-southeast-1",
+        "ap-southeast-2",
+        "ap-northeast-1",
+        "sa-east-1",
+    ];
+    let random = xxh(i);
+    let pick = |shift: u32, n: u64| (random >> shift) % n;
+    let region = REGIONS[pick(0, 9) as usize];
+    let tags = [
+        ("hostname", format!("host_{i}")),
+        ("region", region.to_owned()),
+        (
+            "datacenter",
+            format!("{region}{}", ["a", "b", "c"][pick(8, 3) as usize]),
+        ),
+        ("rack", pick(16, 100).to_string()),
+        (
+            "os",
+            ["Ubuntu16.10", "Ubuntu16.04LTS", "Ubuntu15.10"][pick(24, 3) as usize].to_owned(),
+        ),
+        ("arch", ["x64", "x86"][pick(32, 2) as usize].to_owned()),
+        (
+            "team",
+            ["SF", "NYC", "LON", "CHI"][pick(36, 4) as usize].to_owned(),
+        ),
+        ("service", pick(40, 20).to_string()),
+        ("service_version", pick(48, 2).to_string()),
+        (
+            "service_environment",
+            ["production", "staging", "test"][pick(56, 3) as usize].to_owned(),
+        ),
+    ];
+    SeriesKey::new(measurement, tags).expect("keys differ")
+}
+
+/// Four tags, one with a value of its own on every row.
+fn container(i: u32) -> SeriesKey {
+    let random = xxh(i);
+    let tags = [
+        ("container_id", format!("{random:016x}{:016x}", xxh(!i))),
+        ("image", format!("registry/app-{}", random % 200)),
+        ("namespace", format!("ns-{}", random >> 8 & 31)),
+        ("node", format!("node-{}", (random >> 16) % 1000)),
+    ];
+    SeriesKey::new("container", tags).expect("keys differ")
+}
+
+fn xxh(i: u32) -> u64 {
+    xxhash_rust::xxh3::xxh3_64_with_seed(&i.to_le_bytes(), SEED)
+}
+
+fn tag(key: &str, test: Test) -> Matcher {
+    Matcher::new(Label::Tag(key.into()), test)
+}
+
+fn equal(text: &str) -> Test {
+    Test::Equal(text.into())
+}
+
+/// Nanoseconds of the best of five runs.
+fn best<T>(mut run: impl FnMut() -> T) -> f64 {
+    let times = (0..5).map(|_| {
+        let start = Instant::now();
+        black_box(run());
+        start.elapsed().as_nanos()
+    });
+    times.min().unwrap_or_default() as f64
+}
+
+/// Resident memory of this process, on Linux; 0 elsewhere.
+fn resident_bytes() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = text.split(' ').nth(1).and_then(|n| n.parse::<usize>().ok());
+    pages.unwrap_or_default() * 4096
+}

@@ -1,0 +1,368 @@
+//! The index against a plain list of series, and its parts against itself.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::{BTreeMap, HashMap};
+
+use alluvium_index::{
+    DefinitionMark, IndexError, KeyHash, Label, Matcher, PartError, PartitionIndex, Selector, Test,
+};
+use alluvium_types::{FieldId, Row, SeriesKey, ValueKind};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+const SEED: u64 = 0x5eed;
+
+// Names chosen so that `__name__` splits in several ways, with `value` on either side.
+const MEASUREMENTS: [&str; 6] = ["a", "a_b", "a_b_value", "cpu", "value", "a_"];
+const FIELDS: [&str; 6] = ["value", "b", "c", "b_c", "b_value", "_b"];
+const VALUES: [&str; 6] = ["", "x", "y", "xy", "é", "x\ny"];
+
+#[derive(Debug, Clone)]
+enum Op {
+    /// A new tag set with a few series.
+    Row(SeriesKey, Vec<(&'static str, ValueKind)>),
+    /// One more series of some row.
+    Series(Index, &'static str, ValueKind),
+    /// A field that no row has.
+    Field(Index, &'static str),
+    /// Encodes a part; whether older marks are forgotten.
+    Part(bool),
+}
+
+fn kind() -> impl Strategy<Value = ValueKind> {
+    select(ValueKind::ALL.to_vec())
+}
+
+fn key() -> impl Strategy<Value = SeriesKey> {
+    let tag = |name: &'static str| {
+        proptest::option::of(select(VALUES.to_vec()))
+            .prop_map(move |v| v.map(|v| (name, v.to_owned())))
+    };
+    // `n` has many values with one row each and a few with most rows.
+    let n = prop_oneof![
+        1 => Just(None),
+        4 => (0..3_u32).prop_map(|n| Some(("n", format!("dense{n}")))),
+        4 => any::<u16>().prop_map(|n| Some(("n", format!("n{n}")))),
+    ];
+    let id = any::<u16>().prop_map(|n| Some(("zid", n.to_string())));
+    (select(MEASUREMENTS.to_vec()), tag("h"), tag("r"), n, id).prop_map(|(m, h, r, n, id)| {
+        SeriesKey::new(m, [h, r, n, id].into_iter().flatten()).unwrap()
+    })
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let series = || (select(FIELDS.to_vec()), kind());
+    prop_oneof![
+        12 => (key(), vec(series(), 0..4)).prop_map(|(k, s)| Op::Row(k, s)),
+        4 => (any::<Index>(), series()).prop_map(|(i, (f, k))| Op::Series(i, f, k)),
+        1 => (any::<Index>(), select(FIELDS.to_vec())).prop_map(|(i, f)| Op::Field(i, f)),
+        1 => any::<bool>().prop_map(Op::Part),
+    ]
+}
+
+fn test() -> impl Strategy<Value = Test> {
+    let text = || {
+        let name = (select(MEASUREMENTS.to_vec()), select(FIELDS.to_vec()));
+        prop_oneof![
+            select(VALUES.to_vec()).prop_map(str::to_owned),
+            select(FIELDS.to_vec()).prop_map(str::to_owned),
+            name.prop_map(|(m, f)| format!("{m}_{f}")),
+            select(MEASUREMENTS.to_vec()).prop_map(str::to_owned),
+            (0..3_u32).prop_map(|n| format!("dense{n}")),
+        ]
+    };
+    let patterns = [
+        "x|y",
+        "x.*",
+        ".*",
+        ".+",
+        "",
+        "x|",
+        "(x|y)y?",
+        "n1.*",
+        ".*1.*",
+        "dense[01]",
+        "dense.|n.*",
+        "a_.*",
+        ".*y",
+        ".*1.*2.*",
+        "a(_b)?",
+        ".*value",
+        "(?i)X",
+        "x.y",
+        "dense0|dense1",
+        "[^x]*",
+    ];
+    prop_oneof![
+        text().prop_map(Test::Equal),
+        vec(text(), 0..4).prop_map(Test::In),
+        select(patterns.to_vec()).prop_map(|p| Test::Regex(p.into())),
+        Just(Test::Exists),
+    ]
+}
+
+fn selector() -> impl Strategy<Value = Selector> {
+    let tags = ["h", "r", "n", "zid", "none"];
+    let label = prop_oneof![
+        1 => Just(Label::Name),
+        1 => Just(Label::Measurement),
+        1 => Just(Label::Field),
+        4 => select(tags.to_vec()).prop_map(|t| Label::Tag(t.into())),
+    ];
+    let matcher = (label, test(), any::<bool>()).prop_map(|(label, test, negated)| Matcher {
+        label,
+        test,
+        negated,
+    });
+    vec(matcher, 0..5).prop_map(|matchers| Selector { matchers })
+}
+
+/// All that was defined, as plain as can be.
+#[derive(Default)]
+struct Model {
+    keys: Vec<SeriesKey>,
+    series: BTreeMap<(u32, &'static str), Vec<ValueKind>>,
+}
+
+impl Model {
+    fn matches(
+        &self,
+        selector: &Selector,
+        expressions: &HashMap<&str, regex::Regex>,
+        row: u32,
+        field: &str,
+    ) -> bool {
+        let key = &self.keys[row as usize];
+        selector.matchers.iter().all(|m| {
+            let value = match &m.label {
+                Label::Name => key.metric_name(field),
+                Label::Measurement => key.measurement().to_owned(),
+                Label::Field => field.to_owned(),
+                Label::Tag(tag) => key.tag(tag).unwrap_or("").to_owned(),
+            };
+            let holds = match &m.test {
+                Test::Equal(text) => value == *text,
+                Test::In(texts) => texts.contains(&value),
+                Test::Exists => !value.is_empty(),
+                Test::Regex(pattern) => expressions[pattern.as_str()].is_match(&value),
+            };
+            holds != m.negated
+        })
+    }
+}
+
+fn add(
+    index: &mut PartitionIndex,
+    model: &mut Model,
+    row: u32,
+    name: &'static str,
+    kind: ValueKind,
+) {
+    let measurement = index.measurement_of(Row(row)).unwrap();
+    let field = index.insert_field(measurement, name).unwrap();
+    let kinds = model.series.entry((row, name)).or_default();
+    let new = !kinds.contains(&kind);
+    assert_eq!(index.add_series(Row(row), field, kind), Ok(new));
+    if new {
+        kinds.push(kind);
+    }
+}
+
+/// Runs the operations; the replica is fed with parts only.
+fn run(ops: Vec<Op>) -> (PartitionIndex, Model, PartitionIndex) {
+    let (mut index, mut replica) = (PartitionIndex::new(), PartitionIndex::new());
+    let mut model = Model::default();
+    let mut seen = HashMap::new();
+    let mut mark = DefinitionMark::default();
+    let mut scratch = Vec::new();
+    for op in ops.into_iter().chain([Op::Part(false)]) {
+        match op {
+            Op::Row(key, series) => {
+                let hash = KeyHash::of(SEED, &key, &mut scratch);
+                let next = model.keys.len() as u32;
+                let row = *seen.entry(key.clone()).or_insert(next);
+                if row == next {
+                    assert_eq!(index.insert_row(hash, &key), Ok(Row(row)));
+                    model.keys.push(key);
+                } else {
+                    let row = Row(row);
+                    assert_eq!(
+                        index.insert_row(hash, &key),
+                        Err(IndexError::RowExists { row })
+                    );
+                }
+                for (field, kind) in series {
+                    add(&mut index, &mut model, row, field, kind);
+                }
+            }
+            Op::Series(at, field, kind) if !model.keys.is_empty() => {
+                let row = at.index(model.keys.len()) as u32;
+                add(&mut index, &mut model, row, field, kind);
+            }
+            Op::Field(at, field) if !model.keys.is_empty() => {
+                let row = Row(at.index(model.keys.len()) as u32);
+                let measurement = index.measurement_of(row).unwrap();
+                index.insert_field(measurement, field).unwrap();
+            }
+            Op::Part(forget) => {
+                if let Some(part) = index.encode_part(mark) {
+                    assert_ne!(mark, index.mark());
+                    replica.apply_part(SEED, &part).unwrap();
+                }
+                mark = index.mark();
+                if forget {
+                    index.forget_before(mark);
+                }
+                assert_eq!(index.encode_part(mark), None);
+            }
+            Op::Series(..) | Op::Field(..) => {}
+        }
+    }
+    (index, model, replica)
+}
+
+fn check_against_model(index: &PartitionIndex, model: &Model) {
+    assert_eq!(index.row_count() as usize, model.keys.len());
+    let series: usize = model.series.values().map(Vec::len).sum();
+    assert_eq!(index.series_count(), series as u64);
+    let mut found = BTreeMap::new();
+    for (row, key) in (0..).zip(&model.keys) {
+        assert_eq!(index.key(Row(row)).as_ref(), Some(key));
+        let hash = KeyHash::of(SEED, key, &mut Vec::new());
+        assert_eq!(index.lookup(hash), Some(Row(row)));
+        let measurement = index.measurement_of(Row(row)).unwrap();
+        for (field, kinds) in index.fields_of(Row(row)) {
+            assert_eq!(index.kinds(Row(row), field), kinds);
+            let name = index.field_name(measurement, field).unwrap();
+            let mut kinds: Vec<_> = kinds.first().into_iter().chain(kinds.iter()).collect();
+            kinds[1..].sort_unstable();
+            found.insert((row, name), kinds);
+        }
+    }
+    let expected = model.series.iter().map(|(at, kinds)| {
+        let mut sorted = kinds.clone();
+        sorted.sort_unstable();
+        sorted.insert(0, kinds[0]);
+        (*at, sorted)
+    });
+    assert_eq!(found, expected.collect());
+}
+
+fn check_select(index: &PartitionIndex, model: &Model, selector: &Selector) {
+    let compiled = selector.compile().unwrap();
+    let found = index.select(&compiled);
+    assert!(found.is_sorted_by_key(|s| (s.row, s.field)));
+    assert_eq!(index.count(&compiled), found.len() as u64);
+    let patterns = selector.matchers.iter().filter_map(|m| match &m.test {
+        Test::Regex(pattern) => Some(pattern.as_str()),
+        _ => None,
+    });
+    let expressions = patterns
+        .map(|p| (p, regex::Regex::new(&format!(r"\A(?s:{p})\z")).unwrap()))
+        .collect();
+    let mut expected: Vec<(Row, FieldId)> = model
+        .series
+        .keys()
+        .filter(|(row, field)| model.matches(selector, &expressions, *row, field))
+        .map(|(row, field)| {
+            let measurement = index.measurement_of(Row(*row)).unwrap();
+            (Row(*row), index.field(measurement, field).unwrap())
+        })
+        .collect();
+    expected.sort_unstable();
+    let pairs: Vec<_> = found.iter().map(|s| (s.row, s.field)).collect();
+    assert_eq!(pairs, expected, "{selector:?}");
+    for s in found {
+        assert_eq!(s.kinds, index.kinds(s.row, s.field));
+    }
+
+    let mut values: Vec<&str> = expected
+        .iter()
+        .filter_map(|(row, _)| model.keys[row.0 as usize].tag("n"))
+        .collect();
+    values.sort_unstable();
+    values.dedup();
+    let mut keys: Vec<&str> = expected
+        .iter()
+        .flat_map(|(row, _)| model.keys[row.0 as usize].tags())
+        .map(|(key, _)| key.as_str())
+        .collect();
+    keys.sort_unstable();
+    keys.dedup();
+    // Without matchers, rows that have no series yet count too.
+    if !selector.matchers.is_empty() {
+        assert_eq!(index.tag_values_of(&compiled, "n", "", usize::MAX), values);
+        assert_eq!(index.tag_keys(&compiled), keys);
+    }
+}
+
+/// Few cases unless PROPTEST_CASES asks for more: each makes hundreds of rows and 40 selectors.
+fn config() -> ProptestConfig {
+    let asked = std::env::var_os("PROPTEST_CASES").is_some();
+    let default = ProptestConfig::default();
+    let cases = if asked { default.cases } else { 24 };
+    ProptestConfig { cases, ..default }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn index_equals_model_and_replica(
+        ops in vec(op(), 0..400),
+        selectors in vec(selector(), 40),
+    ) {
+        let (index, model, replica) = run(ops);
+        for it in [&index, &replica] {
+            check_against_model(it, &model);
+            for selector in &selectors {
+                check_select(it, &model, selector);
+            }
+        }
+        // A part from the start depends on nothing but the state: numbers of fields without series included.
+        let whole = index.encode_part(DefinitionMark::default());
+        prop_assert_eq!(&whole, &replica.encode_part(DefinitionMark::default()));
+        if let Some(whole) = whole {
+            let mut copy = PartitionIndex::new();
+            copy.apply_part(SEED, &whole).unwrap();
+            check_against_model(&copy, &model);
+            let twice = copy.apply_part(SEED, &whole);
+            let refused = matches!(twice, Err(IndexError::Part(PartError::NotNext { .. })));
+            prop_assert!(refused);
+        }
+    }
+
+    #[test]
+    fn changed_parts_are_refused_or_harmless(
+        ops in vec(op(), 1..60),
+        changes in vec((any::<Index>(), any::<u8>()), 1..4),
+        cut in any::<Index>(),
+    ) {
+        let (index, _, _) = run(ops);
+        let Some(part) = index.encode_part(DefinitionMark::default()) else { return Ok(()) };
+        let mut bad = part.clone();
+        for (at, byte) in changes {
+            let at = at.index(bad.len());
+            bad[at] ^= byte;
+        }
+        if bad != part {
+            prop_assert!(PartitionIndex::new().apply_part(SEED, &bad).is_err());
+        }
+        // With the checksum made right the content may be anything: an error or an index, never a panic.
+        let crc = crc32c::crc32c(&bad[12..]);
+        bad[8..12].copy_from_slice(&crc.to_le_bytes());
+        let mut other = PartitionIndex::new();
+        if other.apply_part(SEED, &bad).is_ok() {
+            let whole = other.encode_part(DefinitionMark::default());
+            let mut copy = PartitionIndex::new();
+            if let Some(whole) = whole {
+                copy.apply_part(SEED, &whole).unwrap();
+            }
+            prop_assert_eq!(copy.series_count(), other.series_count());
+        }
+        let cut = cut.index(part.len());
+        prop_assert!(PartitionIndex::new().apply_part(SEED, &part[..cut]).is_err());
+    }
+}
