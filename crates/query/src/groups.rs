@@ -1,0 +1,168 @@
+//! From a plan to the series it speaks of, and which of them become one.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use alluvium_types::{SeriesId, ValueKind};
+
+use crate::error::QueryError;
+use crate::limits::Guard;
+use crate::output_series::OutputSeries;
+use crate::plan::{Plan, Selection, Window};
+use crate::source::Source;
+use crate::{Label, Matcher, Selector, SeriesInfo, Test};
+
+/// Series that answer as one.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub output: Arc<OutputSeries>,
+    /// Which selection of the plan it belongs to.
+    pub selection: usize,
+    /// Sorted by key, field and kind.
+    pub members: Vec<SeriesInfo>,
+}
+
+/// The groups of a plan in the order of series: metric, then tags.
+pub(crate) fn resolve(
+    source: &dyn Source,
+    plan: &Plan,
+    guard: &mut Guard,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Group>, QueryError> {
+    let mut groups: BTreeMap<(&str, Vec<(String, String)>), Group> = BTreeMap::new();
+    let mut unknown: Vec<&str> = Vec::new();
+    for (index, selection) in plan.selections.iter().enumerate() {
+        guard.check()?;
+        let found = select(source, selection, guard)?;
+        if found.is_empty() && !is_known(source, &selection.metric)? {
+            unknown.push(&selection.metric);
+            continue;
+        }
+        for info in without_strings(plan, selection, found, warnings)? {
+            let Some(tags) = plan.grouping.remaining(&info.key) else {
+                continue;
+            };
+            let group = groups
+                .entry((&selection.metric, tags))
+                .or_insert_with_key(|(_, tags)| Group {
+                    output: Arc::new(OutputSeries::new(selection.metric.clone(), tags.clone())),
+                    selection: index,
+                    members: Vec::new(),
+                });
+            if group.members.is_empty() {
+                // The tags are held twice, by the map's key too.
+                guard.reserve(2 * group.output.heap_bytes() as u64)?;
+            }
+            group.members.push(info);
+        }
+    }
+    if let Some(metric) = unknown.first()
+        && unknown.len() == plan.selections.len()
+    {
+        return Err(QueryError::UnknownMetric {
+            metric: (*metric).into(),
+        });
+    }
+    warnings.extend(
+        unknown
+            .iter()
+            .map(|m| format!("no series is named \"{m}\"; the others are answered")),
+    );
+    let mut groups: Vec<Group> = groups.into_values().collect();
+    for group in &mut groups {
+        group
+            .members
+            .sort_by(|a, b| (&a.key, &a.field, a.id.kind()).cmp(&(&b.key, &b.field, b.id.kind())));
+    }
+    Ok(groups)
+}
+
+fn select(
+    source: &dyn Source,
+    selection: &Selection,
+    guard: &mut Guard,
+) -> Result<Vec<SeriesInfo>, QueryError> {
+    let mut seen: HashSet<SeriesId> = HashSet::new();
+    let several = selection.alternatives.len() > 1;
+    let mut found = Vec::new();
+    for alternative in &selection.alternatives {
+        let before = found.len();
+        for info in source.select(&alternative.selector)? {
+            if alternative.admits(&info.key) && (!several || seen.insert(info.id)) {
+                found.push(info);
+            }
+        }
+        let bytes: usize = found[before..].iter().map(info_bytes).sum();
+        guard.reserve(bytes as u64)?;
+    }
+    Ok(found)
+}
+
+fn info_bytes(info: &SeriesInfo) -> usize {
+    let tags: usize = info
+        .key
+        .tags()
+        .iter()
+        .map(|(k, v)| k.len() + v.len() + 48)
+        .sum();
+    size_of::<SeriesInfo>() + 64 + info.key.measurement().len() + tags
+}
+
+fn is_known(source: &dyn Source, metric: &str) -> Result<bool, QueryError> {
+    let name = Matcher {
+        label: Label::Name,
+        test: Test::Equal(metric.into()),
+        negated: false,
+    };
+    Ok(!source
+        .select(&Selector {
+            matchers: vec![name],
+        })?
+        .is_empty())
+}
+
+/// Leaves out string series where numbers are meant: siblings of a numeric series (asked for by kind only), and
+/// any string series once a function needs numbers. Strings alone are refused by such functions.
+fn without_strings(
+    plan: &Plan,
+    selection: &Selection,
+    found: Vec<SeriesInfo>,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<SeriesInfo>, QueryError> {
+    let is_text = |info: &SeriesInfo| info.id.kind() == ValueKind::Str;
+    if !found.iter().any(is_text) {
+        return Ok(found);
+    }
+    let numeric_only = (plan.window != Window::Raw)
+        .then(|| selection.functions.iter().find(|f| !f.takes_strings()))
+        .flatten();
+    let numeric: HashSet<_> = found
+        .iter()
+        .filter(|i| !is_text(i))
+        .map(|i| (Arc::clone(&i.key), Arc::clone(&i.field)))
+        .collect();
+    if let (Some(function), true, Some(info)) = (numeric_only, numeric.is_empty(), found.first()) {
+        let name = OutputSeries::new(info.metric_name().into(), info.key.tags().to_vec());
+        return Err(QueryError::StringSeries {
+            function: function.name(),
+            series: name.name().into(),
+        });
+    }
+    let before = found.len();
+    let kept: Vec<SeriesInfo> = found
+        .into_iter()
+        .filter(|i| {
+            !is_text(i)
+                || numeric_only.is_none()
+                    && !numeric.contains(&(Arc::clone(&i.key), Arc::clone(&i.field)))
+        })
+        .collect();
+    if kept.len() < before {
+        warnings.push(format!(
+            "{} series of \"{}\" hold strings beside numbers and are left out",
+            before - kept.len(),
+            selection.metric
+        ));
+    }
+    Ok(kept)
+}
