@@ -1,1 +1,48 @@
-//! Placeholder.
+//! Appends checksummed 4 KiB pages at logical addresses, reads them back, and keeps the root of a data
+//! directory.
+//!
+//! It knows volumes, pages and a manifest of opaque sections. It does not know what a page means, what a
+//! series is, or when a page may be forgotten.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use alluvium_block::{BlockStore, Expect, PageDraft, PageKind, PageMeta, Role};
+//! use alluvium_io::{Lane, MemoryDevice};
+//! use alluvium_types::{DatabaseId, Lsn};
+//!
+//! let store = BlockStore::ephemeral(Arc::new(MemoryDevice::new(1)));
+//! let mut appender = store.appender(Lane(0));
+//! let mut draft = PageDraft::new();
+//! draft.body_mut()[..5].copy_from_slice(b"hello");
+//! draft.set_used(5);
+//! let meta = PageMeta {
+//!     kind: PageKind::Leaf, database: DatabaseId(1), series: 17, run_ordinal: 0, leaf_ordinal: 0,
+//!     lsn: Lsn(1), items: 1, level: 0, flags: 0,
+//! };
+//! let page = appender.append(Role::Leaves, meta, draft);
+//! let read = store.read(page, Expect { kind: PageKind::Leaf, series: 17 }).unwrap();
+//! assert_eq!(read.body(), b"hello");
+//! ```
+
+mod appender;
+mod cache;
+mod error;
+mod layout;
+mod logic_addr;
+mod manifest;
+mod page;
+mod store;
+mod superblock;
+mod volume;
+mod volume_set;
+
+pub use alluvium_codec::crc32c_append;
+pub use appender::Appender;
+pub use error::{Damage, ReadError, RootError};
+pub use logic_addr::{LogicAddr, PageRef};
+pub use manifest::{Manifest, Sections};
+pub use page::{Page, PageDraft, PageKind, PageMeta};
+pub use store::{BlockConfig, BlockMetrics, BlockStore, Expect, OpenExtent, SyncBatch};
+pub use superblock::{Root, RootCommit, load_root, manifest_path};
+pub use volume::{Role, VolumeSetId};
+pub use volume_set::SetUsage;

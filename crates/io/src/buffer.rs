@@ -12,22 +12,27 @@ struct Block([u8; PAGE_SIZE]);
 
 /// One page, aligned, zeroed at birth.
 #[derive(Clone)]
-pub struct PageBuf(Box<Block>);
+pub struct PageBuf(Box<[Block; 1]>);
 
 impl PageBuf {
     /// A page of zeros.
     pub fn zeroed() -> Self {
-        Self(Box::new(Block([0; PAGE_SIZE])))
+        Self(Box::new([Block([0; PAGE_SIZE])]))
+    }
+
+    /// The page that a buffer of one block is, without a copy; `None` if it is longer or shorter.
+    pub fn from_buffer(buffer: AlignedBuf) -> Option<Self> {
+        Box::<[Block; 1]>::try_from(buffer.0.into_boxed_slice()).ok().map(Self)
     }
 
     /// The bytes.
     pub fn bytes(&self) -> &[u8; PAGE_SIZE] {
-        &self.0.0
+        &self.0[0].0
     }
 
     /// The bytes, to fill.
     pub fn bytes_mut(&mut self) -> &mut [u8; PAGE_SIZE] {
-        &mut self.0.0
+        &mut self.0[0].0
     }
 }
 

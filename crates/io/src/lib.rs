@@ -3,6 +3,7 @@ mod buffer;
 mod clock;
 mod device;
 mod error;
+mod memory;
 mod ticket;
 
 pub use buffer::{AlignedBuf, BUFFER_ALIGN, PageBuf};
@@ -11,4 +12,5 @@ pub use device::{
     Completion, Device, FileId, Geometry, Lane, Listed, Op, OpenMode, Read, WriteData,
 };
 pub use error::{IoError, IoErrorKind};
+pub use memory::MemoryDevice;
 pub use ticket::{Completer, IoResult, Ticket};

@@ -1,0 +1,504 @@
+//! The block store: all volumes, the page cache, and reading.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use alluvium_codec::{CodecError, varint};
+use alluvium_io::{AlignedBuf, Device, IoError, Lane, Op, PageBuf, Read, Ticket};
+use alluvium_types::{Budget, ByteCount, DatabaseId, PAGE_SIZE};
+use hashbrown::HashMap;
+use parking_lot::{Mutex, RwLock};
+
+use crate::appender::Appender;
+use crate::cache::PageCache;
+use crate::error::{Damage, ReadError, RootError};
+use crate::logic_addr::{LogicAddr, PageRef};
+use crate::manifest::{Manifest, TAG_VOLUMES};
+use crate::page::{Page, PageKind};
+use crate::volume::{Role, Volume, VolumeSetId};
+use crate::volume_set::{Extent, SetUsage, VolumeSet};
+
+/// Settings of a block store.
+#[derive(Debug, Clone)]
+pub struct BlockConfig {
+    /// Size of a volume once a set has outgrown its first ones.
+    pub volume_bytes: u64,
+    /// Consecutive pages an appender reserves at a time.
+    pub extent_pages: u32,
+    /// Pages of one vectored write.
+    pub batch_pages: usize,
+    /// Bound of the page cache.
+    pub cache_bytes: u64,
+}
+
+impl Default for BlockConfig {
+    fn default() -> Self {
+        Self {
+            volume_bytes: 4 << 30,
+            extent_pages: 64,
+            batch_pages: 64,
+            cache_bytes: 256 << 20,
+        }
+    }
+}
+
+/// What a reader knows of the page it asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Expect {
+    /// Its kind.
+    pub kind: PageKind,
+    /// Its series, `SeriesId::packed`.
+    pub series: u64,
+}
+
+/// Counters of a block store since it was opened.
+#[derive(Debug, Default)]
+pub struct BlockMetrics {
+    /// Pages read from the device.
+    pub pages_read: AtomicU64,
+    /// Pages served from memory.
+    pub cache_hits: AtomicU64,
+    /// Pages written to the device.
+    pub pages_written: AtomicU64,
+    /// Vectored writes they took.
+    pub write_batches: AtomicU64,
+    /// Pages found damaged.
+    pub bad_pages: AtomicU64,
+}
+
+/// All volumes of a data directory. Shared by every shard and reader.
+#[derive(Debug)]
+pub struct BlockStore {
+    pub(crate) device: Arc<dyn Device>,
+    pub(crate) config: BlockConfig,
+    pub(crate) instance: [u8; 16],
+    pub(crate) incarnation: u32,
+    pub(crate) cache: PageCache,
+    volumes: RwLock<HashMap<u32, Arc<Volume>, foldhash::fast::FixedState>>,
+    pub(crate) sets: Mutex<HashMap<VolumeSetId, VolumeSet, foldhash::fast::FixedState>>,
+    next_volume: AtomicU32,
+    /// Volumes were created since the directory was last synced.
+    created: std::sync::atomic::AtomicBool,
+    bad: Mutex<BTreeMap<(u32, u32), Damage>>,
+    metrics: BlockMetrics,
+}
+
+impl BlockStore {
+    /// A store without volumes.
+    pub fn create(
+        device: Arc<dyn Device>,
+        config: BlockConfig,
+        instance: [u8; 16],
+        incarnation: u32,
+        budget: Arc<Budget>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            cache: PageCache::new(config.cache_bytes, budget),
+            device,
+            config,
+            instance,
+            incarnation,
+            volumes: RwLock::default(),
+            sets: Mutex::default(),
+            next_volume: AtomicU32::new(1),
+            created: false.into(),
+            bad: Mutex::default(),
+            metrics: BlockMetrics::default(),
+        })
+    }
+
+    /// A store that nobody will open again: for tests and examples of the layers above.
+    pub fn ephemeral(device: Arc<dyn Device>) -> Arc<Self> {
+        let budget = Arc::new(Budget::new(u64::MAX));
+        Self::create(device, BlockConfig::default(), [7; 16], 1, budget)
+    }
+
+    /// The store that `manifest` describes, with every append since rolled back. Waits for the device.
+    ///
+    /// # Errors
+    /// If the manifest is damaged or a volume is missing or foreign.
+    pub fn open(
+        device: Arc<dyn Device>,
+        config: BlockConfig,
+        instance: [u8; 16],
+        incarnation: u32,
+        budget: Arc<Budget>,
+        manifest: &Manifest,
+    ) -> Result<Arc<Self>, RootError> {
+        let store = Self::create(device, config, instance, incarnation, budget);
+        if let Some(bytes) = manifest.get(TAG_VOLUMES) {
+            store.load(bytes).map_err(|_| RootError::Manifest {
+                section: "its volumes",
+            })?;
+        }
+        for volume in store.volumes.read().values() {
+            volume.open_existing(store.device.as_ref(), Lane(0), instance)?;
+        }
+        Ok(store)
+    }
+
+    /// The appender of one shard.
+    pub fn appender(self: &Arc<Self>, lane: Lane) -> Appender {
+        Appender::new(Arc::clone(self), lane)
+    }
+
+    /// Counters.
+    pub fn metrics(&self) -> &BlockMetrics {
+        &self.metrics
+    }
+
+    /// Addresses of pages found damaged since the store was opened, with what did not hold.
+    pub fn bad_pages(&self) -> Vec<(LogicAddr, Damage)> {
+        let bad = self.bad.lock();
+        bad.iter()
+            .map(|((volume, page), d)| {
+                (
+                    LogicAddr {
+                        volume: *volume,
+                        page: *page,
+                    },
+                    *d,
+                )
+            })
+            .collect()
+    }
+
+    /// Reads one page, from memory if it is there.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read(&self, page: PageRef, expect: Expect) -> Result<Page, ReadError> {
+        self.read_many(&[page], expect)
+            .pop()
+            .expect("one result a page")
+    }
+
+    /// Reads pages of one kind and series, those not in memory as one batch of the device. Results are in
+    /// the order asked.
+    pub fn read_many(&self, pages: &[PageRef], expect: Expect) -> Vec<Result<Page, ReadError>> {
+        let mut results: Vec<Option<Result<Page, ReadError>>> = Vec::with_capacity(pages.len());
+        let mut reads = Vec::new();
+        let mut wanted = Vec::new();
+        for (i, page) in pages.iter().enumerate() {
+            if let Some(buffer) = self.cache.get(page.addr, page.generation) {
+                self.metrics.cache_hits.fetch_add(1, Ordering::Relaxed);
+                results.push(Some(self.checked(buffer, *page, expect, true)));
+                continue;
+            }
+            match self.file_of(*page) {
+                None => results.push(Some(Err(ReadError::Expired { addr: page.addr }))),
+                Some(file) => {
+                    let offset = u64::from(page.addr.page) * PAGE_SIZE as u64;
+                    reads.push(Read {
+                        file,
+                        offset,
+                        into: AlignedBuf::zeroed(PAGE_SIZE),
+                    });
+                    wanted.push(i);
+                    results.push(None);
+                }
+            }
+        }
+        if !reads.is_empty() {
+            self.metrics
+                .pages_read
+                .fetch_add(reads.len() as u64, Ordering::Relaxed);
+            match self.device.read(&mut reads) {
+                Err(error) => {
+                    for i in wanted {
+                        results[i] = Some(Err(error.clone().into()));
+                    }
+                }
+                Ok(()) => {
+                    for (i, read) in wanted.into_iter().zip(reads) {
+                        let buffer =
+                            PageBuf::from_buffer(read.into).expect("one block was asked for");
+                        results[i] = Some(self.admit(Arc::new(buffer), pages[i], expect));
+                    }
+                }
+            }
+        }
+        results
+            .into_iter()
+            .map(|r| r.expect("every page has a result"))
+            .collect()
+    }
+
+    fn file_of(&self, page: PageRef) -> Option<alluvium_io::FileId> {
+        let volumes = self.volumes.read();
+        volumes
+            .get(&page.addr.volume)
+            .filter(|v| v.generation == page.generation)?
+            .file()
+    }
+
+    /// Checks a page from the device and keeps it.
+    fn admit(
+        &self,
+        buffer: Arc<PageBuf>,
+        page: PageRef,
+        expect: Expect,
+    ) -> Result<Page, ReadError> {
+        let checked = self.checked(Arc::clone(&buffer), page, expect, false)?;
+        self.cache.insert(page.addr, page.generation, buffer, false);
+        Ok(checked)
+    }
+
+    fn checked(
+        &self,
+        buffer: Arc<PageBuf>,
+        want: PageRef,
+        expect: Expect,
+        cached: bool,
+    ) -> Result<Page, ReadError> {
+        let verdict = Page::check(buffer, cached).and_then(|page| {
+            let found = page.page_ref();
+            let meta = page.meta();
+            if found.addr != want.addr {
+                Err(Damage::Misplaced)
+            } else if found.generation != want.generation || page.incarnation() > self.incarnation {
+                Err(Damage::OtherLife)
+            } else if found.crc != want.crc {
+                Err(Damage::NotTheChild)
+            } else if meta.kind != expect.kind || meta.series != expect.series {
+                Err(Damage::Unexpected)
+            } else {
+                Ok(page)
+            }
+        });
+        verdict.map_err(|reason| {
+            self.metrics.bad_pages.fetch_add(1, Ordering::Relaxed);
+            self.bad
+                .lock()
+                .insert((want.addr.volume, want.addr.page), reason);
+            ReadError::Corrupt {
+                addr: want.addr,
+                reason,
+            }
+        })
+    }
+
+    pub(crate) fn take_extent(&self, set: VolumeSetId) -> Extent {
+        let mut sets = self.sets.lock();
+        sets.entry(set).or_default().take(
+            self.config.extent_pages,
+            self.config.volume_bytes,
+            |pages| {
+                let id = self.next_volume.fetch_add(1, Ordering::Relaxed);
+                let volume = Arc::new(Volume::new(id, 1, set, pages, 0));
+                self.volumes.write().insert(id, Arc::clone(&volume));
+                self.created.store(true, Ordering::Release);
+                volume
+            },
+        )
+    }
+
+    /// Gives back what an appender did not fill.
+    pub(crate) fn return_extent(&self, set: VolumeSetId, extent: Extent) {
+        if let Some(known) = self.sets.lock().get_mut(&set) {
+            known.free.push(extent);
+        }
+    }
+
+    /// Forgets the volumes of a database: their pages read as expired from now on. Returns their paths; the
+    /// files may be removed once no superblock names them.
+    pub fn drop_database(&self, database: DatabaseId) -> Vec<String> {
+        self.sets.lock().retain(|set, _| set.database != database);
+        let mut volumes = self.volumes.write();
+        let gone: Vec<Arc<Volume>> = volumes
+            .values()
+            .filter(|v| v.set.database == database)
+            .map(Arc::clone)
+            .collect();
+        for volume in &gone {
+            volumes.remove(&volume.id);
+            self.cache.forget_volume(volume.id);
+        }
+        gone.iter().map(|v| v.path()).collect()
+    }
+
+    /// Pages of a database, by role.
+    pub fn usage(&self, database: DatabaseId, role: Role) -> SetUsage {
+        let set = VolumeSetId { database, role };
+        let mut usage = SetUsage::default();
+        for volume in self.volumes.read().values().filter(|v| v.set == set) {
+            usage.volumes += 1;
+            usage.pages += volume.appended.load(Ordering::Relaxed);
+        }
+        usage.bytes = ByteCount(usage.pages * PAGE_SIZE as u64);
+        usage
+    }
+
+    /// Starts making every volume written since the last call durable, with the names of new ones. Call it
+    /// when the writes concerned have completed.
+    pub fn start_sync(&self, lane: Lane) -> SyncBatch {
+        let mut tickets = Vec::new();
+        for volume in self.volumes.read().values() {
+            if volume.dirty.swap(false, Ordering::AcqRel)
+                && let Some(file) = volume.file()
+            {
+                tickets.push(self.device.submit(lane, Op::Sync { file }));
+            }
+        }
+        if self.created.swap(false, Ordering::AcqRel) {
+            tickets.push(self.device.submit(lane, Op::SyncDir { path: "vol".into() }));
+        }
+        SyncBatch { tickets }
+    }
+
+    /// Writes this crate's section of a manifest. `open` are the extents of every appender. Call it before
+    /// [`Self::start_sync`]: it names the volumes whose headers have been written by now, and the sync that
+    /// follows makes them durable.
+    pub fn save(&self, manifest: &mut Manifest, open: &[OpenExtent]) {
+        let mut out = Vec::new();
+        let sets = self.sets.lock();
+        varint::put_u64(
+            &mut out,
+            u64::from(self.next_volume.load(Ordering::Relaxed)),
+        );
+        let volumes = self.volumes.read();
+        // A volume without a header holds no page that anything durable speaks of.
+        let mut written: Vec<&Arc<Volume>> = volumes
+            .values()
+            .filter(|v| v.header_written.load(Ordering::Acquire))
+            .collect();
+        written.sort_unstable_by_key(|v| v.id);
+        varint::put_u64(&mut out, written.len() as u64);
+        for volume in &written {
+            for number in [
+                u64::from(volume.id),
+                u64::from(volume.generation),
+                u64::from(volume.set.database.0),
+                volume.set.role as u64,
+                u64::from(volume.pages),
+                volume.appended.load(Ordering::Relaxed),
+            ] {
+                varint::put_u64(&mut out, number);
+            }
+        }
+        let is_written = |id: u32| written.binary_search_by_key(&id, |v| v.id).is_ok();
+        varint::put_u64(&mut out, sets.len() as u64);
+        let mut ordered: Vec<_> = sets.iter().collect();
+        ordered.sort_unstable_by_key(|(id, _)| **id);
+        for (id, set) in ordered {
+            let active = set.active.as_ref().filter(|v| is_written(v.id));
+            for number in [
+                u64::from(id.database.0),
+                id.role as u64,
+                u64::from(set.created),
+                active.map_or(0, |v| u64::from(v.id)),
+                u64::from(set.next_page),
+            ] {
+                varint::put_u64(&mut out, number);
+            }
+            let mut free: Vec<(u32, u32, u32)> = set
+                .free
+                .iter()
+                .map(|e| (e.volume.id, e.next, e.end))
+                .collect();
+            free.extend(
+                open.iter()
+                    .filter(|e| e.set == *id)
+                    .map(|e| (e.volume, e.next, e.end)),
+            );
+            free.retain(|(volume, next, end)| next < end && is_written(*volume));
+            varint::put_u64(&mut out, free.len() as u64);
+            for (volume, next, end) in free {
+                for number in [volume, next, end] {
+                    varint::put_u64(&mut out, u64::from(number));
+                }
+            }
+        }
+        manifest.set(TAG_VOLUMES, out);
+    }
+
+    fn load(&self, mut rest: &[u8]) -> Result<(), CodecError> {
+        let r = &mut rest;
+        let u32_of = |r: &mut &[u8]| varint::get_u64(r).map(|v| v as u32);
+        self.next_volume.store(u32_of(r)?, Ordering::Relaxed);
+        let mut volumes = self.volumes.write();
+        for _ in 0..varint::get_u64(r)? {
+            let (id, generation) = (u32_of(r)?, u32_of(r)?);
+            let set = get_set(r)?;
+            let (pages, appended) = (u32_of(r)?, varint::get_u64(r)?);
+            volumes.insert(
+                id,
+                Arc::new(Volume::new(id, generation, set, pages, appended)),
+            );
+        }
+        let mut sets = self.sets.lock();
+        for _ in 0..varint::get_u64(r)? {
+            let id = get_set(r)?;
+            let created = u32_of(r)?;
+            let active = volumes.get(&u32_of(r)?).map(Arc::clone);
+            let next_page = u32_of(r)?;
+            let mut set = VolumeSet {
+                active,
+                next_page,
+                created,
+                free: Vec::new(),
+            };
+            for _ in 0..varint::get_u64(r)? {
+                let (volume, next, end) = (u32_of(r)?, u32_of(r)?, u32_of(r)?);
+                if let Some(volume) = volumes.get(&volume) {
+                    set.free.push(Extent {
+                        volume: Arc::clone(volume),
+                        next,
+                        end: end.min(volume.pages),
+                    });
+                }
+            }
+            sets.insert(id, set);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn count_write(&self, pages: usize) {
+        self.metrics
+            .pages_written
+            .fetch_add(pages as u64, Ordering::Relaxed);
+        self.metrics.write_batches.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn get_set(r: &mut &[u8]) -> Result<VolumeSetId, CodecError> {
+    let database = DatabaseId(varint::get_u64(r)? as u32);
+    let number = varint::get_u64(r)? as u8;
+    // An unknown role reads as leaves: its pages are checked before anyone believes them.
+    Ok(VolumeSetId {
+        database,
+        role: Role::from_number(number).unwrap_or(Role::Leaves),
+    })
+}
+
+/// An extent that an appender has not filled, as a manifest remembers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenExtent {
+    /// Whose.
+    pub set: VolumeSetId,
+    /// In which volume.
+    pub volume: u32,
+    /// Next page to be written.
+    pub next: u32,
+    /// First page behind.
+    pub end: u32,
+}
+
+/// Syncs in flight.
+#[derive(Debug)]
+pub struct SyncBatch {
+    tickets: Vec<Ticket>,
+}
+
+impl SyncBatch {
+    /// `None` while any is in flight.
+    pub fn result(&self) -> Option<Result<(), IoError>> {
+        self.tickets
+            .iter()
+            .try_fold(Ok(()), |all, ticket| match (all, ticket.result()?) {
+                (Err(first), _) => Some(Err(first)),
+                (Ok(()), result) => Some(result.map(|_| ())),
+            })
+    }
+}

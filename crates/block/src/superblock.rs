@@ -1,0 +1,341 @@
+//! The root of a data directory: two slots, each naming one immutable manifest.
+//!
+//! A commit writes the manifest under its own name, makes it and its name durable, then overwrites the older
+//! slot. The other slot stays whole, so a crash at any step leaves one root that holds.
+
+use std::task::Poll;
+
+use alluvium_io::{
+    AlignedBuf, Completion, Device, FileId, IoError, IoErrorKind, Lane, Op, OpenMode, Read, Ticket,
+    WriteData,
+};
+use alluvium_types::{PAGE_SIZE, PARTITION_COUNT};
+use std::sync::Arc;
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::error::RootError;
+use crate::layout::{FORMAT, SLOT_STRIDE, SUPERBLOCK_MAGIC, SuperblockSlot};
+use crate::manifest::Manifest;
+
+const FILE: &str = "superblock";
+
+/// What a slot of the superblock says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Root {
+    /// Identity of the data directory; salts log frames and volume headers.
+    pub instance: [u8; 16],
+    /// Grows by one at every commit; names the manifest.
+    pub seq: u64,
+    /// Process lives so far.
+    pub incarnation: u32,
+    /// Whether the store was closed, so that the log holds nothing new.
+    pub clean: bool,
+    /// Wall clock at the commit, nanoseconds.
+    pub wall_ns: i64,
+}
+
+/// Name of the manifest with this number.
+pub fn manifest_path(seq: u64) -> String {
+    format!("manifest.{seq:016}")
+}
+
+fn slot_bytes(root: &Root, manifest: &[u8]) -> AlignedBuf {
+    let mut slot = SuperblockSlot {
+        magic: SUPERBLOCK_MAGIC,
+        format: FORMAT.into(),
+        clean: u8::from(root.clean),
+        reserved: [0; 3],
+        features: 0.into(),
+        instance: root.instance,
+        seq: root.seq.into(),
+        manifest_seq: root.seq.into(),
+        manifest_len: (manifest.len() as u64).into(),
+        manifest_crc: crc32c::crc32c(manifest).into(),
+        incarnation: root.incarnation.into(),
+        wall_ns: root.wall_ns.into(),
+        partitions: (PARTITION_COUNT as u32).into(),
+        zero: [0; PAGE_SIZE - 88],
+        crc: 0.into(),
+    };
+    slot.crc = crc32c::crc32c(&slot.as_bytes()[..PAGE_SIZE - 4]).into();
+    let mut buffer = AlignedBuf::zeroed(PAGE_SIZE);
+    buffer.bytes_mut().copy_from_slice(slot.as_bytes());
+    buffer
+}
+
+enum SlotVerdict {
+    /// Only zeros: never written.
+    Blank,
+    Whole(Root, Manifest),
+    Bad(String),
+}
+
+/// Reads the newest root that holds, with its manifest; `None` if the directory is new. Waits.
+///
+/// # Errors
+/// If the directory is foreign, damaged, or of a format this build does not know.
+pub fn load_root(device: &dyn Device) -> Result<Option<(Root, Manifest)>, RootError> {
+    let lane = Lane(0);
+    let files = device.list("")?;
+    if !files.iter().any(|f| f.name == FILE) {
+        // A directory whose first commit never ended holds nothing but what opening creates.
+        let ours = |name: &str| {
+            name == "LOCK" || name.starts_with("manifest.") || name.starts_with("tails.")
+        };
+        return match files.iter().find(|f| !ours(&f.name)) {
+            Some(file) => Err(RootError::Foreign {
+                example: file.name.clone(),
+            }),
+            None => Ok(None),
+        };
+    }
+    let file = open(device, lane, FILE, false)?.0;
+    let mut reads = [0, SLOT_STRIDE].map(|offset| Read {
+        file,
+        offset,
+        into: AlignedBuf::zeroed(PAGE_SIZE),
+    });
+    device.read(&mut reads)?;
+    let close = device.submit(lane, Op::Close { file });
+    close.wait(device, lane)?;
+    let mut whole = Vec::new();
+    let mut reasons = Vec::new();
+    for read in &reads {
+        match check_slot(device, lane, read.into.bytes())? {
+            SlotVerdict::Blank => reasons.push("never written".to_owned()),
+            SlotVerdict::Whole(root, manifest) => whole.push((root, manifest)),
+            SlotVerdict::Bad(reason) => reasons.push(reason),
+        }
+    }
+    let newest = whole.into_iter().max_by_key(|(root, _)| root.seq);
+    if newest.is_none() {
+        if reasons.iter().all(|r| r == "never written") {
+            return Ok(None);
+        }
+        let mut reasons = reasons.into_iter();
+        let mut next = || reasons.next().unwrap_or_default();
+        return Err(RootError::NoSlot {
+            first: next(),
+            second: next(),
+        });
+    }
+    Ok(newest)
+}
+
+fn open(
+    device: &dyn Device,
+    lane: Lane,
+    path: &str,
+    create: bool,
+) -> Result<(FileId, u64), IoError> {
+    let allocate = if create {
+        SLOT_STRIDE + PAGE_SIZE as u64
+    } else {
+        0
+    };
+    let mode = OpenMode {
+        create,
+        allocate,
+        direct: false,
+    };
+    match device
+        .submit(
+            lane,
+            Op::Open {
+                path: path.to_owned(),
+                mode,
+            },
+        )
+        .wait(device, lane)?
+    {
+        Completion::Opened { file, len } => Ok((file, len)),
+        Completion::Done => Err(IoError::new(
+            "open",
+            path,
+            std::io::Error::other("the device opened nothing"),
+        )),
+    }
+}
+
+fn check_slot(device: &dyn Device, lane: Lane, bytes: &[u8]) -> Result<SlotVerdict, RootError> {
+    let Ok(slot) = SuperblockSlot::read_from_bytes(bytes) else {
+        return Ok(SlotVerdict::Bad("of the wrong length".into()));
+    };
+    if bytes.iter().all(|b| *b == 0) {
+        return Ok(SlotVerdict::Blank);
+    }
+    if slot.magic != SUPERBLOCK_MAGIC {
+        return Ok(SlotVerdict::Bad("wrong magic".into()));
+    }
+    if crc32c::crc32c(&bytes[..PAGE_SIZE - 4]) != slot.crc.get() {
+        return Ok(SlotVerdict::Bad("wrong checksum".into()));
+    }
+    if slot.format.get() != FORMAT
+        || slot.features.get() != 0
+        || slot.partitions.get() != PARTITION_COUNT as u32
+    {
+        return Err(RootError::Format {
+            found: slot.format.get(),
+            known: FORMAT,
+        });
+    }
+    let path = manifest_path(slot.manifest_seq.get());
+    let (file, len) = match open(device, lane, &path, false) {
+        Ok(opened) => opened,
+        Err(error) if error.kind == IoErrorKind::NotFound => {
+            return Ok(SlotVerdict::Bad(format!("{path} is missing")));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let wanted = slot.manifest_len.get();
+    if wanted > len {
+        return Ok(SlotVerdict::Bad(format!("{path} is too short")));
+    }
+    let mut reads = [Read {
+        file,
+        offset: 0,
+        into: AlignedBuf::zeroed(wanted as usize),
+    }];
+    device.read(&mut reads)?;
+    device.submit(lane, Op::Close { file }).wait(device, lane)?;
+    let manifest = &reads[0].into.bytes()[..wanted as usize];
+    if crc32c::crc32c(manifest) != slot.manifest_crc.get() {
+        return Ok(SlotVerdict::Bad(format!(
+            "{path} does not match its checksum"
+        )));
+    }
+    let root = Root {
+        instance: slot.instance,
+        seq: slot.seq.get(),
+        incarnation: slot.incarnation.get(),
+        clean: slot.clean != 0,
+        wall_ns: slot.wall_ns.get(),
+    };
+    Ok(match Manifest::decode(manifest) {
+        Ok(manifest) => SlotVerdict::Whole(root, manifest),
+        Err(error) => SlotVerdict::Bad(error.to_string()),
+    })
+}
+
+#[derive(Debug)]
+enum Step {
+    OpenManifest(Ticket),
+    WriteManifest(FileId, Ticket),
+    CloseManifest(Ticket),
+    SyncDir(Ticket),
+    OpenSlots(Ticket),
+    WriteSlot(FileId, Ticket),
+    CloseSlots(Ticket),
+    /// The very first commit must make the superblock's own name durable.
+    SyncRoot(Ticket),
+    Ended,
+}
+
+/// A commit of a new root in flight; [`RootCommit::poll`] moves it on.
+#[derive(Debug)]
+pub struct RootCommit {
+    lane: Lane,
+    root: Root,
+    manifest: Vec<u8>,
+    step: Step,
+}
+
+impl RootCommit {
+    /// Starts committing. Everything that `manifest` names must be durable already.
+    pub fn start(device: &dyn Device, lane: Lane, root: Root, manifest: &Manifest) -> Self {
+        let mode = OpenMode {
+            create: true,
+            allocate: 0,
+            direct: false,
+        };
+        let ticket = device.submit(
+            lane,
+            Op::Open {
+                path: manifest_path(root.seq),
+                mode,
+            },
+        );
+        Self {
+            lane,
+            root,
+            manifest: manifest.encode(),
+            step: Step::OpenManifest(ticket),
+        }
+    }
+
+    /// Moves on as far as the device allows, without waiting.
+    ///
+    /// # Errors
+    /// The first failure; the old root holds then.
+    pub fn poll(&mut self, device: &dyn Device) -> Poll<Result<(), IoError>> {
+        loop {
+            let ticket = match &self.step {
+                Step::OpenManifest(t)
+                | Step::WriteManifest(_, t)
+                | Step::CloseManifest(t)
+                | Step::SyncDir(t)
+                | Step::OpenSlots(t)
+                | Step::WriteSlot(_, t)
+                | Step::CloseSlots(t)
+                | Step::SyncRoot(t) => t,
+                Step::Ended => return Poll::Ready(Ok(())),
+            };
+            let completion = match ticket.result() {
+                None => return Poll::Pending,
+                Some(Err(error)) => return Poll::Ready(Err(error)),
+                Some(Ok(completion)) => completion,
+            };
+            let opened = match completion {
+                Completion::Opened { file, .. } => Some(file),
+                Completion::Done => None,
+            };
+            let submit = |op| device.submit(self.lane, op);
+            let write = |file, offset, buffer| Op::Write {
+                file,
+                offset,
+                data: WriteData::Buffer(Arc::new(buffer)),
+                sync: true,
+            };
+            self.step = match (&self.step, opened) {
+                (Step::OpenManifest(_), Some(file)) => {
+                    let mut buffer = AlignedBuf::zeroed(self.manifest.len());
+                    buffer.bytes_mut()[..self.manifest.len()].copy_from_slice(&self.manifest);
+                    Step::WriteManifest(file, submit(write(file, 0, buffer)))
+                }
+                (Step::WriteManifest(file, _), _) => {
+                    Step::CloseManifest(submit(Op::Close { file: *file }))
+                }
+                (Step::CloseManifest(_), _) => Step::SyncDir(submit(Op::SyncDir {
+                    path: String::new(),
+                })),
+                (Step::SyncDir(_), _) => {
+                    let mode = OpenMode {
+                        create: true,
+                        allocate: SLOT_STRIDE + PAGE_SIZE as u64,
+                        direct: false,
+                    };
+                    Step::OpenSlots(submit(Op::Open {
+                        path: FILE.into(),
+                        mode,
+                    }))
+                }
+                (Step::OpenSlots(_), Some(file)) => {
+                    let offset = self.root.seq % 2 * SLOT_STRIDE;
+                    Step::WriteSlot(
+                        file,
+                        submit(write(file, offset, slot_bytes(&self.root, &self.manifest))),
+                    )
+                }
+                (Step::WriteSlot(file, _), _) => {
+                    Step::CloseSlots(submit(Op::Close { file: *file }))
+                }
+                (Step::CloseSlots(_), _) if self.root.seq <= 1 => {
+                    Step::SyncRoot(submit(Op::SyncDir {
+                        path: String::new(),
+                    }))
+                }
+                _ => Step::Ended,
+            };
+        }
+    }
+}

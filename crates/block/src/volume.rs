@@ -1,0 +1,236 @@
+//! One volume: a file of pages with a header in page 0.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use alluvium_io::{Completion, Device, FileId, IoError, Lane, Op, OpenMode, PageBuf, Ticket};
+use alluvium_types::{DatabaseId, Lsn, PAGE_SIZE};
+use parking_lot::Mutex;
+use zerocopy::little_endian::U32;
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::error::RootError;
+use crate::layout::{VOLUME_MAGIC, VolumeHeader};
+use crate::logic_addr::LogicAddr;
+use crate::page::{Page, PageDraft, PageKind, PageMeta};
+
+/// Which of a database's two volume sets: inner pages outlive leaves, so they are kept apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Role {
+    /// Leaves and overflow pages.
+    Leaves = 1,
+    /// Inner pages.
+    Inners = 2,
+}
+
+impl Role {
+    pub(crate) fn from_number(number: u8) -> Option<Self> {
+        [Self::Leaves, Self::Inners]
+            .into_iter()
+            .find(|r| *r as u8 == number)
+    }
+}
+
+/// The volumes of one database and role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VolumeSetId {
+    /// Owner.
+    pub database: DatabaseId,
+    /// Which of its two sets.
+    pub role: Role,
+}
+
+#[derive(Debug)]
+enum FileState {
+    /// Nothing has been written yet: the file does not exist.
+    Absent,
+    Opening(Ticket),
+    Open(FileId),
+    Failed(IoError),
+}
+
+/// A volume of a store.
+#[derive(Debug)]
+pub(crate) struct Volume {
+    pub id: u32,
+    pub generation: u32,
+    pub set: VolumeSetId,
+    /// Capacity, page 0 included.
+    pub pages: u32,
+    file: Mutex<FileState>,
+    /// Written since the last sync of it was submitted.
+    pub dirty: AtomicBool,
+    /// Page 0 has reached the device: from then on a manifest may name the volume.
+    pub header_written: AtomicBool,
+    /// Pages appended, for figures.
+    pub appended: AtomicU64,
+}
+
+impl Volume {
+    pub(crate) fn new(
+        id: u32,
+        generation: u32,
+        set: VolumeSetId,
+        pages: u32,
+        appended: u64,
+    ) -> Self {
+        Self {
+            id,
+            generation,
+            set,
+            pages,
+            file: Mutex::new(FileState::Absent),
+            dirty: AtomicBool::new(false),
+            header_written: AtomicBool::new(false),
+            appended: AtomicU64::new(appended),
+        }
+    }
+
+    pub(crate) fn path(&self) -> String {
+        format!("vol/{:08}", self.id)
+    }
+
+    fn open_op(&self, create: bool) -> Op {
+        Op::Open {
+            path: self.path(),
+            mode: OpenMode {
+                create,
+                allocate: 0,
+                direct: true,
+            },
+        }
+    }
+
+    /// The open file; starts creating it if need be. `None` while it opens.
+    pub(crate) fn file_for_writing(
+        &self,
+        device: &dyn Device,
+        lane: Lane,
+    ) -> Result<Option<FileId>, IoError> {
+        let mut state = self.file.lock();
+        if let FileState::Opening(ticket) = &*state {
+            match ticket.result() {
+                None => return Ok(None),
+                Some(Ok(Completion::Opened { file, .. })) => *state = FileState::Open(file),
+                Some(Ok(Completion::Done)) => *state = FileState::Absent,
+                Some(Err(error)) => *state = FileState::Failed(error),
+            }
+        }
+        match &*state {
+            FileState::Open(file) => Ok(Some(*file)),
+            FileState::Failed(error) => {
+                let error = error.clone();
+                // The next attempt starts afresh: the disk may have room then.
+                *state = FileState::Absent;
+                Err(error)
+            }
+            FileState::Absent => {
+                *state = FileState::Opening(device.submit(lane, self.open_op(true)));
+                Ok(None)
+            }
+            FileState::Opening(_) => Ok(None),
+        }
+    }
+
+    /// The open file, if there is one.
+    pub(crate) fn file(&self) -> Option<FileId> {
+        match &*self.file.lock() {
+            FileState::Open(file) => Some(*file),
+            FileState::Opening(ticket) => match ticket.result() {
+                Some(Ok(Completion::Opened { file, .. })) => Some(file),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Opens an existing file and checks its header. Waits.
+    pub(crate) fn open_existing(
+        &self,
+        device: &dyn Device,
+        lane: Lane,
+        instance: [u8; 16],
+    ) -> Result<(), RootError> {
+        let bad = |problem| RootError::Volume {
+            volume: self.id,
+            problem,
+        };
+        let file = match device.submit(lane, self.open_op(false)).wait(device, lane) {
+            Ok(Completion::Opened { file, .. }) => file,
+            Ok(Completion::Done) => return Err(bad("not openable")),
+            Err(error) if error.kind == alluvium_io::IoErrorKind::NotFound => {
+                return Err(bad("missing"));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut reads = [alluvium_io::Read {
+            file,
+            offset: 0,
+            into: alluvium_io::AlignedBuf::zeroed(PAGE_SIZE),
+        }];
+        device.read(&mut reads)?;
+        let [read] = reads;
+        let page = PageBuf::from_buffer(read.into).ok_or(bad("unreadable"))?;
+        let page = Page::from_buffer(page).map_err(|_| bad("damaged in its header"))?;
+        let (header, _) = VolumeHeader::read_from_prefix(page.body())
+            .map_err(|_| bad("damaged in its header"))?;
+        if header.magic != VOLUME_MAGIC || header.instance != instance {
+            return Err(bad("of another data directory"));
+        }
+        if header.volume.get() != self.id || header.generation.get() != self.generation {
+            return Err(bad("of another life than the manifest says"));
+        }
+        *self.file.lock() = FileState::Open(file);
+        self.header_written.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Page 0.
+    pub(crate) fn header_page(&self, instance: [u8; 16], incarnation: u32) -> Arc<PageBuf> {
+        let header = VolumeHeader {
+            magic: VOLUME_MAGIC,
+            instance,
+            volume: self.id.into(),
+            generation: self.generation.into(),
+            database: self.set.database.0.into(),
+            role: self.set.role as u8,
+            reserved: [0; 3],
+            pages: self.pages.into(),
+            page_bytes: U32::new(PAGE_SIZE as u32),
+        };
+        let mut draft = PageDraft::new();
+        draft.body_mut()[..size_of::<VolumeHeader>()].copy_from_slice(header.as_bytes());
+        draft.set_used(size_of::<VolumeHeader>());
+        let meta = PageMeta {
+            kind: PageKind::Volume,
+            database: self.set.database,
+            series: 0,
+            run_ordinal: 0,
+            leaf_ordinal: 0,
+            lsn: Lsn(0),
+            items: 0,
+            level: 0,
+            flags: 0,
+        };
+        draft
+            .seal(
+                LogicAddr {
+                    volume: self.id,
+                    page: 0,
+                },
+                self.generation,
+                incarnation,
+                &meta,
+            )
+            .0
+    }
+
+    /// Notes that pages from `first_page` on have reached the device.
+    pub(crate) fn mark_written(&self, first_page: u32) {
+        self.dirty.store(true, Ordering::Release);
+        if first_page == 0 {
+            self.header_written.store(true, Ordering::Release);
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! Appending, reading back, committing a root and opening again, on an in-memory device.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+
+use std::sync::Arc;
+
+use alluvium_block::{
+    Appender, BlockConfig, BlockStore, Damage, Expect, Manifest, PageDraft, PageKind, PageMeta,
+    PageRef, ReadError, Role, Root, RootCommit, RootError, load_root,
+};
+use alluvium_io::{AlignedBuf, Completion, Device, Lane, MemoryDevice, Op, OpenMode, WriteData};
+use alluvium_types::{Budget, DatabaseId, Lsn};
+
+const EXPECT: Expect = Expect {
+    kind: PageKind::Leaf,
+    series: 17,
+};
+
+fn config() -> BlockConfig {
+    BlockConfig {
+        volume_bytes: 64 << 10,
+        extent_pages: 4,
+        batch_pages: 3,
+        cache_bytes: 0,
+    }
+}
+
+fn meta(database: u32, ordinal: u32) -> PageMeta {
+    PageMeta {
+        kind: PageKind::Leaf,
+        database: DatabaseId(database),
+        series: 17,
+        run_ordinal: 0,
+        leaf_ordinal: ordinal,
+        lsn: Lsn(1),
+        items: 1,
+        level: 0,
+        flags: 0,
+    }
+}
+
+fn append(appender: &mut Appender, database: u32, n: u32) -> PageRef {
+    let mut draft = PageDraft::new();
+    draft.body_mut()[..4].copy_from_slice(&n.to_le_bytes());
+    draft.set_used(4);
+    appender.append(Role::Leaves, meta(database, n), draft)
+}
+
+fn settle(device: &dyn Device, appender: &mut Appender) {
+    appender.flush();
+    let mark = appender.mark();
+    while !appender.is_written(mark) {
+        appender.drive();
+        device.drive(Lane(0));
+    }
+}
+
+fn create(device: &Arc<MemoryDevice>) -> Arc<BlockStore> {
+    let budget = Arc::new(Budget::new(u64::MAX));
+    BlockStore::create(
+        Arc::<MemoryDevice>::clone(device),
+        config(),
+        [9; 16],
+        1,
+        budget,
+    )
+}
+
+fn commit(device: &dyn Device, store: &BlockStore, appender: &Appender, seq: u64) -> Root {
+    let mut manifest = Manifest::new();
+    store.save(&mut manifest, &appender.open_extents());
+    let sync = store.start_sync(Lane(0));
+    while sync.result().is_none() {
+        device.drive(Lane(0));
+    }
+    let root = Root {
+        instance: [9; 16],
+        seq,
+        incarnation: 1,
+        clean: false,
+        wall_ns: 5,
+    };
+    let mut commit = RootCommit::start(device, Lane(0), root, &manifest);
+    while commit.poll(device).is_pending() {
+        device.drive(Lane(0));
+    }
+    root
+}
+
+fn reopen(device: &Arc<MemoryDevice>, incarnation: u32) -> Arc<BlockStore> {
+    let (root, manifest) = load_root(device.as_ref()).unwrap().unwrap();
+    let budget = Arc::new(Budget::new(u64::MAX));
+    let device: Arc<dyn Device> = Arc::<MemoryDevice>::clone(device);
+    BlockStore::open(
+        device,
+        config(),
+        root.instance,
+        incarnation,
+        budget,
+        &manifest,
+    )
+    .unwrap()
+}
+
+#[test]
+fn pages_are_read_before_and_after_they_are_written() {
+    let device = Arc::new(MemoryDevice::new(1));
+    let store = create(&device);
+    let mut appender = store.appender(Lane(0));
+    let pages: Vec<PageRef> = (0..100)
+        .map(|n| append(&mut appender, 1 + n % 3, n))
+        .collect();
+    let check = |cached: bool| {
+        for (n, result) in store.read_many(&pages, EXPECT).into_iter().enumerate() {
+            let page = result.unwrap();
+            assert_eq!(page.body(), (n as u32).to_le_bytes());
+            assert_eq!(page.meta().database, DatabaseId(1 + n as u32 % 3));
+            assert!(page.was_cached() || !cached);
+        }
+    };
+    check(true);
+    assert!(!appender.is_written(1));
+    settle(device.as_ref(), &mut appender);
+    assert_eq!(appender.queued_pages(), 0);
+    check(false);
+    let unique: std::collections::HashSet<_> = pages.iter().map(|p| p.addr).collect();
+    assert_eq!(unique.len(), pages.len(), "no address is given twice");
+    assert!(
+        pages.iter().all(|p| p.addr.page > 0),
+        "page 0 is the volume's header"
+    );
+}
+
+#[test]
+fn what_came_after_the_commit_is_rolled_back_and_overwritten() {
+    let device = Arc::new(MemoryDevice::new(1));
+    let store = create(&device);
+    let mut appender = store.appender(Lane(0));
+    let kept: Vec<PageRef> = (0..10).map(|n| append(&mut appender, 1, n)).collect();
+    settle(device.as_ref(), &mut appender);
+    commit(device.as_ref(), &store, &appender, 1);
+    let lost: Vec<PageRef> = (100..130).map(|n| append(&mut appender, 1, n)).collect();
+    settle(device.as_ref(), &mut appender);
+    drop((appender, store));
+
+    let store = reopen(&device, 2);
+    for (n, result) in store.read_many(&kept, EXPECT).into_iter().enumerate() {
+        assert_eq!(result.unwrap().body(), (n as u32).to_le_bytes());
+    }
+    let mut appender = store.appender(Lane(0));
+    let again: Vec<PageRef> = (200..240).map(|n| append(&mut appender, 1, n)).collect();
+    settle(device.as_ref(), &mut appender);
+    let kept_addrs: Vec<_> = kept.iter().map(|p| p.addr).collect();
+    assert!(
+        again.iter().all(|p| !kept_addrs.contains(&p.addr)),
+        "durable pages are never overwritten"
+    );
+    assert!(
+        again.iter().any(|p| lost.iter().any(|l| l.addr == p.addr)),
+        "lost pages are"
+    );
+    for page in &lost {
+        match store.read(*page, EXPECT) {
+            Ok(read) => assert_eq!(
+                read.page_ref(),
+                *page,
+                "only if it is still exactly that page"
+            ),
+            Err(ReadError::Corrupt { .. } | ReadError::Expired { .. }) => {}
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn damage_is_named() {
+    let device = Arc::new(MemoryDevice::new(1));
+    let store = create(&device);
+    let mut appender = store.appender(Lane(0));
+    let first = append(&mut appender, 1, 1);
+    let second = append(&mut appender, 1, 2);
+    settle(device.as_ref(), &mut appender);
+    // Push both out of the cache, so that the device is read.
+    for n in 0..400 {
+        append(&mut appender, 2, n);
+    }
+    settle(device.as_ref(), &mut appender);
+    let stale = PageRef {
+        crc: first.crc ^ 1,
+        ..first
+    };
+    let reason = |page, expect| match store.read(page, expect) {
+        Err(ReadError::Corrupt { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(reason(stale, EXPECT), Damage::NotTheChild);
+    assert_eq!(
+        reason(
+            first,
+            Expect {
+                series: 18,
+                ..EXPECT
+            }
+        ),
+        Damage::Unexpected
+    );
+    let gone = PageRef {
+        generation: 2,
+        ..first
+    };
+    assert!(matches!(
+        store.read(gone, EXPECT),
+        Err(ReadError::Expired { .. })
+    ));
+    // Copy the second page over the first on the device: a misdirected write.
+    let op = Op::Open {
+        path: "vol/00000001".into(),
+        mode: OpenMode::default(),
+    };
+    let Ok(Completion::Opened { file, .. }) =
+        device.submit(Lane(0), op).wait(device.as_ref(), Lane(0))
+    else {
+        panic!("the volume opens")
+    };
+    let page = store.read(second, EXPECT).unwrap();
+    let mut buffer = AlignedBuf::zeroed(4096);
+    buffer.bytes_mut().copy_from_slice(page.bytes());
+    let offset = u64::from(first.addr.page) * 4096;
+    let data = WriteData::Buffer(Arc::new(buffer));
+    device
+        .submit(
+            Lane(0),
+            Op::Write {
+                file,
+                offset,
+                data,
+                sync: true,
+            },
+        )
+        .wait(device.as_ref(), Lane(0))
+        .unwrap();
+    for n in 400..800 {
+        append(&mut appender, 2, n);
+    }
+    settle(device.as_ref(), &mut appender);
+    assert_eq!(reason(first, EXPECT), Damage::Misplaced);
+    assert!(
+        store
+            .bad_pages()
+            .iter()
+            .any(|(addr, d)| *addr == first.addr && *d == Damage::Misplaced)
+    );
+}
+
+#[test]
+fn the_newest_whole_root_counts() {
+    let device = Arc::new(MemoryDevice::new(1));
+    assert!(load_root(device.as_ref()).unwrap().is_none());
+    let store = create(&device);
+    let mut appender = store.appender(Lane(0));
+    for seq in 1..=3 {
+        append(&mut appender, 1, seq as u32);
+        settle(device.as_ref(), &mut appender);
+        let root = commit(device.as_ref(), &store, &appender, seq);
+        assert_eq!(load_root(device.as_ref()).unwrap().unwrap().0, root);
+    }
+    // Spoil the newest manifest: the slot before it holds.
+    let spoil = |path: &str| {
+        let op = Op::Open {
+            path: path.into(),
+            mode: OpenMode::default(),
+        };
+        let Ok(Completion::Opened { file, .. }) =
+            device.submit(Lane(0), op).wait(device.as_ref(), Lane(0))
+        else {
+            panic!("{path} opens")
+        };
+        let data = WriteData::Buffer(Arc::new(AlignedBuf::zeroed(4096)));
+        device
+            .submit(
+                Lane(0),
+                Op::Write {
+                    file,
+                    offset: 0,
+                    data,
+                    sync: true,
+                },
+            )
+            .wait(device.as_ref(), Lane(0))
+            .unwrap();
+    };
+    spoil("manifest.0000000000000003");
+    assert_eq!(load_root(device.as_ref()).unwrap().unwrap().0.seq, 2);
+    spoil("manifest.0000000000000002");
+    assert!(matches!(
+        load_root(device.as_ref()),
+        Err(RootError::NoSlot { .. })
+    ));
+}
+
+#[test]
+fn a_foreign_directory_is_refused() {
+    let device = Arc::new(MemoryDevice::new(1));
+    let op = Op::Open {
+        path: "thesis.tex".into(),
+        mode: OpenMode {
+            create: true,
+            ..OpenMode::default()
+        },
+    };
+    device
+        .submit(Lane(0), op)
+        .wait(device.as_ref(), Lane(0))
+        .unwrap();
+    let error = load_root(device.as_ref()).unwrap_err();
+    assert!(error.to_string().contains("thesis.tex"), "{error}");
+}
+
+#[test]
+fn dropped_databases_expire() {
+    let device = Arc::new(MemoryDevice::new(1));
+    let store = create(&device);
+    let mut appender = store.appender(Lane(0));
+    let (one, two) = (append(&mut appender, 1, 1), append(&mut appender, 2, 2));
+    settle(device.as_ref(), &mut appender);
+    appender.forget_database(DatabaseId(1));
+    let paths = store.drop_database(DatabaseId(1));
+    assert_eq!(paths.len(), 1);
+    assert!(matches!(
+        store.read(one, EXPECT),
+        Err(ReadError::Expired { .. })
+    ));
+    assert!(store.read(two, EXPECT).is_ok());
+    assert_eq!(store.usage(DatabaseId(1), Role::Leaves).pages, 0);
+    assert_eq!(store.usage(DatabaseId(2), Role::Leaves).pages, 1);
+}

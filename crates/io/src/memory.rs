@@ -1,0 +1,182 @@
+//! A directory of files in memory, for the tests of every layer.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::device::{Completion, Device, FileId, Geometry, Lane, Listed, Op, Read, WriteData};
+use crate::error::IoError;
+use crate::ticket::{Completer, IoResult, Ticket};
+
+#[derive(Debug, Default)]
+struct Files {
+    by_path: BTreeMap<String, Arc<Mutex<Vec<u8>>>>,
+    open: Vec<Option<(String, Arc<Mutex<Vec<u8>>>)>>,
+}
+
+/// A [`Device`] in memory: operations complete, in order, when their lane is driven.
+#[derive(Debug)]
+pub struct MemoryDevice {
+    geometry: Geometry,
+    files: Mutex<Files>,
+    lanes: Vec<Mutex<VecDeque<(Op, Completer)>>>,
+    woken: Mutex<bool>,
+    bell: Condvar,
+}
+
+impl MemoryDevice {
+    /// An empty directory with so many lanes, for blocks of 512 bytes.
+    pub fn new(lanes: usize) -> Self {
+        Self::with_geometry(lanes, Geometry { offset_align: 512, memory_align: 512, max_vectors: 1024 })
+    }
+
+    /// An empty directory with a geometry of choice.
+    pub fn with_geometry(lanes: usize, geometry: Geometry) -> Self {
+        Self {
+            geometry,
+            files: Mutex::default(),
+            lanes: (0..lanes).map(|_| Mutex::default()).collect(),
+            woken: Mutex::new(false),
+            bell: Condvar::new(),
+        }
+    }
+
+    fn file(&self, file: FileId) -> Result<Arc<Mutex<Vec<u8>>>, IoError> {
+        let files = self.files.lock();
+        let entry = files.open.get(file.0 as usize).and_then(Option::as_ref);
+        entry.map(|(_, bytes)| Arc::clone(bytes)).ok_or_else(|| {
+            IoError::new("use", format!("file {}", file.0), std::io::ErrorKind::NotFound.into())
+        })
+    }
+
+    fn perform(&self, op: Op) -> IoResult {
+        match op {
+            Op::Open { path, mode } => {
+                let mut files = self.files.lock();
+                if !mode.create && !files.by_path.contains_key(&path) {
+                    return Err(IoError::new("open", path, std::io::ErrorKind::NotFound.into()));
+                }
+                let bytes = Arc::clone(files.by_path.entry(path.clone()).or_default());
+                let len = {
+                    let mut bytes = bytes.lock();
+                    if (bytes.len() as u64) < mode.allocate {
+                        bytes.resize(mode.allocate as usize, 0);
+                    }
+                    bytes.len() as u64
+                };
+                files.open.push(Some((path, bytes)));
+                Ok(Completion::Opened { file: FileId(files.open.len() as u32 - 1), len })
+            }
+            Op::Close { file } => {
+                self.file(file)?;
+                self.files.lock().open[file.0 as usize] = None;
+                Ok(Completion::Done)
+            }
+            Op::Write { file, offset, data, .. } => {
+                let bytes = self.file(file)?;
+                let mut bytes = bytes.lock();
+                let end = offset as usize + data.len();
+                if bytes.len() < end {
+                    bytes.resize(end, 0);
+                }
+                match data {
+                    WriteData::Pages(pages) => {
+                        for (page, into) in pages.iter().zip(bytes[offset as usize..].chunks_mut(4096)) {
+                            into[..4096].copy_from_slice(page.bytes());
+                        }
+                    }
+                    WriteData::Buffer(buffer) => bytes[offset as usize..end].copy_from_slice(buffer.bytes()),
+                }
+                Ok(Completion::Done)
+            }
+            Op::Sync { file } => self.file(file).map(|_| Completion::Done),
+            Op::SyncDir { .. } => Ok(Completion::Done),
+            Op::Rename { from, to } => {
+                let mut files = self.files.lock();
+                match files.by_path.remove(&from) {
+                    None => Err(IoError::new("rename", from, std::io::ErrorKind::NotFound.into())),
+                    Some(bytes) => {
+                        files.by_path.insert(to, bytes);
+                        Ok(Completion::Done)
+                    }
+                }
+            }
+            Op::Remove { path } => {
+                self.files.lock().by_path.remove(&path);
+                Ok(Completion::Done)
+            }
+        }
+    }
+}
+
+impl Device for MemoryDevice {
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn backend(&self) -> String {
+        "memory (nothing outlives the process)".into()
+    }
+
+    fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
+    fn submit(&self, lane: Lane, op: Op) -> Ticket {
+        let (ticket, completer) = Ticket::new();
+        self.lanes[lane.0].lock().push_back((op, completer));
+        self.wake();
+        ticket
+    }
+
+    fn drive(&self, lane: Lane) -> usize {
+        let batch = std::mem::take(&mut *self.lanes[lane.0].lock());
+        let count = batch.len();
+        for (op, completer) in batch {
+            let result = self.perform(op);
+            completer.complete(result);
+        }
+        count
+    }
+
+    fn wait(&self, timeout: Duration) {
+        let mut woken = self.woken.lock();
+        if !*woken {
+            self.bell.wait_for(&mut woken, timeout);
+        }
+        *woken = false;
+    }
+
+    fn wake(&self) {
+        *self.woken.lock() = true;
+        self.bell.notify_all();
+    }
+
+    fn read(&self, reads: &mut [Read]) -> Result<(), IoError> {
+        for read in reads {
+            let bytes = self.file(read.file)?;
+            let bytes = bytes.lock();
+            let begin = (read.offset as usize).min(bytes.len());
+            let end = (begin + read.into.len()).min(bytes.len());
+            let into = read.into.bytes_mut();
+            into.fill(0);
+            into[..end - begin].copy_from_slice(&bytes[begin..end]);
+        }
+        Ok(())
+    }
+
+    fn list(&self, path: &str) -> Result<Vec<Listed>, IoError> {
+        let files = self.files.lock();
+        let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
+        let inside = files.by_path.iter().filter_map(|(p, bytes)| Some((p.strip_prefix(&prefix)?, bytes)));
+        Ok(inside
+            .filter(|(name, _)| !name.contains('/'))
+            .map(|(name, bytes)| {
+                let len = bytes.lock().len() as u64;
+                Listed { name: name.to_owned(), len, allocated: len }
+            })
+            .collect())
+    }
+}
