@@ -1,2 +1,60 @@
-//! Build and check tasks.
-fn main() {}
+//! Checks and builds of the workspace: `cargo xtask` lists them. Continuous integration runs `cargo xtask ci`.
+
+mod deps;
+mod formats;
+mod fuzz;
+mod layers;
+mod sizes;
+mod steps;
+mod tool;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask TASK
+
+  ci                 everything below in this order, the tests last
+  lint               formatting and clippy, warnings are errors
+  layers             dependencies against the layer table of the root manifest
+  deps               licences, sources and bans of all dependencies against deny.toml
+  formats [--bless]  format pages against their layout.rs; --bless takes the layouts as they are
+  sizes              files past 800 lines (a report, never an error)
+  doc                documentation, warnings are errors
+  fuzz [SECONDS]     every fuzz target for a few seconds, where a nightly toolchain and cargo-fuzz are
+  test [ARGS]        doc tests, then all tests; with ARGS only those of `cargo nextest run ARGS`";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let Some((task, rest)) = args.split_first() else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    let result = match (task.as_str(), rest) {
+        ("ci", []) => steps::ci(),
+        ("lint", []) => steps::lint(),
+        ("layers", []) => layers::run(),
+        ("deps", []) => deps::run(),
+        ("formats", []) => formats::run(false),
+        ("formats", [flag]) if flag == "--bless" => formats::run(true),
+        ("sizes", []) => sizes::run(),
+        ("doc", []) => steps::doc(),
+        ("fuzz", []) => fuzz::run(5),
+        ("fuzz", [seconds]) => match seconds.parse() {
+            Ok(seconds) => fuzz::run(seconds),
+            Err(_) => Err(format!("{seconds:?} is not a number of seconds")),
+        },
+        ("test", args) => steps::test(args),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) if sentence.is_empty() => ExitCode::FAILURE,
+        Err(sentence) => {
+            eprintln!("xtask {task}: {sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}

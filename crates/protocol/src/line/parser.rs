@@ -217,7 +217,7 @@ impl<'a> LineParser<'a> {
         let raw = self.body.get(start..end).unwrap_or_default();
         let error = LineError::new(self.number, raw, kind);
         self.number += memchr_iter(b'\n', raw).count() + 1;
-        self.at = end + 1;
+        self.at = (end + 1).min(self.body.len());
         error
     }
 
