@@ -1,1 +1,67 @@
-//! Placeholder.
+//! One run of one series: an append-only tree of 4 KiB pages with aggregates.
+//!
+//! [`Tree`] takes points in order of time and keeps only its right edge in memory: an open leaf and the
+//! entries no inner page holds yet. Full leaves and inner pages are appended to volumes and never change.
+//! [`TreeSnapshot`] reads a run as it was at one moment: aggregates of any range from a few pages, buckets,
+//! and scans either way.
+//!
+//! It does not know that a series has several runs, nor tombstones, retention or the log; and it never reads
+//! while it appends.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::sync::Arc;
+//! use alluvium_block::BlockStore;
+//! use alluvium_codec::Encoder;
+//! use alluvium_io::{Lane, MemoryDevice};
+//! use alluvium_nbtree::{PageWriter, ReadStats, Tree};
+//! use alluvium_types::{DatabaseId, FieldId, Lsn, Partition, Row, SeriesId, TimeRange, ValueKind};
+//!
+//! let store = BlockStore::ephemeral(Arc::new(MemoryDevice::new(1)));
+//! let (mut appender, mut encoder) = (store.appender(Lane(0)), Encoder::default());
+//! let mut out = PageWriter {
+//!     appender: &mut appender,
+//!     encoder: &mut encoder,
+//!     database: DatabaseId(1),
+//! };
+//! let series = SeriesId::new(Partition(0), Row(0), FieldId(0), ValueKind::I64);
+//! let mut tree = Tree::new(series, 0);
+//! for n in 0..10_000 {
+//!     tree.push_bits(&mut out, n * 1_000, n as u64, Lsn(1));
+//! }
+//! let range = TimeRange::new(5_000, 9_000)?;
+//! let mut stats = ReadStats::default();
+//! let aggregate = tree.snapshot().aggregate(&store, range, &mut stats)?;
+//! assert_eq!((aggregate.count, aggregate.mean()), (4, Some(6.5)));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Limits: 2^32 leaves a run, 64 entries an inner page, strings of 64 KiB.
+
+mod columns;
+mod cursor;
+mod describe;
+mod error;
+mod inner;
+mod knobs;
+mod leaf;
+mod long_text;
+mod open_leaf;
+mod reader;
+mod snapshot;
+mod state;
+mod stats;
+mod subtree_ref;
+mod tree;
+mod walk;
+
+pub use cursor::{Cursor, Direction};
+pub use describe::{
+    BlockDescription, InnerDescription, LeafDescription, describe_inner, describe_leaf,
+};
+pub use error::{BadPageCause, BodyError, TreeError};
+pub use snapshot::TreeSnapshot;
+pub use stats::ReadStats;
+pub use subtree_ref::SubtreeRef;
+pub use tree::{PageWriter, Tree};

@@ -1,0 +1,251 @@
+//! The part of a tree that is only in memory, saved in a checkpoint and restored from it.
+//!
+//! Numbers are varints but for the series. Unfinished entries and the aggregates of the open leaf are packed
+//! as in an inner page. Checksums are the checkpoint's.
+
+use std::sync::Arc;
+
+use alluvium_block::{LogicAddr, PageRef};
+use alluvium_codec::{CodecError, MAX_BLOCK_POINTS, Tail, block_points, varint};
+use alluvium_types::{Aggregate, Lsn, SeriesId, ValueKind};
+
+use crate::error::TreeError;
+use crate::inner::{self, InnerView};
+use crate::open_leaf::{OpenBlock, OpenLeaf};
+use crate::subtree_ref::SubtreeRef;
+use crate::tree::Tree;
+
+const VERSION: u8 = 1;
+/// More levels than 2^32 leaves can need.
+const LEVELS_MAX: u64 = 32;
+
+impl Tree {
+    /// Appends everything that is only in memory to `out`: unfinished inner entries, blocks of the open leaf,
+    /// the tail. Pages already appended are referred to, so they must become durable before the state does.
+    pub fn encode_state(&self, out: &mut Vec<u8>) {
+        out.push(VERSION);
+        out.extend_from_slice(&self.series().packed().to_le_bytes());
+        for number in [
+            u64::from(self.run_ordinal()),
+            u64::from(self.next_leaf),
+            self.points,
+            self.lsn.0,
+            self.last_bits,
+        ] {
+            varint::put_u64(out, number);
+        }
+        varint::put_i64(out, self.first_time);
+        varint::put_i64(out, self.last_time);
+        varint::put_u64(out, self.levels.len() as u64);
+        for level in &self.levels {
+            put_entries(out, level);
+        }
+        match &self.open {
+            None => varint::put_u64(out, 0),
+            Some(open) => {
+                varint::put_u64(out, 1);
+                put_aggregate(out, &open.finished_aggregate);
+                put_blocks(out, &open.finished);
+                put_aggregate(out, &open.small_aggregate);
+                put_blocks(out, &open.small);
+                varint::put_u64(out, open.oldest_text_volume.into());
+            }
+        }
+        varint::put_u64(out, self.tail.points() as u64);
+        varint::put_bytes(out, self.tail.bytes());
+    }
+
+    /// The tree whose state stands at the front of `bytes`, and how many bytes it took. Pushes go on from
+    /// there.
+    ///
+    /// # Errors
+    /// If the state is malformed. Bytes that a checksum vouches for never are.
+    pub fn decode_state(bytes: &[u8]) -> Result<(Self, usize), TreeError> {
+        let mut rest = bytes;
+        let r = &mut rest;
+        let Some(([version], body)) = r.split_first_chunk() else {
+            return Err(TreeError::State("it is cut short"));
+        };
+        if *version != VERSION {
+            return Err(TreeError::State("its version is unknown"));
+        }
+        let Some((packed, body)) = body.split_first_chunk() else {
+            return Err(TreeError::State("it is cut short"));
+        };
+        *r = body;
+        let series = SeriesId::from_packed(u64::from_le_bytes(*packed))
+            .ok_or(TreeError::State("its series cannot exist"))?;
+        let kind = series.kind();
+        let mut tree = Self::new(series, get_u32(r)?);
+        tree.next_leaf = get_u32(r)?;
+        tree.points = get_u64(r)?;
+        tree.lsn = Lsn(get_u64(r)?);
+        tree.last_bits = get_u64(r)?;
+        tree.first_time = get_i64(r)?;
+        tree.last_time = get_i64(r)?;
+        let levels = get_u64(r)?;
+        if levels > LEVELS_MAX {
+            return Err(TreeError::State("it has too many levels"));
+        }
+        for _ in 0..levels {
+            tree.levels.push(Arc::new(get_entries(r, kind)?));
+        }
+        if get_u64(r)? != 0 {
+            let finished_aggregate = get_aggregate(r, kind)?;
+            let finished = get_blocks(r)?;
+            let small_aggregate = get_aggregate(r, kind)?;
+            let small = get_blocks(r)?;
+            tree.open = Some(Arc::new(OpenLeaf {
+                finished,
+                small,
+                finished_aggregate,
+                small_aggregate,
+                oldest_text_volume: get_u32(r)?,
+            }));
+        }
+        let tail_points = get_u64(r)?;
+        let tail = get_bytes(r)?;
+        tree.tail = Tail::from_bytes(kind, tail, tail_points as usize)
+            .map_err(|cause| TreeError::OpenLeaf { series, cause })?;
+        tree.check_state()?;
+        Ok((tree, bytes.len() - rest.len()))
+    }
+
+    /// Whether the parts follow one another in time and add up.
+    fn check_state(&self) -> Result<(), TreeError> {
+        let mut points = 0_u64;
+        let mut last: Option<i64> = None;
+        let mut add = |first_time: i64, last_time: i64, count: u64| {
+            let follows = last.is_none_or(|l| l < first_time) && first_time <= last_time;
+            last = Some(last_time);
+            points = points.wrapping_add(count);
+            follows
+        };
+        let mut ordered = true;
+        for entry in self.levels.iter().rev().flat_map(|level| level.iter()) {
+            ordered &= add(entry.first_time(), entry.last_time(), entry.aggregate.count);
+        }
+        if let Some(open) = &self.open {
+            for (aggregate, blocks) in [
+                (&open.finished_aggregate, &open.finished),
+                (&open.small_aggregate, &open.small),
+            ] {
+                let in_blocks: u64 = blocks.iter().map(|b| u64::from(b.points)).sum();
+                ordered &= in_blocks == aggregate.count
+                    && blocks.windows(2).all(|w| w[0].first_time < w[1].first_time);
+                if aggregate.count > 0 {
+                    ordered &= add(aggregate.first.time, aggregate.last.time, aggregate.count);
+                }
+            }
+        }
+        if let (Some(first), Some(last)) = (self.tail.first_time(), self.tail.last_time()) {
+            ordered &= add(first, last, self.tail.points() as u64);
+        }
+        let ends = points == 0 || last == Some(self.last_time) && self.first_time <= self.last_time;
+        if ordered && ends && points == self.points {
+            Ok(())
+        } else {
+            Err(TreeError::State("its parts do not add up"))
+        }
+    }
+}
+
+fn cut(_: CodecError) -> TreeError {
+    TreeError::State("it is cut short")
+}
+
+fn get_u64(r: &mut &[u8]) -> Result<u64, TreeError> {
+    varint::get_u64(r).map_err(cut)
+}
+
+fn get_i64(r: &mut &[u8]) -> Result<i64, TreeError> {
+    varint::get_i64(r).map_err(cut)
+}
+
+fn get_bytes<'a>(r: &mut &'a [u8]) -> Result<&'a [u8], TreeError> {
+    varint::get_bytes(r).map_err(cut)
+}
+
+fn get_u32(r: &mut &[u8]) -> Result<u32, TreeError> {
+    u32::try_from(get_u64(r)?).map_err(|_| TreeError::State("a number is out of range"))
+}
+
+fn put_entries(out: &mut Vec<u8>, entries: &[SubtreeRef]) {
+    varint::put_u64(out, entries.len() as u64);
+    let Some(first) = entries.first() else { return };
+    varint::put_u64(out, first.first_leaf.into());
+    let mut body = vec![0; inner::encoded_bytes(entries, None)];
+    inner::encode(entries, &mut body);
+    varint::put_bytes(out, &body);
+}
+
+fn get_entries(r: &mut &[u8], kind: ValueKind) -> Result<Vec<SubtreeRef>, TreeError> {
+    let count = get_u64(r)?;
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let first_leaf = get_u32(r)?;
+    let body = get_bytes(r)?;
+    let malformed = |_| TreeError::State("its unfinished entries do not decode");
+    // A page holds no more, and nothing here is larger than a page.
+    let count = usize::try_from(count).ok().filter(|c| *c <= 1024);
+    let count = count.ok_or(TreeError::State("it has too many unfinished entries"))?;
+    let view = InnerView::new(body, count, first_leaf).map_err(malformed)?;
+    if view.kind() != kind {
+        return Err(TreeError::State("its entries are of another kind"));
+    }
+    let mut entries = Vec::with_capacity(count);
+    view.expand_all(&mut entries).map_err(malformed)?;
+    Ok(entries)
+}
+
+/// An aggregate as the only entry of a page that does not exist.
+fn put_aggregate(out: &mut Vec<u8>, aggregate: &Aggregate) {
+    let page = PageRef {
+        addr: LogicAddr { volume: 0, page: 0 },
+        generation: 0,
+        crc: 0,
+    };
+    let entry = SubtreeRef {
+        page,
+        oldest_volume: 0,
+        first_leaf: 0,
+        leaves: 0,
+        aggregate: *aggregate,
+    };
+    put_entries(out, &[entry]);
+}
+
+fn get_aggregate(r: &mut &[u8], kind: ValueKind) -> Result<Aggregate, TreeError> {
+    match get_entries(r, kind)?.as_slice() {
+        [only] => Ok(only.aggregate),
+        _ => Err(TreeError::State("an aggregate is missing")),
+    }
+}
+
+fn put_blocks(out: &mut Vec<u8>, blocks: &[OpenBlock]) {
+    varint::put_u64(out, blocks.len() as u64);
+    for block in blocks {
+        varint::put_i64(out, block.first_time);
+        varint::put_bytes(out, &block.bytes);
+    }
+}
+
+fn get_blocks(r: &mut &[u8]) -> Result<Vec<OpenBlock>, TreeError> {
+    let count = get_u64(r)?;
+    let mut blocks = Vec::new();
+    for _ in 0..count {
+        let first_time = get_i64(r)?;
+        let bytes = get_bytes(r)?;
+        let points = block_points(bytes).map_err(cut)?;
+        if !(1..=MAX_BLOCK_POINTS).contains(&points) {
+            return Err(TreeError::State("a block has no points, or too many"));
+        }
+        blocks.push(OpenBlock {
+            bytes: bytes.into(),
+            first_time,
+            points: points as u16,
+        });
+    }
+    Ok(blocks)
+}

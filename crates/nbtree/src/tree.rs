@@ -1,0 +1,494 @@
+//! One run of one series: the writing side.
+
+use std::sync::Arc;
+
+use alluvium_block::{Appender, PageDraft, PageKind, PageMeta, Role};
+use alluvium_codec::{Encoder, Hint, Tail};
+use alluvium_types::{Aggregate, Column, DatabaseId, Lsn, SeriesId, ValueKind, ValueRef};
+
+use crate::knobs::{KNOBS, Knobs};
+use crate::open_leaf::{OpenBlock, OpenLeaf};
+use crate::snapshot::TreeSnapshot;
+use crate::subtree_ref::SubtreeRef;
+use crate::{inner, leaf, long_text};
+
+/// Points that go back to the tail rather than into a block of their own when a leaf is sealed.
+const RETURN_TO_TAIL: usize = 128;
+/// A page with less room than this share of its body is sealed without another block.
+const FILL_SHARE: usize = 25;
+/// Encodings tried to find the longest prefix that fits.
+const FIT_TRIES: usize = 3;
+
+/// What sealing needs, lent by the shard for the time of a write.
+#[derive(Debug)]
+pub struct PageWriter<'a> {
+    /// Where pages go.
+    pub appender: &'a mut Appender,
+    /// Scratch of the block codec.
+    pub encoder: &'a mut Encoder,
+    /// Whose pages they are.
+    pub database: DatabaseId,
+}
+
+/// One run of one series, of one kind: an append-only tree of pages, of which only the right edge is in
+/// memory. Times strictly increase.
+///
+/// Memory: about 170 bytes and the bytes of the tail until the first block exists; then the encoded blocks
+/// of one page, and about 170 bytes for each unfinished entry of an inner page, 64 a level at most.
+#[derive(Debug)]
+pub struct Tree {
+    series: SeriesId,
+    run_ordinal: u32,
+    /// Ordinal of the open leaf.
+    pub(crate) next_leaf: u32,
+    pub(crate) points: u64,
+    pub(crate) first_time: i64,
+    pub(crate) last_time: i64,
+    /// Raw bits of the newest point; 0 for strings.
+    pub(crate) last_bits: u64,
+    /// Of the newest point.
+    pub(crate) lsn: Lsn,
+    hint: Hint,
+    pub(crate) tail: Tail,
+    pub(crate) open: Option<Arc<OpenLeaf>>,
+    /// References no inner page holds yet: `levels[0]` to leaves, `levels[n]` to inner pages of level n.
+    pub(crate) levels: Vec<Arc<Vec<SubtreeRef>>>,
+    knobs: &'static Knobs,
+}
+
+impl Tree {
+    /// An empty run. Its kind is the series'.
+    pub fn new(series: SeriesId, run_ordinal: u32) -> Self {
+        Self::with_knobs(series, run_ordinal, &KNOBS)
+    }
+
+    pub(crate) fn with_knobs(series: SeriesId, run_ordinal: u32, knobs: &'static Knobs) -> Self {
+        Self {
+            series,
+            run_ordinal,
+            next_leaf: 0,
+            points: 0,
+            first_time: 0,
+            last_time: 0,
+            last_bits: 0,
+            lsn: Lsn(0),
+            hint: Hint::default(),
+            tail: Tail::new(series.kind()),
+            open: None,
+            levels: Vec::new(),
+            knobs,
+        }
+    }
+
+    /// The series it belongs to.
+    pub fn series(&self) -> SeriesId {
+        self.series
+    }
+
+    /// Its number among the runs of the series.
+    pub fn run_ordinal(&self) -> u32 {
+        self.run_ordinal
+    }
+
+    /// The kind of its values.
+    pub fn kind(&self) -> ValueKind {
+        self.series.kind()
+    }
+
+    /// How many points were pushed, expired ones included.
+    pub fn points(&self) -> u64 {
+        self.points
+    }
+
+    /// Time of the oldest point, in nanoseconds.
+    pub fn first_time(&self) -> Option<i64> {
+        (self.points > 0).then_some(self.first_time)
+    }
+
+    /// Time of the newest point, in nanoseconds.
+    #[inline]
+    pub fn last_time(&self) -> Option<i64> {
+        (self.points > 0).then_some(self.last_time)
+    }
+
+    /// Whether the newest point is this one, bit for bit. For strings it may be `false` although it is: of a
+    /// long string, and right after its leaf was sealed. Cost for strings: decoding the tail.
+    pub fn last_is(&self, time: i64, value: ValueRef<'_>) -> bool {
+        if self.points == 0 || time != self.last_time || value.kind() != self.kind() {
+            return false;
+        }
+        match value {
+            ValueRef::Str(text) => self.last_text_is(text),
+            other => other.bits() == Some(self.last_bits),
+        }
+    }
+
+    fn last_text_is(&self, text: &str) -> bool {
+        let mut column = Column::new(ValueKind::Str);
+        if self.tail.is_empty() {
+            let last = self.open.as_ref().and_then(|open| open.blocks().last());
+            if !last.is_some_and(|block| block.decode(&mut column).is_ok()) {
+                return false;
+            }
+        } else {
+            self.tail.decode_into(&mut column);
+        }
+        let newest = column.len().checked_sub(1).and_then(|i| column.value(i));
+        matches!(newest, Some(ValueRef::Str(stored))
+            if long_text::unquote(stored) == Ok(long_text::Stored::Text(text)))
+    }
+
+    /// Appends a point. A string of more than 1 KiB goes to overflow pages at once.
+    ///
+    /// Cost: see [`Self::push_bits`].
+    ///
+    /// # Panics
+    /// If `time` is not after the newest point, or the value is of another kind.
+    pub fn push(&mut self, out: &mut PageWriter<'_>, time: i64, value: ValueRef<'_>, lsn: Lsn) {
+        match value {
+            ValueRef::Str(text) => {
+                self.advance(time, 0, lsn);
+                if text.len() > long_text::INLINE_MAX {
+                    let meta = self.meta(out.database, PageKind::Overflow);
+                    let stored = long_text::write(out.appender, meta, text);
+                    self.tail.push(time, ValueRef::Str(&stored));
+                } else {
+                    self.tail.push(time, ValueRef::Str(&long_text::quote(text)));
+                }
+                self.settle_tail(out);
+            }
+            other => {
+                assert_eq!(other.kind(), self.kind(), "a value of another kind pushed");
+                self.push_bits(out, time, other.bits().unwrap_or_default(), lsn);
+            }
+        }
+    }
+
+    /// Appends a numeric point.
+    ///
+    /// Cost: one push to the tail; each point is encoded two to three times on its way into a page, and
+    /// decoded once or twice.
+    ///
+    /// # Panics
+    /// If `time` is not after the newest point, or the tree holds strings.
+    #[inline]
+    pub fn push_bits(&mut self, out: &mut PageWriter<'_>, time: i64, bits: u64, lsn: Lsn) {
+        self.advance(time, bits, lsn);
+        self.tail.push_bits(time, bits);
+        self.settle_tail(out);
+    }
+
+    #[inline]
+    fn advance(&mut self, time: i64, bits: u64, lsn: Lsn) {
+        if self.points == 0 {
+            self.first_time = time;
+        } else {
+            assert!(
+                time > self.last_time,
+                "a point pushed that is not after the newest"
+            );
+        }
+        self.points += 1;
+        self.last_time = time;
+        self.last_bits = bits;
+        self.lsn = lsn;
+    }
+
+    #[inline]
+    fn settle_tail(&mut self, out: &mut PageWriter<'_>) {
+        if self.tail.points() >= self.knobs.tail_points
+            || self.tail.bytes().len() >= self.knobs.tail_bytes
+        {
+            self.flush_tail(out);
+        }
+    }
+
+    /// What readers see from now on, whatever is pushed later. Cost: a few reference counts and a copy of
+    /// the tail, at most about 1 KiB beside a long string's.
+    pub fn snapshot(&self) -> TreeSnapshot {
+        TreeSnapshot {
+            series: self.series,
+            run_ordinal: self.run_ordinal,
+            points: self.points,
+            first_time: self.first_time,
+            last_time: self.last_time,
+            levels: self.levels.iter().map(Arc::clone).collect(),
+            open: self.open.clone(),
+            tail: self.tail.snapshot(),
+        }
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        let levels: usize = self
+            .levels
+            .iter()
+            .map(|l| l.capacity() * size_of::<SubtreeRef>() + size_of::<Vec<SubtreeRef>>() + 16)
+            .sum();
+        self.tail.heap_bytes()
+            + self.open.as_ref().map_or(0, |open| open.heap_bytes())
+            + self.levels.capacity() * size_of::<Arc<Vec<SubtreeRef>>>()
+            + levels
+    }
+
+    /// Makes a block of the tail.
+    #[cold]
+    #[inline(never)]
+    fn flush_tail(&mut self, out: &mut PageWriter<'_>) {
+        let kind = self.kind();
+        let open = Arc::make_mut(
+            self.open
+                .get_or_insert_with(|| Arc::new(OpenLeaf::new(kind))),
+        );
+        let room = open.room(self.knobs.leaf_bytes);
+        let mut tail = Column::new(kind);
+        self.tail.decode_into(&mut tail);
+        self.tail.clear();
+        if open.small_points() + tail.len() < self.knobs.block_points {
+            let mut bytes = Vec::new();
+            out.encoder
+                .encode(&tail, 0..tail.len(), &mut self.hint, &mut bytes);
+            if open.small_bytes() + bytes.len() <= room {
+                open.small_aggregate
+                    .merge(&Aggregate::of(kind, &tail.times, tail.bits()));
+                open.small.push(block(&tail, 0, tail.len(), &bytes));
+                return;
+            }
+        }
+        // Enough for a block of full size, or for the page.
+        let mut column = Column::new(kind);
+        for block in std::mem::take(&mut open.small) {
+            block
+                .decode(&mut column)
+                .expect("a block of our own making decodes");
+        }
+        open.small_aggregate = Aggregate::empty(kind);
+        column.extend_from(&tail, 0, tail.len());
+        self.settle(out, &column);
+    }
+
+    /// Moves every point of `column`, the newest points of the run, into blocks, sealing full pages.
+    fn settle(&mut self, out: &mut PageWriter<'_>, column: &Column) {
+        let knobs = self.knobs;
+        let kind = self.kind();
+        let mut begin = 0;
+        let mut bytes = Vec::new();
+        while begin < column.len() {
+            let left = column.len() - begin;
+            if begin > 0 && left <= RETURN_TO_TAIL.min(knobs.tail_points / 2) {
+                for i in begin..column.len() {
+                    let value = column.value(i).expect("index below the length");
+                    self.tail.push(column.times[i], value);
+                }
+                return;
+            }
+            let open = Arc::make_mut(
+                self.open
+                    .get_or_insert_with(|| Arc::new(OpenLeaf::new(kind))),
+            );
+            let room = open.room(knobs.leaf_bytes);
+            let little = knobs.leaf_bytes / FILL_SHARE;
+            if room < little && !open.finished.is_empty() {
+                self.seal_leaf(out);
+                continue;
+            }
+            let take = left.min(knobs.block_points);
+            bytes.clear();
+            out.encoder
+                .encode(column, begin..begin + take, &mut self.hint, &mut bytes);
+            let fits = bytes.len() <= room;
+            let mut taken = take;
+            if fits && take < knobs.block_points && room - bytes.len() >= little {
+                open.small_aggregate = part(column, begin, begin + take);
+                open.small.push(block(column, begin, begin + take, &bytes));
+                return;
+            }
+            if !fits {
+                let must = open.finished.is_empty();
+                taken = fit(
+                    out.encoder,
+                    &mut self.hint,
+                    column,
+                    begin,
+                    take,
+                    room,
+                    must,
+                    &mut bytes,
+                );
+            }
+            if taken > 0 {
+                open.finished_aggregate
+                    .merge(&part(column, begin, begin + taken));
+                open.oldest_text_volume = open.oldest_text_volume.min(long_text::oldest_volume(
+                    column,
+                    begin,
+                    begin + taken,
+                ));
+                open.finished
+                    .push(block(column, begin, begin + taken, &bytes));
+                begin += taken;
+            }
+            if !fits {
+                self.seal_leaf(out);
+            }
+        }
+    }
+
+    fn meta(&self, database: DatabaseId, kind: PageKind) -> PageMeta {
+        PageMeta {
+            kind,
+            database,
+            series: self.series.packed(),
+            run_ordinal: self.run_ordinal,
+            leaf_ordinal: self.next_leaf,
+            lsn: self.lsn,
+            items: 0,
+            level: 0,
+            flags: 0,
+        }
+    }
+
+    /// Seals the finished blocks as a leaf. There is at least one, and no small one.
+    fn seal_leaf(&mut self, out: &mut PageWriter<'_>) {
+        let Some(open) = self.open.take() else { return };
+        assert!(open.small.is_empty(), "a leaf sealed with points left over");
+        let mut draft = PageDraft::new();
+        let blocks = open
+            .finished
+            .iter()
+            .map(|b| (b.first_time, b.points, b.bytes.as_ref()));
+        let used = leaf::encode(blocks, draft.body_mut());
+        draft.set_used(used);
+        let meta = PageMeta {
+            items: open.finished.len() as u16,
+            ..self.meta(out.database, PageKind::Leaf)
+        };
+        let page = out.appender.append(Role::Leaves, meta, draft);
+        let oldest_volume = open.oldest_text_volume.min(page.addr.volume);
+        let entry = SubtreeRef {
+            page,
+            oldest_volume,
+            first_leaf: self.next_leaf,
+            leaves: 1,
+            aggregate: open.finished_aggregate,
+        };
+        self.next_leaf += 1;
+        self.add_entry(out, entry);
+    }
+
+    /// Adds a reference to level 0 and seals every inner page that is full.
+    fn add_entry(&mut self, out: &mut PageWriter<'_>, mut entry: SubtreeRef) {
+        let knobs = self.knobs;
+        for level in 0.. {
+            if self.levels.len() == level {
+                self.levels.push(Arc::default());
+            }
+            let entries = &self.levels[level];
+            if entries.is_empty()
+                || entries.len() < knobs.fan_out_max
+                    && inner::encoded_bytes(entries, Some(&entry)) <= knobs.inner_bytes
+            {
+                Arc::make_mut(&mut self.levels[level]).push(entry);
+                return;
+            }
+            let full = std::mem::replace(&mut self.levels[level], Arc::new(vec![entry]));
+            entry = self.seal_inner(out, &full, level as u8 + 1);
+        }
+    }
+
+    fn seal_inner(
+        &self,
+        out: &mut PageWriter<'_>,
+        entries: &[SubtreeRef],
+        level: u8,
+    ) -> SubtreeRef {
+        let mut draft = PageDraft::new();
+        let used = inner::encode(entries, draft.body_mut());
+        draft.set_used(used);
+        let first_leaf = entries[0].first_leaf;
+        let meta = PageMeta {
+            leaf_ordinal: first_leaf,
+            items: entries.len() as u16,
+            level,
+            ..self.meta(out.database, PageKind::Inner)
+        };
+        let page = out.appender.append(Role::Inners, meta, draft);
+        let mut aggregate = Aggregate::empty(self.kind());
+        for entry in entries {
+            aggregate.merge(&entry.aggregate);
+        }
+        SubtreeRef {
+            page,
+            oldest_volume: entries
+                .iter()
+                .map(|e| e.oldest_volume)
+                .fold(page.addr.volume, u32::min),
+            first_leaf,
+            leaves: entries.iter().map(|e| e.leaves).sum(),
+            aggregate,
+        }
+    }
+}
+
+fn block(column: &Column, begin: usize, end: usize, bytes: &[u8]) -> OpenBlock {
+    OpenBlock {
+        bytes: bytes.into(),
+        first_time: column.times[begin],
+        points: (end - begin) as u16,
+    }
+}
+
+fn part(column: &Column, begin: usize, end: usize) -> Aggregate {
+    let bits = column.bits();
+    let bits = if bits.is_empty() {
+        bits
+    } else {
+        &bits[begin..end]
+    };
+    Aggregate::of(column.kind(), &column.times[begin..end], bits)
+}
+
+/// Finds about the longest prefix of `take` points from `begin` whose block takes at most `room` bytes, and
+/// leaves that block in `bytes`, which holds the block of all of them on entry. Returns its points; 0 if none
+/// was found and none `must` be.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one caller; a struct would only rename them"
+)]
+fn fit(
+    encoder: &mut Encoder,
+    hint: &mut Hint,
+    column: &Column,
+    begin: usize,
+    take: usize,
+    room: usize,
+    must: bool,
+    bytes: &mut Vec<u8>,
+) -> usize {
+    let (mut low, mut low_bytes) = (0, 0);
+    let (mut high, mut high_bytes) = (take, bytes.len());
+    let mut best = Vec::new();
+    let mut tries = 0;
+    while high - low > 1 && (tries < FIT_TRIES || (must && low == 0)) {
+        // Between two measured prefixes bytes grow about evenly; aim a little low.
+        let grow = high_bytes.saturating_sub(low_bytes).max(1);
+        let aim = low + (high - low) * (room - low_bytes) * 63 / (64 * grow);
+        let aim = if tries < FIT_TRIES { aim } else { high / 2 };
+        let points = aim.clamp(low + 1, high - 1);
+        bytes.clear();
+        encoder.encode(column, begin..begin + points, hint, bytes);
+        tries += 1;
+        if bytes.len() <= room {
+            (low, low_bytes) = (points, bytes.len());
+            std::mem::swap(&mut best, bytes);
+            if room - low_bytes <= room / 50 {
+                break;
+            }
+        } else {
+            (high, high_bytes) = (points, bytes.len());
+        }
+    }
+    assert!(low > 0 || !must, "one point does not fit an empty page");
+    *bytes = best;
+    low
+}
