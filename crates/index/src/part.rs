@@ -13,6 +13,7 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 use crate::field_sets::NO_FIELDS;
 use crate::hash::push_hash_part;
 use crate::layout::{CRC_END, HEADER_BYTES, MAGIC, PartHeader, VERSION};
+use crate::partition::tuple_bytes;
 use crate::varint::{get_str, get_u32, get_u64, put_str, put_u64};
 use crate::{IndexError, KeyHash, KindSet, MAX_NAME_BYTES, MAX_TAGS, PartError, PartitionIndex};
 
@@ -270,32 +271,31 @@ impl PartitionIndex {
             id => known(id, self.schemas.len()).ok_or("shape")?,
         };
         let shape = self.schemas.get(schema).ok_or("shape")?;
-        let measurement = self.measurement_names.name(shape.measurement);
+        let mut tuple = Vec::with_capacity(tuple_bytes(shape.keys.len()));
+        put_u64(&mut tuple, schema.into());
         scratch.clear();
+        let measurement = self.measurement_names.name(shape.measurement);
         push_hash_part(measurement.ok_or("measurement")?, scratch);
-        let mut values: Vec<&str> = Vec::with_capacity(shape.keys.len());
-        for &key in &shape.keys {
-            let known_values = &self.tag_keys[key as usize].values;
+        for &id in &shape.keys {
+            let key = self.tag_keys.get_mut(id as usize).ok_or("key")?;
+            push_hash_part(self.key_names.name(id).ok_or("key")?, scratch);
             let value = match get_u64(rest).ok_or("value")? {
-                // A value spelt out again would get a number that the writer did not mean.
-                0 => decode_name(rest)
-                    .filter(|name| known_values.find(name).is_none())
-                    .ok_or("new value")?,
-                id => known(id, known_values.len())
-                    .and_then(|id| known_values.name(id))
-                    .ok_or("value")?,
+                0 => {
+                    // A value spelt out again would get a number that the writer did not mean.
+                    let name = decode_name(rest).filter(|n| key.values.find(n).is_none());
+                    key.values.intern(name.ok_or("new value")?)
+                }
+                number => known(number, key.values.len()).ok_or("value")?,
             };
-            push_hash_part(self.key_names.name(key).ok_or("key")?, scratch);
-            push_hash_part(value, scratch);
-            values.push(value);
+            push_hash_part(key.values.name(value).ok_or("value")?, scratch);
+            key.append(&mut self.postings, value, row);
+            put_u64(&mut tuple, value.into());
         }
         let hash = KeyHash::of_input(seed, scratch);
         if self.lookup(hash).is_some() {
             return Err("tag set (it is there already)");
         }
-        // The names borrow from the dictionaries that the row goes into.
-        let values: Vec<String> = values.into_iter().map(str::to_owned).collect();
-        self.append_row(hash, row, schema, values.iter().map(String::as_str));
+        self.append_row(hash, row, schema, &tuple);
         Ok(())
     }
 

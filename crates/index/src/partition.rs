@@ -135,8 +135,16 @@ impl PartitionIndex {
         }
 
         let schema = self.intern_schema(row, key);
-        let values = key.tags().iter().map(|(_, value)| value.as_str());
-        self.append_row(hash, row, schema, values);
+        let mut tuple = Vec::with_capacity(tuple_bytes(key.tags().len()));
+        put_u64(&mut tuple, schema.into());
+        let shape = self.schemas.get(schema).expect("just interned");
+        for (&key, (_, value)) in shape.keys.iter().zip(key.tags()) {
+            let key = &mut self.tag_keys[key as usize];
+            let id = key.values.intern(value);
+            key.append(&mut self.postings, id, row);
+            put_u64(&mut tuple, id.into());
+        }
+        self.append_row(hash, row, schema, &tuple);
         Ok(Row(row))
     }
 
@@ -372,29 +380,14 @@ impl PartitionIndex {
         schema
     }
 
-    /// Appends row `row`, whose hash is new, with a value for each key of its shape.
-    pub(crate) fn append_row<'a>(
-        &mut self,
-        hash: KeyHash,
-        row: u32,
-        schema: u32,
-        values: impl Iterator<Item = &'a str>,
-    ) {
-        let shape = self.schemas.get_mut(schema).expect("a shape just interned");
+    /// Appends row `row`, whose hash is new and whose values know of it already.
+    pub(crate) fn append_row(&mut self, hash: KeyHash, row: u32, schema: u32, tuple: &[u8]) {
+        let shape = self
+            .schemas
+            .get_mut(schema)
+            .expect("interned by the caller");
         shape.rows.insert(row);
-        // Three bytes hold the largest numbers of most rows.
-        let mut tuple = Vec::with_capacity(4 + 3 * shape.keys.len());
-        put_u64(&mut tuple, schema.into());
-        for (&key, value) in shape.keys.iter().zip(values) {
-            let key = &mut self.tag_keys[key as usize];
-            let id = key.values.intern(value);
-            match key.postings.get_mut(id as usize) {
-                Some(postings) => *postings = self.postings.push(*postings, row),
-                None => key.postings.push(Postings::one(row)),
-            }
-            put_u64(&mut tuple, id.into());
-        }
-        self.tuples.push(&tuple);
+        self.tuples.push(tuple);
         self.row_sets.push(NO_FIELDS);
         self.table.insert(hash.bits(), row);
     }
@@ -426,6 +419,21 @@ impl PartitionIndex {
     fn last_schema(&self, row: u32) -> Option<u32> {
         get_u32(&mut self.tuples.get(row.checked_sub(1)? as usize)?)
     }
+}
+
+impl TagKey {
+    /// Adds the highest row so far to the rows of a value.
+    pub(crate) fn append(&mut self, store: &mut PostingsStore, value: u32, row: u32) {
+        match self.postings.get_mut(value as usize) {
+            Some(postings) => *postings = store.push(*postings, row),
+            None => self.postings.push(Postings::one(row)),
+        }
+    }
+}
+
+/// Room for most tuples: the numbers of most values fit two bytes.
+pub(crate) fn tuple_bytes(tags: usize) -> usize {
+    5 + 2 * tags
 }
 
 fn check_name(name: &str) -> Result<(), IndexError> {

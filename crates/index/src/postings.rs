@@ -142,6 +142,7 @@ impl PostingsStore {
             _ => {
                 match &mut self.many[low as usize] {
                     Many::Bitmap(bitmap) => {
+                        // Not `try_push`: it scans a dense container for its highest row.
                         bitmap.insert(row);
                     }
                     Many::List(list) => {

@@ -102,6 +102,10 @@ pub(crate) enum CompiledTest {
     /// One of these texts, sorted.
     In(Vec<String>),
     Exists,
+    /// Expressions that are plain text but for a dot-star at one end or both.
+    Begins(String),
+    Ends(String),
+    Contains(String),
     Regex {
         regex: Regex,
         /// What every match begins with.
@@ -159,6 +163,9 @@ impl CompiledTest {
         match self {
             Self::In(texts) => texts.binary_search_by(|t| t.as_str().cmp(value)).is_ok(),
             Self::Exists => !value.is_empty(),
+            Self::Begins(text) => value.as_bytes().starts_with(text.as_bytes()),
+            Self::Ends(text) => value.as_bytes().ends_with(text.as_bytes()),
+            Self::Contains(text) => value.contains(text.as_str()),
             Self::Regex { regex, prefix } => {
                 value.as_bytes().starts_with(prefix.as_bytes()) && regex.is_match(value)
             }
@@ -201,6 +208,14 @@ fn compile_regex(pattern: &str) -> Result<CompiledTest, regex::Error> {
         return Ok(CompiledTest::Exists);
     }
     let (begin, inner, end) = trimmed(pattern);
+    if !inner.contains(is_meta_but_bar) {
+        match (begin, end) {
+            ("^", "") => return Ok(CompiledTest::Begins(inner.to_owned())),
+            ("", "$") => return Ok(CompiledTest::Ends(inner.to_owned())),
+            ("", "") => return Ok(CompiledTest::Contains(inner.to_owned())),
+            _ => {}
+        }
+    }
     Ok(CompiledTest::Regex {
         regex: build(&format!("{begin}(?:{inner}){end}"))?,
         prefix: literal_prefix(pattern).to_owned(),

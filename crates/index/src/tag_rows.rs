@@ -55,7 +55,7 @@ impl PartitionIndex {
                 (values, texts.iter().any(String::is_empty))
             }
             CompiledTest::Exists => (dictionary.find("").into_iter().collect(), true),
-            CompiledTest::Regex { .. } => {
+            _ => {
                 let mut wanted = Vec::new();
                 let mut others = Vec::new();
                 for (value, name) in (0..).zip(dictionary.iter()) {
