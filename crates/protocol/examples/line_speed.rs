@@ -1,4 +1,4 @@
-//! How many values a second one core parses: `cargo run --release -p alluvium-protocol --example line_speed`.
+//! How many values a second one core parses, and how many rows it writes: `cargo run --release -p alluvium-protocol --example line_speed`.
 //!
 //! Lines have the shape of the TSBS cpu-only load: ten tags, ten fields, one timestamp; one body of 10,000 lines
 //! from 1,000 hosts, made in memory from a fixed seed. Prints the median and the spread of 21 rounds.
@@ -11,9 +11,11 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use alluvium_protocol::json::{Format, Output};
 use alluvium_protocol::line::{
     FieldValue, Limits, LineParser, Precision, decode_key, decode_name, write_line,
 };
+use alluvium_protocol::{RowWriter, SeriesName};
 use alluvium_types::{SeriesKey, ValueRef};
 
 const FIELDS: [&str; 10] = [
@@ -119,6 +121,53 @@ fn measure(name: &str, body: &[u8], run: impl Fn(&[u8]) -> (usize, u64)) {
     );
 }
 
+/// Writes the floats of the body as rows of an answer.
+fn render(format: Format) -> usize {
+    let series: Vec<SeriesName> = (0..HOSTS)
+        .map(|i| {
+            SeriesName::new(
+                "cpu_usage_user",
+                [("hostname", format!("host_{i}").as_str())],
+            )
+        })
+        .collect();
+    let mut writer = RowWriter::new(Output {
+        format,
+        ..Output::default()
+    });
+    let mut bytes = 0;
+    writer.begin(&["value"]);
+    for i in 0..LINES * FIELDS.len() {
+        let time = 1_451_606_400_000_000_000 + i as i64 * 10_000_000_000;
+        let value = ValueRef::F64((i % 10_001) as f64 / 100.0);
+        if let Some(series) = series.get(i % HOSTS) {
+            writer.row(series, time, &[Some(value)]);
+        }
+        if writer.len() > 1 << 16 {
+            bytes += black_box(writer.take()).len();
+        }
+    }
+    writer.finish(&[], None, None);
+    bytes + writer.take().len()
+}
+
+fn measure_render(name: &str, format: Format) {
+    let mut rates: Vec<f64> = (0..ROUNDS)
+        .map(|_| {
+            let begin = Instant::now();
+            black_box(render(format));
+            (LINES * FIELDS.len()) as f64 / begin.elapsed().as_secs_f64() / 1e6
+        })
+        .collect();
+    rates.sort_by(f64::total_cmp);
+    println!(
+        "{name:34} {:6.1} M rows/s (min {:.1}, max {:.1})",
+        rates[ROUNDS / 2],
+        rates[0],
+        rates[ROUNDS - 1]
+    );
+}
+
 fn main() {
     let integers = body(|r| ValueRef::I64((r % 101) as i64));
     let short = body(|r| ValueRef::F64((r % 10_001) as f64 / 100.0));
@@ -127,4 +176,6 @@ fn main() {
     measure("floats of two decimals", &short, parse);
     measure("floats of 17 digits", &long, parse);
     measure("integers, every name decoded", &integers, decode);
+    measure_render("rows as json", Format::Json);
+    measure_render("rows as csv", Format::Csv);
 }

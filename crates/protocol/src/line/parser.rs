@@ -162,10 +162,6 @@ impl<'a> LineParser<'a> {
     ///
     /// # Errors
     /// If the line is refused. The next call goes on with the line after it.
-    #[allow(
-        clippy::missing_errors_doc,
-        reason = "the inner result's errors are documented above"
-    )]
     pub fn next_line(&mut self) -> Option<Result<Line<'a, '_>, LineError>> {
         let start = self.skip_to_text()?;
         let body = self.body;
