@@ -1,31 +1,14 @@
-//! Variable-length integers and strings: seven bits a byte, low bits first, high bit set on all but the last.
+//! The codec's variable-length integers, with this crate's narrower ideas of what they may hold.
+//!
+//! `None` stands for every kind of bad bytes: the caller knows what it was reading.
 
-/// Appends an integer, 1 to 10 bytes.
-pub(crate) fn put_u64(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
+use alluvium_codec::varint;
+pub(crate) use alluvium_codec::varint::put_u64;
 
-/// Takes an integer off the front; `None` if it is cut short or longer than 64 bits.
+/// Takes an integer off the front.
 #[inline]
 pub(crate) fn get_u64(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let (&byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        let low = u64::from(byte & 0x7f);
-        if shift == 63 && low > 1 {
-            return None;
-        }
-        value |= low << shift;
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
+    varint::get_u64(bytes).ok()
 }
 
 /// Takes an integer of at most 32 bits off the front.
@@ -36,16 +19,12 @@ pub(crate) fn get_u32(bytes: &mut &[u8]) -> Option<u32> {
 
 /// Appends a string behind its length.
 pub(crate) fn put_str(out: &mut Vec<u8>, text: &str) {
-    put_u64(out, text.len() as u64);
-    out.extend_from_slice(text.as_bytes());
+    varint::put_bytes(out, text.as_bytes());
 }
 
 /// Takes a string off the front; `None` if it is cut short or not UTF-8.
 pub(crate) fn get_str<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
-    let len = usize::try_from(get_u64(bytes)?).ok()?;
-    let (text, rest) = bytes.split_at_checked(len)?;
-    *bytes = rest;
-    std::str::from_utf8(text).ok()
+    std::str::from_utf8(varint::get_bytes(bytes).ok()?).ok()
 }
 
 #[cfg(test)]
@@ -53,26 +32,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn integers_round_trip_and_bad_ones_are_refused() {
-        for value in [
-            0,
-            1,
-            127,
-            128,
-            16_383,
-            16_384,
-            u64::from(u32::MAX),
-            u64::MAX,
-        ] {
-            let mut out = Vec::new();
-            put_u64(&mut out, value);
-            let mut rest = out.as_slice();
-            assert_eq!(get_u64(&mut rest), Some(value));
-            assert!(rest.is_empty());
-            assert_eq!(get_u64(&mut &out[..out.len() - 1]), None, "cut short");
-        }
+    fn bad_bytes_are_none() {
+        let mut out = Vec::new();
+        put_u64(&mut out, u64::from(u32::MAX));
+        assert_eq!(get_u32(&mut out.as_slice()), Some(u32::MAX));
+        out.clear();
+        put_u64(&mut out, 1 << 32);
+        assert_eq!(get_u32(&mut out.as_slice()), None, "past 32 bits");
         assert_eq!(get_u64(&mut [0xff; 10].as_slice()), None, "past 64 bits");
-        assert_eq!(get_str(&mut [9, b'a'].as_slice()), None);
-        assert_eq!(get_str(&mut [1, 0xff].as_slice()), None);
+        assert_eq!(get_str(&mut [9, b'a'].as_slice()), None, "cut short");
+        assert_eq!(get_str(&mut [1, 0xff].as_slice()), None, "not UTF-8");
+        assert_eq!(get_str(&mut [2, 0xc3, 0xa9].as_slice()), Some("é"));
     }
 }
