@@ -127,10 +127,12 @@ impl SeriesBins {
             &mut context.stats.read,
             &mut emit,
         )?;
+        // By the newest point, not by the bin's begin, which a source may have cut to the first instant.
         let next = self
             .ready
             .back()
-            .and_then(|(begin, _)| begin.checked_add(bins.step));
+            .map(|(_, a)| bins.begin_of(a.last.time) + i128::from(bins.step));
+        let next = next.and_then(|next| i64::try_from(next).ok());
         self.rest = match next {
             Some(next) if broken && next < self.rest.end() => clip(next, self.rest.end()),
             _ => clip(self.rest.end(), self.rest.end()),

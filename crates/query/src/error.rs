@@ -71,6 +71,17 @@ pub enum QueryError {
         /// The part.
         what: &'static str,
     },
+    /// An invalid regular expression.
+    #[error(
+        "the regular expression for tag \"{tag}\" is refused: {}",
+        last_line(source)
+    )]
+    Regex {
+        /// The tag.
+        tag: String,
+        /// What is wrong with it.
+        source: Box<regex::Error>,
+    },
     /// The selector does not compile.
     #[error("the selection is refused: {0}")]
     Selector(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -130,6 +141,7 @@ impl QueryError {
             Self::NoAlignment => "no_alignment",
             Self::FillWithoutBins => "fill_without_bins",
             Self::Unsupported { .. } => "unsupported",
+            Self::Regex { .. } => "bad_regex",
             Self::Selector(_) => "bad_selector",
             Self::Memory { .. } => "query_memory",
             Self::Budget(_) => "memory_budget",
@@ -147,4 +159,15 @@ impl QueryError {
             Self::Budget(_) | Self::Deadline { .. } | Self::Cancelled | Self::Storage { .. }
         )
     }
+}
+
+/// The engine draws the expression with a mark under the fault; its last line says what the fault is.
+fn last_line(error: &regex::Error) -> String {
+    error
+        .to_string()
+        .lines()
+        .last()
+        .unwrap_or_default()
+        .trim_start_matches("error: ")
+        .to_owned()
 }

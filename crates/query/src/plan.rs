@@ -1,5 +1,8 @@
 //! What to do, as plain data; every language lowers to it.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use alluvium_types::{SeriesKey, TimeRange};
 
 use crate::error::QueryError;
@@ -40,18 +43,23 @@ pub struct Selection {
     pub functions: Vec<Function>,
 }
 
+/// The tags of a series, sorted by key.
+pub type TagSet = Vec<(String, String)>;
+
 /// One way for a series to be selected.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Alternative {
     /// All its matchers must hold.
     pub selector: Selector,
-    /// The number of tags a series must have, when the selector names complete tag sets.
-    pub tag_count: Option<usize>,
+    /// Complete tag sets, one of which a series must have; each set sorted by key.
+    pub tag_sets: Option<Arc<BTreeSet<TagSet>>>,
 }
 
 impl Alternative {
     pub(crate) fn admits(&self, key: &SeriesKey) -> bool {
-        self.tag_count.is_none_or(|n| key.tags().len() == n)
+        self.tag_sets
+            .as_ref()
+            .is_none_or(|sets| sets.contains(key.tags()))
     }
 }
 
@@ -89,7 +97,7 @@ pub enum Grouping {
 
 impl Grouping {
     /// The tags that stay; `None` if the series is left out.
-    pub(crate) fn remaining(&self, key: &SeriesKey) -> Option<Vec<(String, String)>> {
+    pub(crate) fn remaining(&self, key: &SeriesKey) -> Option<TagSet> {
         let listed = |tags: &[String], k: &str| tags.iter().any(|t| t == k);
         let all = |tags: &[String]| tags.iter().all(|t| key.tag(t).is_some());
         let kept = |keep: &dyn Fn(&str) -> bool| {

@@ -23,6 +23,7 @@ enum Cell {
 #[derive(Debug, Clone, Copy)]
 struct Row {
     series: u32,
+    number: u32,
     time: i64,
 }
 
@@ -99,6 +100,7 @@ impl RowBatch {
         };
         self.rows.push(Row {
             series: index,
+            number: key,
             time,
         });
     }
@@ -135,6 +137,12 @@ impl<'a> RowRef<'a> {
     /// What the row is named by.
     pub fn series(self) -> &'a Arc<OutputSeries> {
         &self.batch.series[self.batch.rows[self.row].series as usize]
+    }
+
+    /// The number of the series within its execution, counted from 0 in the order of series. So that whoever
+    /// writes the rows can keep what it made of a series' name.
+    pub fn series_number(self) -> usize {
+        self.batch.rows[self.row].number as usize
     }
 
     /// Nanoseconds.

@@ -1,32 +1,8 @@
-//! Stand-ins for `alluvium_index` and `alluvium_store` until those land.
+//! Stand-ins for `alluvium_store` until it lands.
 #![expect(missing_docs, reason = "goes away with the real types")]
 use alluvium_types::{SeriesId, SeriesKey};
 use std::sync::Arc;
 
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Selector {
-    pub matchers: Vec<Matcher>,
-}
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Matcher {
-    pub label: Label,
-    pub test: Test,
-    pub negated: bool,
-}
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Label {
-    Name,
-    Measurement,
-    Field,
-    Tag(String),
-}
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Test {
-    Equal(String),
-    In(Vec<String>),
-    Regex(String),
-    Exists,
-}
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReadStats {
     pub leaf_pages: u64,

@@ -99,7 +99,7 @@ fn selection(metric: &str, functions: Vec<Function>, hosts: Option<Vec<&str>>) -
         metric: metric.into(),
         alternatives: vec![Alternative {
             selector: Selector { matchers },
-            tag_count: None,
+            tag_sets: None,
         }],
         functions,
     }

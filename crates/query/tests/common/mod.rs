@@ -72,6 +72,46 @@ impl Memory {
         });
     }
 
+    /// Adds points given as line protocol with times in nanoseconds; the last of a time wins.
+    pub(crate) fn load(&mut self, lines: &str) {
+        use alluvium_protocol::line::{self, FieldValue, LineParser, Precision};
+        let mut parser =
+            LineParser::new(lines.as_bytes(), Precision::Ns, 0, line::Limits::default());
+        while let Some(line) = parser.next_line() {
+            let line = line.expect("a valid line");
+            let key = line::decode_key(line.key).expect("a valid key");
+            for field in line.fields {
+                let name = line::decode_name(field.name).expect("a valid field name");
+                let value = match field.value {
+                    FieldValue::F64(v) => Value::F64(v),
+                    FieldValue::I64(v) => Value::I64(v),
+                    FieldValue::U64(v) => Value::U64(v),
+                    FieldValue::Bool(v) => Value::Bool(v),
+                    FieldValue::Str { raw, escaped } => {
+                        Value::Str(line::decode_string(raw, escaped).as_ref().into())
+                    }
+                };
+                self.write(&key, &name, line.time_ns, value);
+            }
+        }
+    }
+
+    fn write(&mut self, key: &SeriesKey, field: &str, time: i64, value: Value) {
+        let kind = value.as_ref().kind();
+        let found = self
+            .series
+            .iter_mut()
+            .find(|s| *s.info.key == *key && &*s.info.field == field && s.info.id.kind() == kind);
+        let Some(series) = found else {
+            let tags: Vec<(&str, &str)> = key.tags().iter().map(|(k, v)| (&**k, &**v)).collect();
+            return self.add(key.measurement(), &tags, field, &[(time, value)]);
+        };
+        match series.points.binary_search_by_key(&time, |p| p.0) {
+            Ok(at) => series.points[at].1 = value,
+            Err(at) => series.points.insert(at, (time, value)),
+        }
+    }
+
     pub(crate) fn floats(
         &mut self,
         measurement: &str,
@@ -95,7 +135,10 @@ fn matches(m: &Matcher, info: &SeriesInfo) -> bool {
         Test::Equal(text) => text == value,
         Test::In(texts) => texts.iter().any(|t| t == value),
         Test::Exists => !value.is_empty(),
-        Test::Regex(_) => panic!("the memory source has no expressions"),
+        Test::Regex(text) => {
+            let whole = regex::Regex::new(&format!("^(?s:{text})$")).expect("checked when lowered");
+            whole.is_match(value)
+        }
     };
     holds != m.negated
 }
