@@ -14,6 +14,10 @@ pub(crate) fn run(seconds: u32) -> Outcome {
         println!("fuzz smoke: not shown (no cargo-fuzz)");
         return Ok(());
     }
+    if !root().join("fuzz/Cargo.toml").is_file() {
+        println!("fuzz smoke: not shown (no fuzz/Cargo.toml)");
+        return Ok(());
+    }
     for path in files("fuzz/fuzz_targets", ".rs") {
         let Some(target) = path.file_stem().and_then(|s| s.to_str()) else {
             continue;
