@@ -10,4 +10,12 @@ pub enum CodecError {
     /// A variable-length number passes 64 bits.
     #[error("a variable-length number passes 64 bits")]
     Overlong,
+    /// A field has a value no encoder writes.
+    #[error("{field} is {value}, which no encoder writes")]
+    Invalid {
+        /// Which field.
+        field: &'static str,
+        /// What it holds.
+        value: u64,
+    },
 }

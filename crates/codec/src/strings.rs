@@ -1,0 +1,120 @@
+//! String columns: a dictionary with ids where few values recur, else lengths and text.
+
+use alluvium_types::StringColumn;
+
+use crate::error::CodecError;
+use crate::integers::{self, IntegerScratch};
+use crate::varint::{get_bytes, get_u64, put_bytes, put_u64};
+
+/// Most values of a dictionary.
+const DICTIONARY_MAX: usize = 256;
+
+/// The dictionary and ids, if few values recur.
+pub(crate) fn dictionary<'a>(
+    values: impl Iterator<Item = &'a str>,
+) -> Option<(Vec<&'a str>, Vec<i64>)> {
+    let mut words: Vec<&str> = Vec::new();
+    let mut ids = Vec::new();
+    let mut last = 0;
+    for value in values {
+        // Neighbours mostly agree; the dictionary is short.
+        if words.get(last) != Some(&value) {
+            last = match words.iter().position(|w| *w == value) {
+                Some(at) => at,
+                None if words.len() < DICTIONARY_MAX => {
+                    words.push(value);
+                    words.len() - 1
+                }
+                None => return None,
+            };
+        }
+        ids.push(last as i64);
+    }
+    (words.len() * 2 <= ids.len() || ids.len() == 1).then_some((words, ids))
+}
+
+pub(crate) fn encode_dictionary(
+    words: &[&str],
+    ids: &[i64],
+    integers: &mut IntegerScratch,
+    out: &mut Vec<u8>,
+) {
+    put_u64(out, words.len() as u64);
+    words.iter().for_each(|w| put_bytes(out, w.as_bytes()));
+    integers::encode(ids, integers, out);
+}
+
+fn text(bytes: &[u8]) -> Result<&str, CodecError> {
+    std::str::from_utf8(bytes).map_err(|e| CodecError::Invalid {
+        field: "text",
+        value: e.valid_up_to() as u64,
+    })
+}
+
+pub(crate) fn decode_dictionary(
+    bytes: &mut &[u8],
+    n: usize,
+    integers: &mut Vec<i64>,
+    text_bytes_max: usize,
+    out: &mut StringColumn,
+) -> Result<(), CodecError> {
+    let count = get_u64(bytes)?;
+    if count > DICTIONARY_MAX as u64 {
+        return Err(CodecError::Invalid {
+            field: "dictionary",
+            value: count,
+        });
+    }
+    let mut words = Vec::with_capacity(count as usize);
+    for _ in 0..count {
+        words.push(text(get_bytes(bytes)?)?);
+    }
+    integers.clear();
+    integers::decode(bytes, n, integers)?;
+    let mut total = 0;
+    for id in integers.iter() {
+        let word = usize::try_from(*id).ok().and_then(|id| words.get(id));
+        let word = word.ok_or(CodecError::Invalid {
+            field: "dictionary id",
+            value: *id as u64,
+        })?;
+        total += word.len();
+        if total > text_bytes_max {
+            return Err(CodecError::Invalid {
+                field: "text length",
+                value: total as u64,
+            });
+        }
+        out.push(word);
+    }
+    Ok(())
+}
+
+pub(crate) fn encode_plain<'a>(
+    values: impl Iterator<Item = &'a str> + Clone,
+    integers: &mut IntegerScratch,
+    out: &mut Vec<u8>,
+) {
+    let lengths: Vec<i64> = values.clone().map(|v| v.len() as i64).collect();
+    integers::encode(&lengths, integers, out);
+    values.for_each(|v| out.extend_from_slice(v.as_bytes()));
+}
+
+pub(crate) fn decode_plain(
+    bytes: &mut &[u8],
+    n: usize,
+    integers: &mut Vec<i64>,
+    out: &mut StringColumn,
+) -> Result<(), CodecError> {
+    integers.clear();
+    integers::decode(bytes, n, integers)?;
+    for length in integers.iter() {
+        let length = usize::try_from(*length).map_err(|_| CodecError::Truncated)?;
+        let (head, rest) = bytes
+            .split_at_checked(length)
+            .ok_or(CodecError::Truncated)?;
+        *bytes = rest;
+        out.push(text(head)?);
+    }
+    Ok(())
+}
