@@ -8,6 +8,9 @@ use crate::selector::{CompiledSelector, Label};
 use crate::tag_rows::Resolved;
 use crate::{KindSet, PartitionIndex};
 
+/// Rows up to which the measurement of each is read from its tuple.
+const ROWS_BY_TUPLE: u64 = 1000;
+
 /// One field of one row that a selector matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SelectedRow {
@@ -55,12 +58,22 @@ impl PartitionIndex {
 
     fn visit(&self, selector: &CompiledSelector, mut found: impl FnMut(SelectedRow)) {
         let names = self.names(selector);
-        let Some(rows) = self.matching_rows(selector, &names) else {
+        let Some(mut rows) = self.matching_rows(selector, &names) else {
             return;
         };
+        // Many rows of one measurement: one pass over bitmaps is cheaper than a look at every tuple.
+        let mut of_all = None;
+        if let Names::Some(passing) = &names
+            && let [(measurement, fields)] = passing.as_slice()
+            && rows.len() > ROWS_BY_TUPLE
+            && let Some(it) = self.measurements.get(*measurement as usize)
+        {
+            rows &= self.rows_of_schemas(&it.schemas);
+            of_all = Some(fields);
+        }
         for row in &rows {
             let set = self.row_sets.get(row as usize).unwrap_or(NO_FIELDS);
-            let Some(fields) = self.fields_passing(row, &names) else {
+            let Some(fields) = of_all.or_else(|| self.fields_passing(row, &names)) else {
                 continue;
             };
             let row = Row(row);

@@ -35,7 +35,7 @@
 //! ```
 //!
 //! Limits: 2^32 - 1 rows, 2^20 fields of a measurement, names of 64 KiB, 4096 tags of a tag set. Everything is in
-//! memory: about 60 to 90 bytes a row with ten tags (see the example `cardinality`).
+//! memory: about 63 bytes a row with ten tags, 83 if one tag is unique to each row (see the example `cardinality`).
 
 mod blobs;
 mod catalog;

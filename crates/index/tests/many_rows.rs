@@ -24,14 +24,20 @@ fn index() -> PartitionIndex {
         let tags = TAGS
             .iter()
             .filter_map(|(key, value)| Some((*key, value(row)?.to_string())));
-        let key = SeriesKey::new("m", tags).unwrap();
+        let key = SeriesKey::new(measurement(row), tags).unwrap();
         let hash = KeyHash::of(1, &key, &mut scratch);
         let row = index.insert_row(hash, &key).unwrap();
         let measurement = index.measurement_of(row).unwrap();
-        let field = index.insert_field(measurement, "value").unwrap();
-        index.add_series(row, field, ValueKind::F64).unwrap();
+        for name in ["value", "other"] {
+            let field = index.insert_field(measurement, name).unwrap();
+            index.add_series(row, field, ValueKind::F64).unwrap();
+        }
     }
     index
+}
+
+fn measurement(row: u32) -> &'static str {
+    if row.is_multiple_of(3) { "m" } else { "n" }
 }
 
 fn check(index: &PartitionIndex, matchers: &[(&str, Test, bool)], expected: impl Fn(u32) -> bool) {
@@ -40,9 +46,19 @@ fn check(index: &PartitionIndex, matchers: &[(&str, Test, bool)], expected: impl
         test: test.clone(),
         negated: *negated,
     });
-    let selector = Selector {
+    let mut selector = Selector {
         matchers: matchers.collect(),
     };
+    let name = Matcher::new(Label::Name, Test::Equal("m_other".into()));
+    selector.matchers.push(name);
+    let found = index.select(&selector.compile().unwrap());
+    let named = |row: &u32| measurement(*row) == "m" && expected(*row);
+    let rows: Vec<u32> = found.iter().map(|s| s.row.0).collect();
+    assert!(rows.into_iter().eq((0..ROWS).filter(named)), "{selector:?}");
+
+    selector.matchers.pop();
+    let field = Matcher::new(Label::Field, Test::Equal("value".into()));
+    selector.matchers.push(field);
     let found = index.select(&selector.compile().unwrap());
     let rows: Vec<u32> = found.iter().map(|s| s.row.0).collect();
     let expected: Vec<u32> = (0..ROWS).filter(|&row| expected(row)).collect();
