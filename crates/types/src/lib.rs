@@ -18,6 +18,7 @@
 mod aggregate;
 mod budget;
 mod column;
+mod fold;
 mod series_id;
 mod series_key;
 mod size;

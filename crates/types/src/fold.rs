@@ -1,0 +1,279 @@
+//! The aggregate of a whole column in two plain passes, without a division per point.
+//!
+//! Extremes are found by keys whose integer order is the order of the values, and their times afterwards.
+//! Sums run in four lanes, so that additions do not wait for one another.
+
+use crate::{Aggregate, Sample, Sum, ValueKind};
+
+const LANES: usize = 4;
+
+/// The aggregate of a numeric column whose times ascend; `times` and `bits` have the same length.
+pub(crate) fn fold(kind: ValueKind, times: &[i64], bits: &[u64]) -> Aggregate {
+    let mut out = Aggregate::empty(kind);
+    let len = times.len().min(bits.len());
+    let (times, bits) = (&times[..len], &bits[..len]);
+    let (Some(first_time), Some(last_time)) = (times.first(), times.last()) else {
+        return out;
+    };
+    out.count = len as u64;
+    out.first = Sample {
+        time: *first_time,
+        bits: bits[0],
+    };
+    out.last = Sample {
+        time: *last_time,
+        bits: bits[len - 1],
+    };
+    let extremes = match kind {
+        ValueKind::F64 => fold_floats(bits, &mut out),
+        ValueKind::I64 => fold_integers(
+            bits,
+            &mut out,
+            i64_key,
+            |b| b as i64 as f64,
+            |b| i128::from(b as i64),
+        ),
+        _ => fold_integers(bits, &mut out, u64_key, |b| b as f64, i128::from),
+    };
+    if let Some((min, max)) = extremes {
+        let sample = |wanted: u64| {
+            let index = bits.iter().position(|b| *b == wanted).unwrap_or_default();
+            Sample {
+                time: times[index],
+                bits: wanted,
+            }
+        };
+        out.min = sample(min);
+        out.max = sample(max);
+    }
+    out
+}
+
+fn i64_key(bits: u64) -> i64 {
+    bits as i64
+}
+
+fn u64_key(bits: u64) -> i64 {
+    (bits ^ 1 << 63) as i64
+}
+
+/// Orders floats as `f64::total_cmp`; its own inverse.
+fn f64_key(bits: u64) -> i64 {
+    (bits as i64) ^ (((bits as i64) >> 63) as u64 >> 1) as i64
+}
+
+/// Fills sums; returns the raw bits of the extremes, if there are numbers.
+fn fold_floats(bits: &[u64], out: &mut Aggregate) -> Option<(u64, u64)> {
+    let (mut min, mut max) = ([i64::MAX; LANES], [i64::MIN; LANES]);
+    let (mut high, mut low) = ([0.0_f64; LANES], [0.0_f64; LANES]);
+    let mut nans = [0_u64; LANES];
+    let mut add = |lane: usize, b: u64| {
+        let v = f64::from_bits(b);
+        let nan = v.is_nan();
+        let key = f64_key(b);
+        min[lane] = min[lane].min(if nan { i64::MAX } else { key });
+        max[lane] = max[lane].max(if nan { i64::MIN } else { key });
+        nans[lane] += u64::from(nan);
+        let v = if nan { 0.0 } else { v };
+        // Two-sum (Knuth): what rounding lost, without asking which is larger.
+        let sum = high[lane] + v;
+        let added = sum - high[lane];
+        low[lane] += (high[lane] - (sum - added)) + (v - added);
+        high[lane] = sum;
+    };
+    let chunks = bits.chunks_exact(LANES);
+    for (lane, b) in chunks.remainder().iter().enumerate() {
+        add(lane, *b);
+    }
+    for chunk in chunks {
+        for (lane, b) in chunk.iter().enumerate() {
+            add(lane, *b);
+        }
+    }
+    out.nan_count = nans.iter().sum();
+    let (mut sum, mut lost) = (0.0, 0.0);
+    for (h, l) in high.into_iter().zip(low) {
+        crate::aggregate::add_compensated(&mut sum, &mut lost, h);
+        lost += l;
+    }
+    out.sum = Sum::Float {
+        high: sum,
+        low: lost,
+    };
+    out.increase = steps(bits, |from, to| {
+        let (from, to) = (f64::from_bits(from), f64::from_bits(to));
+        let step = if to < from { to } else { to - from };
+        if from.is_nan() || step.is_nan() {
+            0.0
+        } else {
+            step
+        }
+    });
+    let numbers = out.number_count();
+    if numbers == 0 {
+        return None;
+    }
+    let mean = out.sum.to_f64() / numbers as f64;
+    out.m2 = squares(bits, mean, f64::from_bits);
+    let min = min.into_iter().min().unwrap_or_default();
+    let max = max.into_iter().max().unwrap_or_default();
+    Some((f64_key(min as u64) as u64, f64_key(max as u64) as u64))
+}
+
+/// Fills sums; returns the raw bits of the extremes.
+fn fold_integers(
+    bits: &[u64],
+    out: &mut Aggregate,
+    key: impl Fn(u64) -> i64,
+    float: impl Fn(u64) -> f64 + Copy,
+    wide: impl Fn(u64) -> i128,
+) -> Option<(u64, u64)> {
+    let (mut min, mut max) = (*bits.first()?, *bits.first()?);
+    let mut sum = 0_i128;
+    for b in bits {
+        min = if key(*b) < key(min) { *b } else { min };
+        max = if key(*b) > key(max) { *b } else { max };
+        sum += wide(*b);
+    }
+    out.sum = Sum::Integer(sum);
+    out.increase = steps(bits, |from, to| {
+        if key(to) < key(from) {
+            float(to)
+        } else {
+            // A rise fits 64 bits without a sign, whatever the sign of its ends.
+            to.wrapping_sub(from) as f64
+        }
+    });
+    out.m2 = squares(bits, sum as f64 / bits.len() as f64, float);
+    Some((min, max))
+}
+
+/// Sum of `step` over neighbours.
+fn steps(bits: &[u64], step: impl Fn(u64, u64) -> f64) -> f64 {
+    let mut lanes = [0.0; LANES];
+    let ends = bits.get(1..).unwrap_or_default();
+    let (from, to) = (bits.chunks_exact(LANES), ends.chunks_exact(LANES));
+    // As many whole chunks as there are ends; the rest one by one.
+    let whole = ends.len() / LANES * LANES;
+    for (from, to) in from.zip(to) {
+        for lane in 0..LANES {
+            lanes[lane] += step(from[lane], to[lane]);
+        }
+    }
+    let rest: f64 = (whole..ends.len()).map(|i| step(bits[i], ends[i])).sum();
+    lanes.iter().sum::<f64>() + rest
+}
+
+/// Sum of squares about `mean` of the values that are not NaN.
+fn squares(bits: &[u64], mean: f64, float: impl Fn(u64) -> f64) -> f64 {
+    let mut lanes = [0.0; LANES];
+    let mut add = |lane: usize, b: u64| {
+        let v = float(b);
+        let from_mean = if v.is_nan() { 0.0 } else { v - mean };
+        lanes[lane] += from_mean * from_mean;
+    };
+    let chunks = bits.chunks_exact(LANES);
+    for (lane, b) in chunks.remainder().iter().enumerate() {
+        add(lane, *b);
+    }
+    for chunk in chunks {
+        for (lane, b) in chunk.iter().enumerate() {
+            add(lane, *b);
+        }
+    }
+    lanes.iter().sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pushed(kind: ValueKind, times: &[i64], bits: &[u64]) -> Aggregate {
+        let mut out = Aggregate::empty(kind);
+        for (t, b) in times.iter().zip(bits) {
+            out.push(*t, *b);
+        }
+        out
+    }
+
+    #[test]
+    fn folding_agrees_with_pushing_at_every_length() {
+        let mut state = 1_u64;
+        let mut random = || {
+            state = state
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            state >> 20
+        };
+        for kind in [
+            ValueKind::F64,
+            ValueKind::I64,
+            ValueKind::U64,
+            ValueKind::Bool,
+        ] {
+            for len in 0..70 {
+                let times: Vec<i64> = (0..len).map(|i| i * 10 - 300).collect();
+                let bits: Vec<u64> = (0..len)
+                    .map(|_| match (kind, random() % 9) {
+                        (ValueKind::F64, 0) => f64::NAN.to_bits(),
+                        (ValueKind::F64, 1) => (-0.0_f64).to_bits(),
+                        (ValueKind::F64, 2) => 0.0_f64.to_bits(),
+                        (ValueKind::F64, n) => {
+                            (((random() % 2000) as f64 - 1000.0) * n as f64).to_bits()
+                        }
+                        (ValueKind::I64, 0) => i64::MIN as u64,
+                        (ValueKind::I64, n) => ((random() % 5) as i64 - n as i64) as u64,
+                        (ValueKind::U64, 0) => u64::MAX,
+                        (ValueKind::U64, _) => random() % 5,
+                        _ => random() % 2,
+                    })
+                    .collect();
+                let (got, want) = (fold(kind, &times, &bits), pushed(kind, &times, &bits));
+                assert_eq!((got.count, got.nan_count), (want.count, want.nan_count));
+                assert_eq!((got.first, got.last), (want.first, want.last));
+                assert_eq!((got.min, got.max), (want.min, want.max), "{kind} {len}");
+                let close = |a: f64, b: f64| (a - b).abs() <= 1e-9 * (a.abs() + 1.0);
+                assert!(
+                    close(got.m2, want.m2),
+                    "{kind} {len}: {} {}",
+                    got.m2,
+                    want.m2
+                );
+                // Steps of opposite signs cancel: rounding follows the largest of them.
+                let scale = bits.iter().map(|b| {
+                    if kind == ValueKind::I64 {
+                        *b as i64 as f64
+                    } else {
+                        0.0
+                    }
+                });
+                let scale = scale.fold(0.0, |a: f64, b| a.max(b.abs()));
+                assert!(
+                    close(got.increase + scale, want.increase + scale),
+                    "{kind} {len}"
+                );
+                match (got.sum, want.sum) {
+                    (Sum::Integer(a), Sum::Integer(b)) => assert_eq!(a, b),
+                    (a, b) => assert!(close(a.to_f64(), b.to_f64())),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_nan_has_no_extremes() {
+        let bits = [f64::NAN.to_bits(); 5];
+        let got = fold(ValueKind::F64, &[1, 2, 3, 4, 5], &bits);
+        assert_eq!((got.count, got.nan_count), (5, 5));
+        assert_eq!((got.min, got.max), (Sample::default(), Sample::default()));
+        assert_eq!((got.sum.to_f64(), got.m2, got.increase), (0.0, 0.0, 0.0));
+    }
+
+    #[test]
+    fn infinities_sum_to_infinity() {
+        let bits = [1.0, f64::INFINITY, 2.0].map(f64::to_bits);
+        let got = fold(ValueKind::F64, &[1, 2, 3], &bits);
+        assert_eq!(got.sum.to_f64(), f64::INFINITY);
+        assert_eq!(got.max.time, 2);
+    }
+}
