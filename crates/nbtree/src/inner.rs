@@ -349,3 +349,6 @@ impl<'a> InnerView<'a> {
         std::array::from_fn(|column| self.columns[column].width)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,33 +3,13 @@
 
 use alluvium_codec::{MAX_BLOCK_POINTS, decode_block};
 use alluvium_types::{Column, TimeRange};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::error::{BadPageCause, BodyError};
-
-mod layout {
-    use super::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
-    use zerocopy::little_endian::{I64, U16};
-
-    /// One block in the directory of a leaf.
-    #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy, Debug)]
-    #[repr(C)]
-    pub(super) struct DirectoryEntry {
-        /// Time of the first point, in nanoseconds.
-        pub first_time: I64,
-        /// Where the block begins in the body.
-        pub offset: U16,
-        /// How many points it holds.
-        pub points: U16,
-    }
-
-    const _: () = assert!(size_of::<DirectoryEntry>() == super::DIRECTORY_ENTRY_BYTES);
-}
-
-use layout::DirectoryEntry;
+use crate::layout::DirectoryEntry;
 
 /// Bytes a block takes in the directory.
-pub(crate) const DIRECTORY_ENTRY_BYTES: usize = 12;
+pub(crate) const DIRECTORY_ENTRY_BYTES: usize = size_of::<DirectoryEntry>();
 
 /// Writes the body of a leaf: the blocks as (first time, points, bytes). Returns the bytes used.
 ///
@@ -160,5 +140,103 @@ impl<'a> LeafView<'a> {
             )));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alluvium_types::ValueKind;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BLOCKS: [(i64, u16, &[u8]); 3] = [(-5, 2, b"ab"), (10, 1024, b"cde"), (20, 1, b"f")];
+
+    fn body() -> Vec<u8> {
+        let mut body = vec![0; 100];
+        let used = encode(BLOCKS.into_iter(), &mut body);
+        body.truncate(used);
+        body
+    }
+
+    #[test]
+    fn blocks_read_back_through_the_directory() {
+        let body = body();
+        let view = LeafView::new(&body, 3).unwrap();
+        for (i, (first_time, points, bytes)) in BLOCKS.into_iter().enumerate() {
+            assert_eq!(view.first_time(i), Some(first_time));
+            assert_eq!(view.points(i), Some(points.into()));
+            assert_eq!(view.bytes(i), Some(bytes));
+        }
+        for (begin, end, blocks) in [
+            (-9, -5, (0, 0)),
+            (-9, -4, (0, 1)),
+            (0, 10, (0, 1)),
+            (10, 11, (1, 2)),
+            (15, 99, (1, 3)),
+            (30, 30, (2, 3)),
+        ] {
+            let range = TimeRange::new(begin, end).unwrap();
+            assert_eq!(view.blocks_in(range), blocks, "{begin}..{end}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_as_documented() {
+        let hex: Vec<String> = body().iter().map(|b| format!("{b:02x}")).collect();
+        let page = include_str!("../../../docs/format/leaf.md");
+        let example = page
+            .split("```hex")
+            .nth(1)
+            .and_then(|s| s.split("```").next());
+        let mut documented = Vec::new();
+        for line in example.expect("the page has a worked example").lines() {
+            let bytes = line.split('#').next().unwrap_or_default();
+            documented.extend(bytes.split_whitespace().map(str::to_owned));
+        }
+        assert_eq!(hex.join(" "), documented.join(" "));
+    }
+
+    #[test]
+    fn directories_that_contradict_themselves_are_refused() {
+        let good = body();
+        assert!(LeafView::new(&good, 4).is_err(), "a block too many");
+        assert!(LeafView::new(&good, 2).is_err(), "a block too few");
+        assert!(LeafView::new(&good, 0).is_err());
+        assert!(LeafView::new(&good, 4000).is_err());
+        let directory = 6;
+        // Offset of the second block, points of the first, time of the third.
+        for (at, byte) in [
+            (directory + 12 + 8, 9),
+            (directory + 10, 0),
+            (directory + 24, 10),
+        ] {
+            let mut bad = good.clone();
+            bad[at] = byte;
+            assert!(LeafView::new(&bad, 3).is_err(), "byte {at}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_panics(
+            body in prop::collection::vec(any::<u8>(), 0..300),
+            items in 0_u16..30,
+            kind in prop::sample::select(ValueKind::ALL.to_vec()),
+        ) {
+            let _ = crate::describe_leaf(kind, &body, items);
+        }
+
+        #[test]
+        fn no_blocks_panic(
+            blocks in prop::collection::vec((1_u16..1024, prop::collection::vec(any::<u8>(), 1..60)), 1..9),
+            kind in prop::sample::select(ValueKind::ALL.to_vec()),
+        ) {
+            let mut body = vec![0; 1000];
+            let (count, times) = (blocks.len(), 0_i64..);
+            let blocks = times.zip(&blocks).map(|(t, (points, bytes))| (t, *points, bytes.as_slice()));
+            let used = encode(blocks, &mut body);
+            let _ = crate::describe_leaf(kind, &body[..used], count as u16);
+        }
     }
 }

@@ -45,8 +45,11 @@ mod describe;
 mod error;
 mod inner;
 mod knobs;
+mod layout;
 mod leaf;
 mod long_text;
+#[cfg(test)]
+mod model_tests;
 mod open_leaf;
 mod reader;
 mod snapshot;

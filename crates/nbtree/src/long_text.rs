@@ -12,9 +12,10 @@ use alluvium_block::{
 };
 use alluvium_codec::crc32c;
 use alluvium_types::{Column, MAX_STRING_BYTES, Values};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::error::{BadPageCause, BodyError};
+use crate::layout::{PagePointer, TextReference};
 use crate::stats::ReadStats;
 
 /// Longest text that stays in its leaf, in bytes.
@@ -23,39 +24,6 @@ pub(crate) const INLINE_MAX: usize = 1024;
 const ESCAPE: char = '\u{ffff}';
 const REFERENCE: &str = "\u{ffff}>";
 const QUOTED: &str = "\u{ffff}=";
-
-mod layout {
-    use super::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
-    use zerocopy::little_endian::U32;
-
-    /// A page reference in the body of an overflow page, and the first part of a reference to a text.
-    #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy, Debug)]
-    #[repr(C)]
-    pub(super) struct PagePointer {
-        pub volume: U32,
-        pub generation: U32,
-        pub page: U32,
-        pub crc: U32,
-    }
-
-    /// What stands in a leaf for a long text.
-    #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy, Debug)]
-    #[repr(C)]
-    pub(super) struct TextReference {
-        pub head: PagePointer,
-        /// Bytes of the text.
-        pub len: U32,
-        /// CRC-32C of the text.
-        pub crc: U32,
-        /// Oldest volume that holds a part of it.
-        pub oldest_volume: U32,
-    }
-
-    const _: () = assert!(size_of::<PagePointer>() == 16);
-    const _: () = assert!(size_of::<TextReference>() == 28);
-}
-
-use layout::{PagePointer, TextReference};
 
 impl PagePointer {
     fn new(page: PageRef) -> Self {

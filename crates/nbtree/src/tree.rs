@@ -80,6 +80,11 @@ impl Tree {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn set_knobs(&mut self, knobs: &'static Knobs) {
+        self.knobs = knobs;
+    }
+
     /// The series it belongs to.
     pub fn series(&self) -> SeriesId {
         self.series
@@ -112,7 +117,7 @@ impl Tree {
     }
 
     /// Whether the newest point is this one, bit for bit. For strings it may be `false` although it is: of a
-    /// long string, and right after its leaf was sealed. Cost for strings: decoding the tail.
+    /// long string, and right after its leaf was sealed. Cost: at most decoding one block.
     pub fn last_is(&self, time: i64, value: ValueRef<'_>) -> bool {
         if self.points == 0 || time != self.last_time || value.kind() != self.kind() {
             return false;
@@ -124,18 +129,19 @@ impl Tree {
     }
 
     fn last_text_is(&self, text: &str) -> bool {
-        let mut column = Column::new(ValueKind::Str);
-        if self.tail.is_empty() {
-            let last = self.open.as_ref().and_then(|open| open.blocks().last());
-            if !last.is_some_and(|block| block.decode(&mut column).is_ok()) {
-                return false;
-            }
-        } else {
-            self.tail.decode_into(&mut column);
+        let is = |stored| long_text::unquote(stored) == Ok(long_text::Stored::Text(text));
+        if let Some(stored) = self.tail.last_str() {
+            return is(stored);
         }
-        let newest = column.len().checked_sub(1).and_then(|i| column.value(i));
-        matches!(newest, Some(ValueRef::Str(stored))
-            if long_text::unquote(stored) == Ok(long_text::Stored::Text(text)))
+        let Some(block) = self.open.as_ref().and_then(|open| open.blocks().last()) else {
+            return false;
+        };
+        let mut column = Column::new(ValueKind::Str);
+        let newest = block
+            .decode(&mut column)
+            .ok()
+            .and_then(|()| column.value(column.len().checked_sub(1)?));
+        matches!(newest, Some(ValueRef::Str(stored)) if is(stored))
     }
 
     /// Appends a point. A string of more than 1 KiB goes to overflow pages at once.
