@@ -294,13 +294,17 @@ mod tests {
 
     fn floats(points: &[(i64, f64)]) -> Aggregate {
         let mut a = Aggregate::empty(ValueKind::F64);
-        points.iter().for_each(|(t, v)| a.push(*t, v.to_bits()));
+        for (t, v) in points {
+            a.push(*t, v.to_bits());
+        }
         a
     }
 
     fn integers(points: &[(i64, i64)]) -> Aggregate {
         let mut a = Aggregate::empty(ValueKind::I64);
-        points.iter().for_each(|(t, v)| a.push(*t, *v as u64));
+        for (t, v) in points {
+            a.push(*t, *v as u64);
+        }
         a
     }
 

@@ -38,6 +38,31 @@ pub struct Stats {
     pub read: ReadStats,
 }
 
+impl Stats {
+    /// As the text of one JSON object.
+    pub fn json(&self) -> String {
+        let r = &self.read;
+        format!(
+            "{{\"series\":{},\"groups\":{},\"rows\":{},\"leaf_pages\":{},\"inner_pages\":{},\"cached_pages\":{},\
+             \"aggregates_used\":{},\"points_decoded\":{},\"expired_pages\":{},\"bad_pages\":{},\
+             \"memory_bytes_max\":{},\"milliseconds\":{}.{:03}}}",
+            self.series,
+            self.groups,
+            self.rows,
+            r.leaf_pages,
+            r.inner_pages,
+            r.cached_pages,
+            r.aggregates_used,
+            r.points_decoded,
+            r.expired_pages,
+            r.bad_pages,
+            self.memory_bytes_max,
+            self.elapsed_ns / 1_000_000,
+            self.elapsed_ns / 1_000 % 1_000,
+        )
+    }
+}
+
 /// A plan under way. It reads only what the next batch needs and holds no lock; dropping it cancels it.
 #[expect(missing_debug_implementations, reason = "holds a source of any kind")]
 pub struct Execution {
@@ -55,6 +80,13 @@ enum Stage {
     Buckets(BucketMerge),
     Whole(Range<usize>),
 }
+
+/// A series and the part of the plan's range in which it has points.
+pub(crate) type Opened = (Box<dyn SeriesReader>, TimeRange);
+
+/// Gives the texts that aggregates do not hold.
+pub(crate) type TextSource<'a> =
+    dyn FnMut(&mut Context, TextAt) -> Result<Option<Box<str>>, QueryError> + 'a;
 
 /// What all stages share.
 pub(crate) struct Context {
@@ -242,10 +274,7 @@ impl Context {
     }
 
     /// Opens a series; `None` if it has no point in the range.
-    pub(crate) fn open(
-        &mut self,
-        info: &SeriesInfo,
-    ) -> Result<Option<(Box<dyn SeriesReader>, TimeRange)>, QueryError> {
+    pub(crate) fn open(&mut self, info: &SeriesInfo) -> Result<Option<Opened>, QueryError> {
         self.guard.check()?;
         let reader = self.source.open(info)?;
         let Some((first, last)) = reader.bounds() else {
@@ -263,7 +292,7 @@ impl Context {
         &mut self,
         group: usize,
         combined: &Combined,
-        text: &mut dyn FnMut(&mut Self, TextAt) -> Result<Option<Box<str>>, QueryError>,
+        text: &mut TextSource<'_>,
         out: &mut Vec<Option<Value>>,
     ) -> Result<(), QueryError> {
         out.clear();

@@ -91,7 +91,7 @@ fn write_steps(plan: &Plan, out: &mut String) -> std::fmt::Result {
     match &plan.grouping {
         Grouping::None => {}
         Grouping::Without(tags) => {
-            writeln!(out, "combine series equal without tags {}", list(tags))?
+            writeln!(out, "combine series equal without tags {}", list(tags))?;
         }
         Grouping::Only(tags) => writeln!(out, "combine series equal in tags {}", list(tags))?,
     }

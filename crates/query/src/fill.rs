@@ -81,11 +81,7 @@ impl Filler {
             return None;
         }
         let ahead = self.ahead.as_ref().map(|r| i128::from(r.begin));
-        let bin = match (self.cursor, ahead) {
-            (Some(bin), _) => bin,
-            (None, Some(bin)) => bin,
-            (None, None) => return None,
-        };
+        let bin = self.cursor.or(ahead)?;
         let step = i128::from(self.bins.step);
         let (next, past_last) = match self.bins.direction {
             Direction::Forward => (bin + step, self.last.is_some_and(|last| bin > last)),

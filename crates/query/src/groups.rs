@@ -1,13 +1,13 @@
 //! From a plan to the series it speaks of, and which of them become one.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use alluvium_types::{SeriesId, ValueKind};
 
 use crate::error::QueryError;
 use crate::limits::Guard;
-use crate::output_series::OutputSeries;
+use crate::output_series::{OutputSeries, Tags, write_name};
 use crate::plan::{Plan, Selection, Window};
 use crate::source::Source;
 use crate::{Label, Matcher, Selector, SeriesInfo, Test};
@@ -22,6 +22,14 @@ pub(crate) struct Group {
     pub members: Vec<SeriesInfo>,
 }
 
+/// A series on its way into a group.
+struct Entry {
+    selection: usize,
+    metric: Arc<str>,
+    tags: Tags,
+    info: SeriesInfo,
+}
+
 /// The groups of a plan in the order of series: metric, then tags.
 pub(crate) fn resolve(
     source: &dyn Source,
@@ -29,7 +37,7 @@ pub(crate) fn resolve(
     guard: &mut Guard,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Group>, QueryError> {
-    let mut groups: BTreeMap<(&str, Vec<(String, String)>), Group> = BTreeMap::new();
+    let mut entries: Vec<Entry> = Vec::new();
     let mut unknown: Vec<&str> = Vec::new();
     for (index, selection) in plan.selections.iter().enumerate() {
         guard.check()?;
@@ -38,22 +46,16 @@ pub(crate) fn resolve(
             unknown.push(&selection.metric);
             continue;
         }
+        let metric: Arc<str> = selection.metric.as_str().into();
         for info in without_strings(plan, selection, found, warnings)? {
-            let Some(tags) = plan.grouping.remaining(&info.key) else {
-                continue;
-            };
-            let group = groups
-                .entry((&selection.metric, tags))
-                .or_insert_with_key(|(_, tags)| Group {
-                    output: Arc::new(OutputSeries::new(selection.metric.clone(), tags.clone())),
+            if let Some(tags) = plan.grouping.remaining(&info.key) {
+                entries.push(Entry {
                     selection: index,
-                    members: Vec::new(),
+                    metric: Arc::clone(&metric),
+                    tags,
+                    info,
                 });
-            if group.members.is_empty() {
-                // The tags are held twice, by the map's key too.
-                guard.reserve(2 * group.output.heap_bytes() as u64)?;
             }
-            group.members.push(info);
         }
     }
     if let Some(metric) = unknown.first()
@@ -63,16 +65,38 @@ pub(crate) fn resolve(
             metric: (*metric).into(),
         });
     }
-    warnings.extend(
-        unknown
-            .iter()
-            .map(|m| format!("no series is named \"{m}\"; the others are answered")),
-    );
-    let mut groups: Vec<Group> = groups.into_values().collect();
-    for group in &mut groups {
-        group
-            .members
-            .sort_by(|a, b| (&a.key, &a.field, a.id.kind()).cmp(&(&b.key, &b.field, b.id.kind())));
+    for metric in unknown {
+        warnings.push(format!(
+            "no series is named \"{metric}\"; the others are answered"
+        ));
+    }
+    // Sources give series sorted by key, which a stable sort takes in one pass.
+    entries.sort_by(|a, b| {
+        let group = (&a.metric, a.tags.as_slice()).cmp(&(&b.metric, b.tags.as_slice()));
+        group.then_with(|| {
+            let (a, b) = (&a.info, &b.info);
+            (&a.key, &a.field, a.id.kind()).cmp(&(&b.key, &b.field, b.id.kind()))
+        })
+    });
+    let mut groups: Vec<Group> = Vec::new();
+    for entry in entries {
+        match groups.last_mut() {
+            Some(group)
+                if group.selection == entry.selection
+                    && group.output.tags() == entry.tags.as_slice() =>
+            {
+                group.members.push(entry.info);
+            }
+            _ => {
+                let output = OutputSeries::new(entry.metric, entry.tags);
+                guard.reserve((output.heap_bytes() + size_of::<Group>()) as u64)?;
+                groups.push(Group {
+                    output: Arc::new(output),
+                    selection: entry.selection,
+                    members: vec![entry.info],
+                });
+            }
+        }
     }
     Ok(groups)
 }
@@ -142,10 +166,9 @@ fn without_strings(
         .map(|i| (Arc::clone(&i.key), Arc::clone(&i.field)))
         .collect();
     if let (Some(function), true, Some(info)) = (numeric_only, numeric.is_empty(), found.first()) {
-        let name = OutputSeries::new(info.metric_name().into(), info.key.tags().to_vec());
         return Err(QueryError::StringSeries {
             function: function.name(),
-            series: name.name().into(),
+            series: write_name(&info.metric_name(), info.key.tags()),
         });
     }
     let before = found.len();

@@ -2,8 +2,39 @@
 //!
 //! A [`Plan`] says which series to select, what to make of the points of each, which of them become one, and in
 //! which order and number rows go out. An [`Execution`] runs it over a [`Source`], reading no more than the next
-//! batch needs, within [`Limits`]. It is *not* a language (languages lower to plans), holds no data and no lock,
-//! starts no thread, and writes no text but [`explain`].
+//! batch needs, within [`Limits`]. [`plan()`] lowers the JSON query language; other languages build plans of
+//! their own.
+//!
+//! It is *not* a language and not a store: it holds no data and no lock, starts no thread, waits for nothing but
+//! its source, and writes no text but that of [`explain`]. `docs/QUERY.md` says what can be asked.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use alluvium_io::SystemClock;
+//! use alluvium_protocol::json::Request;
+//! use alluvium_query::*;
+//!
+//! /// A source without series. The store's snapshot is the real one.
+//! struct Nothing;
+//!
+//! impl Source for Nothing {
+//!     fn select(&self, _: &Selector) -> Result<Vec<SeriesInfo>, QueryError> {
+//!         Ok(Vec::new())
+//!     }
+//!     fn open(&self, _: &SeriesInfo) -> Result<Box<dyn SeriesReader>, QueryError> {
+//!         unreachable!("no series was selected")
+//!     }
+//! }
+//!
+//! let request = Request::parse(br#"{"aggregate": {"cpu_idle": ["min", "mean"]}}"#, 0)?;
+//! let limits = Limits::new(Arc::new(SystemClock));
+//! let refusal = Execution::start(Box::new(Nothing), plan(&request)?, limits, Arc::default());
+//! assert_eq!(refusal.err().map(|e| e.code()), Some("unknown_metric"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Limits: those of [`Limits`]; a plan of up to 2^32 groups; a batch of [`BATCH_ROWS`] rows or 1 MiB of text.
 
 mod buckets;
 mod combined;

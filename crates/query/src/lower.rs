@@ -11,7 +11,8 @@ use crate::error::QueryError;
 use crate::function::Function;
 use crate::plan::{Alternative, Fill, Grouping, Order, Plan, Selection, TagSet, Window};
 
-/// The plan of a request. How its answer is written is not part of it.
+/// The plan of a request. How its answer is written is not part of it, except that an answer in the shape of
+/// series needs its rows in their order.
 ///
 /// # Errors
 /// If the request asks for something this engine does not do, or holds an invalid regular expression.
@@ -48,9 +49,9 @@ pub fn plan(request: &json::Request) -> Result<Plan, QueryError> {
             json::Grouping::Drop(tags) => Grouping::Without(tags.clone()),
             json::Grouping::Keep(tags) => Grouping::Only(tags.clone()),
         },
-        order: match request.order_by {
-            json::OrderBy::Time => Order::Time,
-            json::OrderBy::Series => Order::Series,
+        order: match (request.order_by, request.output.shape) {
+            (json::OrderBy::Time, json::Shape::Rows) => Order::Time,
+            _ => Order::Series,
         },
         fill: match request.fill {
             json::Fill::None => Fill::None,

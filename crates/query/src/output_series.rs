@@ -1,32 +1,49 @@
 //! What a row is named by.
 
-use std::fmt::Write;
+use std::sync::{Arc, OnceLock};
+
+use alluvium_types::SeriesKey;
+
+use crate::plan::TagSet;
 
 /// A series of the answer: one series or several that became one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct OutputSeries {
-    metric: String,
-    tags: Vec<(String, String)>,
-    name: String,
+    metric: Arc<str>,
+    tags: Tags,
+    /// Written when first asked for: many queries aggregate a hundred thousand series and answer ten.
+    name: OnceLock<String>,
+}
+
+/// Tags, shared with the series where none was dropped.
+#[derive(Debug, Clone)]
+pub(crate) enum Tags {
+    Whole(Arc<SeriesKey>),
+    Part(TagSet),
+}
+
+impl Tags {
+    pub(crate) fn as_slice(&self) -> &[(String, String)] {
+        match self {
+            Self::Whole(key) => key.tags(),
+            Self::Part(tags) => tags,
+        }
+    }
 }
 
 impl OutputSeries {
-    /// The series of a metric with these tags, sorted by key.
-    pub fn new(metric: String, tags: Vec<(String, String)>) -> Self {
-        let mut name = String::new();
-        push_escaped(&mut name, &metric);
-        for (key, value) in &tags {
-            name.push(' ');
-            push_escaped(&mut name, key);
-            name.push('=');
-            push_escaped(&mut name, value);
+    pub(crate) fn new(metric: Arc<str>, tags: Tags) -> Self {
+        Self {
+            metric,
+            tags,
+            name: OnceLock::new(),
         }
-        Self { metric, tags, name }
     }
 
     /// `metric tag=value tag2=value2`, with space, `=` and backslash behind a backslash.
     pub fn name(&self) -> &str {
-        &self.name
+        self.name
+            .get_or_init(|| write_name(&self.metric, self.tags()))
     }
 
     /// The metric.
@@ -36,13 +53,31 @@ impl OutputSeries {
 
     /// The tags, sorted by key.
     pub fn tags(&self) -> &[(String, String)] {
-        &self.tags
+        self.tags.as_slice()
     }
 
+    /// Bytes it holds beside the keys of its series, its name included.
     pub(crate) fn heap_bytes(&self) -> usize {
-        let tags: usize = self.tags.iter().map(|(k, v)| k.len() + v.len() + 48).sum();
-        size_of::<Self>() + self.metric.len() + self.name.len() + tags
+        let text: usize = self.tags().iter().map(|(k, v)| k.len() + v.len() + 2).sum();
+        let own = match &self.tags {
+            Tags::Whole(_) => 0,
+            Tags::Part(tags) => text + tags.len() * size_of::<(String, String)>(),
+        };
+        size_of::<Self>() + self.metric.len() + text + own
     }
+}
+
+/// The name of a series in answers and messages.
+pub(crate) fn write_name(metric: &str, tags: &[(String, String)]) -> String {
+    let mut name = String::new();
+    push_escaped(&mut name, metric);
+    for (key, value) in tags {
+        name.push(' ');
+        push_escaped(&mut name, key);
+        name.push('=');
+        push_escaped(&mut name, value);
+    }
+    name
 }
 
 fn push_escaped(out: &mut String, text: &str) {
@@ -50,8 +85,7 @@ fn push_escaped(out: &mut String, text: &str) {
         if matches!(c, ' ' | '=' | '\\') {
             out.push('\\');
         }
-        // Writing to a string cannot fail.
-        let _ = out.write_char(c);
+        out.push(c);
     }
 }
 
@@ -62,7 +96,7 @@ mod tests {
     #[test]
     fn any_byte_survives_in_a_name() {
         let tags = vec![("host".into(), "o'brien =\\,\n".into())];
-        let series = OutputSeries::new("cpu load".into(), tags);
+        let series = OutputSeries::new("cpu load".into(), Tags::Part(tags));
         assert_eq!(series.name(), "cpu\\ load host=o'brien\\ \\=\\\\,\n");
     }
 }

@@ -7,6 +7,7 @@ use alluvium_types::{SeriesKey, TimeRange};
 
 use crate::error::QueryError;
 use crate::function::Function;
+use crate::output_series::Tags;
 use crate::{Direction, Selector};
 
 /// A question over many series: select, window each, combine by group, order, fill, limit.
@@ -97,21 +98,20 @@ pub enum Grouping {
 
 impl Grouping {
     /// The tags that stay; `None` if the series is left out.
-    pub(crate) fn remaining(&self, key: &SeriesKey) -> Option<TagSet> {
-        let listed = |tags: &[String], k: &str| tags.iter().any(|t| t == k);
-        let all = |tags: &[String]| tags.iter().all(|t| key.tag(t).is_some());
-        let kept = |keep: &dyn Fn(&str) -> bool| {
-            key.tags()
-                .iter()
-                .filter(|(k, _)| keep(k))
-                .cloned()
-                .collect()
+    pub(crate) fn remaining(&self, key: &Arc<SeriesKey>) -> Option<Tags> {
+        let (listed, keep) = match self {
+            Self::None => return Some(Tags::Whole(Arc::clone(key))),
+            Self::Without(tags) => (tags, false),
+            Self::Only(tags) => (tags, true),
         };
-        match self {
-            Self::None => Some(key.tags().to_vec()),
-            Self::Without(tags) => all(tags).then(|| kept(&|k| !listed(tags, k))),
-            Self::Only(tags) => all(tags).then(|| kept(&|k| listed(tags, k))),
+        if listed.iter().any(|tag| key.tag(tag).is_none()) {
+            return None;
         }
+        let kept = key
+            .tags()
+            .iter()
+            .filter(|(k, _)| listed.contains(k) == keep);
+        Some(Tags::Part(kept.cloned().collect()))
     }
 }
 

@@ -417,9 +417,9 @@ fn model(memory: &Memory, plan: &Plan) -> Vec<OwnedRow> {
             } => {
                 let bin = |t: i64| (t - origin).div_euclid(step_ns);
                 let mut bins: BTreeMap<i64, Vec<At>> = BTreeMap::new();
-                points
-                    .iter()
-                    .for_each(|p| bins.entry(bin(p.time)).or_default().push(p.clone()));
+                for p in &points {
+                    bins.entry(bin(p.time)).or_default().push(p.clone());
+                }
                 let bins: BTreeMap<i64, Vec<Option<Value>>> =
                     bins.into_iter().map(|(b, p)| (b, row(&p))).collect();
                 let begin = if plan.range.begin() == i64::MIN {
@@ -433,24 +433,23 @@ fn model(memory: &Memory, plan: &Plan) -> Vec<OwnedRow> {
                     plan.range.end() - 1
                 };
                 for b in bin(begin)..=bin(end) {
-                    let values = match bins.get(&b) {
-                        Some(values) => values.clone(),
-                        None => {
-                            let older = bins.range(..b).next_back();
-                            let newer = bins.range(b..).next();
-                            match plan.fill {
-                                Fill::None => continue,
-                                Fill::Null => vec![None; width],
-                                Fill::Previous => older.map_or(vec![None; width], |o| o.1.clone()),
-                                Fill::Value(v) => {
-                                    let mut values = vec![None; width];
-                                    for cell in &mut values[offset..offset + functions.len()] {
-                                        *cell = Some(Value::F64(v));
-                                    }
-                                    values
+                    let values = if let Some(values) = bins.get(&b) {
+                        values.clone()
+                    } else {
+                        let older = bins.range(..b).next_back();
+                        let newer = bins.range(b..).next();
+                        match plan.fill {
+                            Fill::None => continue,
+                            Fill::Null => vec![None; width],
+                            Fill::Previous => older.map_or(vec![None; width], |o| o.1.clone()),
+                            Fill::Value(v) => {
+                                let mut values = vec![None; width];
+                                for cell in &mut values[offset..offset + functions.len()] {
+                                    *cell = Some(Value::F64(v));
                                 }
-                                Fill::Linear => linear(plan, width, b, older, newer),
+                                values
                             }
+                            Fill::Linear => linear(plan, width, b, older, newer),
                         }
                     };
                     let at = origin + b * step_ns;

@@ -124,7 +124,7 @@ impl Memory {
 }
 
 fn matches(m: &Matcher, info: &SeriesInfo) -> bool {
-    let name = info.metric_name().to_string();
+    let name = info.metric_name();
     let value = match &m.label {
         Label::Name => name.as_str(),
         Label::Measurement => info.key.measurement(),
