@@ -1,1 +1,46 @@
-//! Placeholder.
+//! Durable records before pages fill: streams of frames, group commit, replay.
+//!
+//! It knows neither pages nor trees; what a section means to a series is the store's business.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use alluvium_io::{Lane, MemoryDevice};
+//! use alluvium_types::{DatabaseId, Lsn, Partition};
+//! use alluvium_wal::{Entry, LogConfig, LogWriter, SectionBuilder, list_streams, read_section, replay};
+//!
+//! let device = Arc::new(MemoryDevice::new(1));
+//! let mut log = LogWriter::new(device.clone(), Lane(0), 7, 1, 0, LogConfig::default());
+//! let mut section = SectionBuilder::default();
+//! section.begin(DatabaseId(1), Partition(3), Lsn(1));
+//! section.mark(42);
+//! let ticket = log.push(section.finish(), 0, true, 0);
+//! while ticket.result().is_none() {
+//!     log.drive();
+//! }
+//! let mut found = Vec::new();
+//! for stream in list_streams(device.as_ref())? {
+//!     replay(device.as_ref(), &stream, 7, 0, &mut |_, bytes| {
+//!         found.extend(read_section(bytes)?.entries);
+//!         Ok(())
+//!     })?;
+//! }
+//! assert_eq!(found, [Entry::Mark(42)]);
+//! # Ok::<(), alluvium_wal::LogError>(())
+//! ```
+//!
+//! Limits: frames of 4 GiB, 2^32 segments a stream.
+
+mod error;
+mod group;
+mod layout;
+mod record;
+mod replay;
+mod stream;
+mod writer;
+
+pub use error::LogError;
+pub use group::PointGroup;
+pub use record::{Entry, Section, SectionBuilder, read_section, section_head};
+pub use replay::{StreamEnd, replay};
+pub use stream::{StreamInfo, list_streams, remove_stream};
+pub use writer::{LogConfig, LogTicket, LogWriter};

@@ -1,0 +1,222 @@
+//! Sections: what one batch did to one partition.
+//!
+//! Varint database, byte partition, varint position, then entries, each behind a tag byte.
+
+use alluvium_codec::CodecError;
+use alluvium_codec::varint::{get_bytes, get_u64, put_bytes, put_u64};
+use alluvium_types::{DatabaseId, FieldId, Lsn, PARTITION_COUNT, Partition, Row, SeriesKey};
+
+use crate::error::LogError;
+use crate::group::{PointGroup, count, get_group, put_group, take};
+
+const CREATE_DATABASE: u8 = 1;
+const DROP_DATABASE: u8 = 2;
+const ROW: u8 = 3;
+const FIELD: u8 = 4;
+const POINTS: u8 = 5;
+const MARK: u8 = 6;
+
+/// One thing a batch did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// A database came to be.
+    CreateDatabase {
+        /// Its number, never reused.
+        id: DatabaseId,
+        /// Its name.
+        name: String,
+        /// Of the hash that names its rows.
+        seed: u64,
+        /// Opaque to the log.
+        settings: Vec<u8>,
+    },
+    /// A database went.
+    DropDatabase {
+        /// Its number.
+        id: DatabaseId,
+    },
+    /// A tag set got its number.
+    Row {
+        /// The number.
+        row: Row,
+        /// The tag set.
+        key: SeriesKey,
+    },
+    /// A field of a measurement got its number.
+    Field {
+        /// The measurement.
+        measurement: String,
+        /// The number.
+        field: FieldId,
+        /// The name.
+        name: String,
+    },
+    /// Points.
+    Points(PointGroup),
+    /// The position of another log that a view has applied.
+    Mark(u64),
+}
+
+/// What one batch did to one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Section {
+    /// Whose.
+    pub database: DatabaseId,
+    /// Which part.
+    pub partition: Partition,
+    /// The batch's position in it.
+    pub lsn: Lsn,
+    /// In order.
+    pub entries: Vec<Entry>,
+}
+
+/// Encodes sections into one reused buffer.
+#[derive(Debug, Default)]
+pub struct SectionBuilder {
+    out: Vec<u8>,
+}
+
+impl SectionBuilder {
+    /// Begins a section, forgetting what was not finished.
+    pub fn begin(&mut self, database: DatabaseId, partition: Partition, lsn: Lsn) {
+        self.out.clear();
+        put_u64(&mut self.out, u64::from(database.0));
+        self.out.push(partition.0);
+        put_u64(&mut self.out, lsn.0);
+    }
+
+    /// Adds [`Entry::CreateDatabase`].
+    pub fn create_database(&mut self, id: DatabaseId, name: &str, seed: u64, settings: &[u8]) {
+        self.out.push(CREATE_DATABASE);
+        put_u64(&mut self.out, u64::from(id.0));
+        put_bytes(&mut self.out, name.as_bytes());
+        put_u64(&mut self.out, seed);
+        put_bytes(&mut self.out, settings);
+    }
+
+    /// Adds [`Entry::DropDatabase`].
+    pub fn drop_database(&mut self, id: DatabaseId) {
+        self.out.push(DROP_DATABASE);
+        put_u64(&mut self.out, u64::from(id.0));
+    }
+
+    /// Adds [`Entry::Row`].
+    pub fn row(&mut self, row: Row, key: &SeriesKey) {
+        self.out.push(ROW);
+        put_u64(&mut self.out, u64::from(row.0));
+        put_bytes(&mut self.out, key.measurement().as_bytes());
+        put_u64(&mut self.out, key.tags().len() as u64);
+        for (k, v) in key.tags() {
+            put_bytes(&mut self.out, k.as_bytes());
+            put_bytes(&mut self.out, v.as_bytes());
+        }
+    }
+
+    /// Adds [`Entry::Field`].
+    pub fn field(&mut self, measurement: &str, field: FieldId, name: &str) {
+        self.out.push(FIELD);
+        put_bytes(&mut self.out, measurement.as_bytes());
+        put_u64(&mut self.out, u64::from(field.0));
+        put_bytes(&mut self.out, name.as_bytes());
+    }
+
+    /// Adds [`Entry::Points`].
+    pub fn points(&mut self, group: &PointGroup) {
+        self.out.push(POINTS);
+        put_group(group, &mut self.out);
+    }
+
+    /// Adds [`Entry::Mark`].
+    pub fn mark(&mut self, mark: u64) {
+        self.out.push(MARK);
+        put_u64(&mut self.out, mark);
+    }
+
+    /// Bytes so far.
+    pub fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Whether nothing was begun.
+    pub fn is_empty(&self) -> bool {
+        self.out.is_empty()
+    }
+
+    /// The section's bytes.
+    pub fn finish(&self) -> &[u8] {
+        &self.out
+    }
+}
+
+fn text(bytes: &mut &[u8]) -> Result<String, CodecError> {
+    let text = std::str::from_utf8(get_bytes(bytes)?);
+    let bad = |e: std::str::Utf8Error| CodecError::Invalid { field: "text", value: e.valid_up_to() as u64 };
+    text.map(str::to_owned).map_err(bad)
+}
+
+fn number(bytes: &mut &[u8]) -> Result<u32, CodecError> {
+    let value = get_u64(bytes)?;
+    u32::try_from(value).map_err(|_| CodecError::Invalid { field: "number", value })
+}
+
+fn head(bytes: &mut &[u8]) -> Result<(DatabaseId, Partition, Lsn), CodecError> {
+    let database = DatabaseId(number(bytes)?);
+    let partition = take(bytes, 1)?[0];
+    if usize::from(partition) >= PARTITION_COUNT {
+        return Err(CodecError::Invalid { field: "partition", value: u64::from(partition) });
+    }
+    Ok((database, Partition(partition), Lsn(get_u64(bytes)?)))
+}
+
+/// Whose section it is and its position, without its entries.
+///
+/// # Errors
+/// If the bytes are no section.
+pub fn section_head(mut bytes: &[u8]) -> Result<(DatabaseId, Partition, Lsn), LogError> {
+    Ok(head(&mut bytes)?)
+}
+
+/// Reads a section.
+///
+/// # Errors
+/// If the bytes are no section.
+pub fn read_section(mut bytes: &[u8]) -> Result<Section, LogError> {
+    let r = &mut bytes;
+    let (database, partition, lsn) = head(r)?;
+    let mut entries = Vec::new();
+    while !r.is_empty() {
+        entries.push(entry(r)?);
+    }
+    Ok(Section { database, partition, lsn, entries })
+}
+
+fn entry(r: &mut &[u8]) -> Result<Entry, CodecError> {
+    Ok(match take(r, 1)?[0] {
+        CREATE_DATABASE => Entry::CreateDatabase {
+            id: DatabaseId(number(r)?),
+            name: text(r)?,
+            seed: get_u64(r)?,
+            settings: get_bytes(r)?.to_vec(),
+        },
+        DROP_DATABASE => Entry::DropDatabase { id: DatabaseId(number(r)?) },
+        ROW => {
+            let row = Row(number(r)?);
+            let measurement = text(r)?;
+            let mut tags = Vec::new();
+            for _ in 0..count(r)? {
+                tags.push((text(r)?, text(r)?));
+            }
+            let key = SeriesKey::new(measurement, tags)
+                .map_err(|_| CodecError::Invalid { field: "tags", value: u64::from(row.0) })?;
+            Entry::Row { row, key }
+        }
+        FIELD => Entry::Field { measurement: text(r)?, field: FieldId(number(r)?), name: text(r)? },
+        POINTS => {
+            let mut group = PointGroup::default();
+            get_group(r, &mut group)?;
+            Entry::Points(group)
+        }
+        MARK => Entry::Mark(get_u64(r)?),
+        other => return Err(CodecError::Invalid { field: "entry", value: u64::from(other) }),
+    })
+}

@@ -1,0 +1,71 @@
+//! Names of streams and their segments.
+
+use alluvium_io::{Device, IoError, Lane, Op};
+
+use crate::error::LogError;
+
+/// The directory of the log.
+pub(crate) const DIR: &str = "wal";
+
+/// What one shard of one process life wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamInfo {
+    /// The process life.
+    pub incarnation: u32,
+    /// The shard.
+    pub shard: u16,
+    /// Numbers and lengths in bytes of its segments, ascending.
+    pub segments: Vec<(u32, u64)>,
+}
+
+impl StreamInfo {
+    /// The name in messages.
+    pub fn name(&self) -> String {
+        format!("{:08}-{:04}", self.incarnation, self.shard)
+    }
+}
+
+pub(crate) fn segment_path(incarnation: u32, shard: u16, segment: u32) -> String {
+    format!("{DIR}/{incarnation:08}-{shard:04}.{segment:08}")
+}
+
+fn parse(name: &str) -> Option<(u32, u16, u32)> {
+    let (stream, segment) = name.split_once('.')?;
+    let (incarnation, shard) = stream.split_once('-')?;
+    Some((incarnation.parse().ok()?, shard.parse().ok()?, segment.parse().ok()?))
+}
+
+/// All streams of a data directory, by life and shard.
+///
+/// # Errors
+/// If the directory cannot be read.
+pub fn list_streams(device: &dyn Device) -> Result<Vec<StreamInfo>, LogError> {
+    let mut found: Vec<(u32, u16, u32, u64)> = device
+        .list(DIR)?
+        .iter()
+        .filter_map(|f| parse(&f.name).map(|(i, s, n)| (i, s, n, f.len)))
+        .collect();
+    found.sort_unstable();
+    let mut streams: Vec<StreamInfo> = Vec::new();
+    for (incarnation, shard, segment, len) in found {
+        match streams.last_mut() {
+            Some(s) if (s.incarnation, s.shard) == (incarnation, shard) => s.segments.push((segment, len)),
+            _ => streams.push(StreamInfo { incarnation, shard, segments: vec![(segment, len)] }),
+        }
+    }
+    Ok(streams)
+}
+
+/// Removes the files of a stream that no superblock needs. Does not wait: a file that stays is removed the
+/// next time.
+pub fn remove_stream(device: &dyn Device, lane: Lane, stream: &StreamInfo) {
+    for (segment, _) in &stream.segments {
+        let path = segment_path(stream.incarnation, stream.shard, *segment);
+        drop(device.submit(lane, Op::Remove { path }));
+    }
+}
+
+/// An error for a segment that turned out to be something else.
+pub(crate) fn not_opened(path: &str) -> IoError {
+    IoError::new("open", path, std::io::Error::other("the device opened nothing"))
+}

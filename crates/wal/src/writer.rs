@@ -1,0 +1,513 @@
+//! One stream being written: group commit.
+//!
+//! Sections are collected into a group. A group becomes one frame and one write, flushed if any of its sections
+//! asks for it; while it is in flight the next group collects, so the size of groups follows the time of a
+//! flush by itself. Nothing waits: `drive` moves on what the device has ended.
+//!
+//! A block that holds acknowledged bytes is never written again. Every segment begins with a flushed frame, and
+//! nothing goes to a new segment before the one before it is flushed, so a flush covers all frames before.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+use alluvium_io::{
+    AlignedBuf, Completer, Completion, Device, FileId, IoError, IoErrorKind, Lane, Op, OpenMode, Ticket,
+    WriteData,
+};
+use zerocopy::IntoBytes;
+
+use crate::error::LogError;
+use crate::layout::{FLAG_FIRST, FrameHeader, HEADER_BYTES, MAGIC};
+use crate::stream::{DIR, not_opened, segment_path};
+
+/// Frames begin and end at multiples of this, the largest block of any device.
+pub(crate) const FRAME_ALIGN: usize = 4096;
+
+/// Settings of a log.
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    /// Size of a segment; a frame that is larger gets a segment of its own size.
+    pub segment_bytes: u64,
+    /// A group that has reached this takes no further section.
+    pub group_bytes_max: usize,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { segment_bytes: 64 << 20, group_bytes_max: 4 << 20 }
+    }
+}
+
+/// Stands for one group: ends when its frame holds what was asked of it. Clones are cheap.
+#[derive(Debug, Clone)]
+pub struct LogTicket(Ticket);
+
+impl LogTicket {
+    /// The outcome, if it is known.
+    pub fn result(&self) -> Option<Result<(), LogError>> {
+        self.0.result().map(|r| r.map(|_| ()).map_err(LogError::from))
+    }
+
+    /// The outcome, or a promise to call `waker`.
+    ///
+    /// # Errors
+    /// If the write or flush failed: the section may or may not be there after a restart.
+    pub fn poll(&self, waker: &Waker) -> Poll<Result<(), LogError>> {
+        self.0.poll(waker).map(|r| r.map(|_| ()).map_err(LogError::from))
+    }
+}
+
+#[derive(Debug)]
+struct Group {
+    payload: Vec<u8>,
+    sections: u32,
+    points: u32,
+    sync: bool,
+    wall_ns: i64,
+    ticket: Ticket,
+    completer: Completer,
+}
+
+impl Group {
+    fn new(wall_ns: i64) -> Self {
+        let (ticket, completer) = Ticket::new();
+        Self { payload: Vec::new(), sections: 0, points: 0, sync: false, wall_ns, ticket, completer }
+    }
+}
+
+#[derive(Debug)]
+struct InFlight {
+    seq: u64,
+    sync: bool,
+    write: Ticket,
+    ticket: Ticket,
+    completer: Completer,
+}
+
+/// A segment that has frames or is about to.
+#[derive(Debug)]
+struct Segment {
+    number: u32,
+    file: FileId,
+    capacity: u64,
+    used: u64,
+    last_seq: u64,
+}
+
+#[derive(Debug)]
+enum Opening {
+    File { number: u32, capacity: u64, ticket: Ticket },
+    Dir { segment: Segment, ticket: Ticket },
+    Ready(Segment),
+}
+
+/// Writes one stream. Belongs to a shard and is called under its lock.
+#[derive(Debug)]
+pub struct LogWriter {
+    device: Arc<dyn Device>,
+    lane: Lane,
+    salt: u64,
+    incarnation: u32,
+    shard: u16,
+    config: LogConfig,
+    groups: VecDeque<Group>,
+    in_flight: Option<InFlight>,
+    /// Oldest first; the last one is written to.
+    segments: VecDeque<Segment>,
+    opening: Option<Opening>,
+    /// The sync of the segment before, which the first frame of a new one waits for.
+    closing: Option<Ticket>,
+    next_segment: u32,
+    pushed_seq: u64,
+    sent_seq: u64,
+    written_seq: u64,
+    durable_seq: u64,
+    declared_seq: u64,
+    previous_crc: u32,
+    pins: Vec<u64>,
+    trimmed: u64,
+    full: bool,
+    failure: Option<LogError>,
+}
+
+impl LogWriter {
+    /// A stream without frames; its first segment is made when it is needed.
+    pub fn new(
+        device: Arc<dyn Device>,
+        lane: Lane,
+        salt: u64,
+        incarnation: u32,
+        shard: u16,
+        config: LogConfig,
+    ) -> Self {
+        Self {
+            device,
+            lane,
+            salt,
+            incarnation,
+            shard,
+            config,
+            groups: VecDeque::new(),
+            in_flight: None,
+            segments: VecDeque::new(),
+            opening: None,
+            closing: None,
+            next_segment: 1,
+            pushed_seq: 0,
+            sent_seq: 0,
+            written_seq: 0,
+            durable_seq: 0,
+            declared_seq: 0,
+            previous_crc: 0,
+            pins: Vec::new(),
+            trimmed: 0,
+            full: false,
+            failure: None,
+        }
+    }
+
+    /// Adds a section to the group being collected. With `sync` the ticket ends when the frame is flushed, else
+    /// when it is written (or flushed with others).
+    pub fn push(&mut self, section: &[u8], points: u32, sync: bool, wall_ns: i64) -> LogTicket {
+        if let Some(error) = &self.failure {
+            return LogTicket(Ticket::ended(Err(as_io(error))));
+        }
+        let limit = self.config.group_bytes_max;
+        let closed =
+            |g: &Group| g.sections > 0 && g.payload.len() + section.len() + 4 > limit;
+        if self.groups.back().is_none_or(closed) {
+            self.groups.push_back(Group::new(wall_ns));
+            self.pushed_seq += 1;
+        }
+        let group = self.groups.back_mut().expect("a group was just made sure of");
+        group.payload.extend_from_slice(&(section.len() as u32).to_le_bytes());
+        group.payload.extend_from_slice(section);
+        group.sections += 1;
+        group.points += points;
+        group.sync |= sync;
+        LogTicket(group.ticket.clone())
+    }
+
+    /// Makes everything pushed so far durable. Costs nothing if it is.
+    pub fn flush(&mut self, wall_ns: i64) -> LogTicket {
+        if let Some(error) = &self.failure {
+            return LogTicket(Ticket::ended(Err(as_io(error))));
+        }
+        if let Some(group) = self.groups.back_mut() {
+            group.sync = true;
+            return LogTicket(group.ticket.clone());
+        }
+        match &self.in_flight {
+            Some(frame) if frame.sync => LogTicket(frame.ticket.clone()),
+            None if self.durable_seq == self.pushed_seq || self.all_but_idle_durable() => {
+                LogTicket(Ticket::ended(Ok(Completion::Done)))
+            }
+            _ => self.empty_frame(true, wall_ns),
+        }
+    }
+
+    /// Whether only an idle frame, which nobody waits for, is not flushed.
+    fn all_but_idle_durable(&self) -> bool {
+        self.declared_seq == self.durable_seq && self.durable_seq + 1 == self.pushed_seq && self.pushed_seq > 1
+    }
+
+    fn empty_frame(&mut self, sync: bool, wall_ns: i64) -> LogTicket {
+        let mut group = Group::new(wall_ns);
+        group.sync = sync;
+        let ticket = LogTicket(group.ticket.clone());
+        self.groups.push_back(group);
+        self.pushed_seq += 1;
+        ticket
+    }
+
+    /// Whether frames were flushed that no later frame declares, so that rot in the last one would look like a
+    /// torn end.
+    pub fn idle_frame_due(&self) -> bool {
+        self.failure.is_none()
+            && self.groups.is_empty()
+            && self.in_flight.is_none()
+            && self.durable_seq > self.declared_seq
+    }
+
+    /// Writes an empty frame that carries what is durable.
+    pub fn write_idle_frame(&mut self, wall_ns: i64) {
+        if self.idle_frame_due() {
+            self.empty_frame(false, wall_ns);
+        }
+    }
+
+    /// Moves on what the device has ended. Never waits. Returns whether anything is pending.
+    pub fn drive(&mut self) -> bool {
+        loop {
+            if self.failure.is_some() {
+                self.fail_all();
+                return false;
+            }
+            if !self.collect() {
+                return true;
+            }
+            self.prepare_next();
+            if self.failure.is_some() {
+                continue;
+            }
+            if self.groups.is_empty() {
+                return false;
+            }
+            if !self.submit_next() {
+                return !self.full;
+            }
+        }
+    }
+
+    /// Takes in the frame in flight. Returns whether none is left.
+    fn collect(&mut self) -> bool {
+        let Some(frame) = &self.in_flight else { return true };
+        let Some(result) = frame.write.result() else { return false };
+        let Some(frame) = self.in_flight.take() else { return true };
+        match result {
+            Ok(_) => {
+                self.written_seq = frame.seq;
+                if frame.sync {
+                    self.durable_seq = frame.seq;
+                }
+                frame.completer.complete(Ok(Completion::Done));
+            }
+            Err(error) => {
+                self.failure = Some(error.clone().into());
+                frame.completer.complete(Err(error));
+            }
+        }
+        true
+    }
+
+    /// Opens the next segment before it is needed.
+    fn prepare_next(&mut self) {
+        match self.opening.take() {
+            None => {
+                let filled = self.segments.back().is_some_and(|s| s.used * 4 >= s.capacity * 3);
+                if filled && !self.full {
+                    self.open_segment(0);
+                }
+            }
+            Some(Opening::File { number, capacity, ticket }) => match ticket.result() {
+                None => self.opening = Some(Opening::File { number, capacity, ticket }),
+                Some(Ok(Completion::Opened { file, .. })) => {
+                    let segment = Segment { number, file, capacity, used: 0, last_seq: self.sent_seq };
+                    let ticket = self.device.submit(self.lane, Op::SyncDir { path: DIR.into() });
+                    self.device.drive(self.lane);
+                    self.opening = Some(Opening::Dir { segment, ticket });
+                }
+                Some(Ok(Completion::Done)) => {
+                    let path = segment_path(self.incarnation, self.shard, number);
+                    self.failure = Some(not_opened(&path).into());
+                }
+                Some(Err(error)) if error.kind == IoErrorKind::NoSpace => self.full = true,
+                Some(Err(error)) => self.failure = Some(error.into()),
+            },
+            Some(Opening::Dir { segment, ticket }) => match ticket.result() {
+                None => self.opening = Some(Opening::Dir { segment, ticket }),
+                Some(Ok(_)) => self.opening = Some(Opening::Ready(segment)),
+                Some(Err(error)) => self.failure = Some(error.into()),
+            },
+            ready @ Some(Opening::Ready(_)) => self.opening = ready,
+        }
+    }
+
+    fn open_segment(&mut self, frame_bytes: u64) {
+        let number = self.next_segment;
+        let capacity = self.config.segment_bytes.max(frame_bytes).next_multiple_of(FRAME_ALIGN as u64);
+        let path = segment_path(self.incarnation, self.shard, number);
+        let mode = OpenMode { create: true, allocate: capacity, direct: true };
+        let ticket = self.device.submit(self.lane, Op::Open { path, mode });
+        self.device.drive(self.lane);
+        // A number is used up only when the segment is: after a full disk the same file is tried again.
+        self.opening = Some(Opening::File { number, capacity, ticket });
+    }
+
+    /// Sends the oldest group if a segment has room for it. Returns whether it did.
+    fn submit_next(&mut self) -> bool {
+        let Some(group) = self.groups.front() else { return false };
+        let frame_bytes = (HEADER_BYTES + group.payload.len()).next_multiple_of(FRAME_ALIGN) as u64;
+        if let Some(closing) = &self.closing {
+            match closing.result() {
+                None => return false,
+                Some(Ok(_)) => self.closing = None,
+                Some(Err(error)) => {
+                    self.failure = Some(error.into());
+                    return true;
+                }
+            }
+        }
+        let has_room = self.segments.back().is_some_and(|s| s.used + frame_bytes <= s.capacity);
+        if !has_room {
+            match self.opening.take() {
+                Some(Opening::Ready(segment)) if frame_bytes <= segment.capacity => {
+                    return self.enter(segment);
+                }
+                Some(Opening::Ready(small)) => {
+                    // Made before anyone knew of so large a frame: it is opened again, larger.
+                    drop(self.device.submit(self.lane, Op::Close { file: small.file }));
+                    self.open_segment(frame_bytes);
+                }
+                None if !self.full => self.open_segment(frame_bytes),
+                other => self.opening = other,
+            }
+            self.prepare_next();
+            return matches!(self.opening, Some(Opening::Ready(_))) || self.failure.is_some();
+        }
+        self.send();
+        true
+    }
+
+    /// Makes a segment the one written to, once the one before is flushed.
+    fn enter(&mut self, segment: Segment) -> bool {
+        if let Some(before) = self.segments.back()
+            && self.durable_seq < self.sent_seq
+        {
+            self.closing = Some(self.device.submit(self.lane, Op::Sync { file: before.file }));
+            self.device.drive(self.lane);
+        }
+        self.next_segment = segment.number + 1;
+        self.segments.push_back(segment);
+        self.drop_trimmed();
+        true
+    }
+
+    fn send(&mut self) {
+        let Some(group) = self.groups.pop_front() else { return };
+        let segment = self.segments.back_mut().expect("there is room in a segment");
+        let first = segment.used == 0;
+        let sync = group.sync || first;
+        let seq = self.sent_seq + 1;
+        let mut header = FrameHeader {
+            magic: MAGIC.into(),
+            header_crc: 0.into(),
+            payload_len: (group.payload.len() as u32).into(),
+            payload_crc: alluvium_codec::crc32c(&group.payload).into(),
+            salt: self.salt.into(),
+            incarnation: self.incarnation.into(),
+            shard: self.shard.into(),
+            flags: (if first { FLAG_FIRST } else { 0 }).into(),
+            segment: segment.number.into(),
+            previous_crc: self.previous_crc.into(),
+            seq: seq.into(),
+            durable_seq: self.durable_seq.into(),
+            points: group.points.into(),
+            sections: group.sections.into(),
+            wall_ns: group.wall_ns.into(),
+        };
+        let crc = header.checksum();
+        header.header_crc = crc.into();
+        let mut buffer = AlignedBuf::zeroed(HEADER_BYTES + group.payload.len());
+        let bytes = buffer.bytes_mut();
+        bytes[..HEADER_BYTES].copy_from_slice(header.as_bytes());
+        bytes[HEADER_BYTES..HEADER_BYTES + group.payload.len()].copy_from_slice(&group.payload);
+        let op = Op::Write {
+            file: segment.file,
+            offset: segment.used,
+            sync,
+            data: WriteData::Buffer(Arc::new(buffer)),
+        };
+        segment.used += (HEADER_BYTES + group.payload.len()).next_multiple_of(FRAME_ALIGN) as u64;
+        segment.last_seq = seq;
+        let write = self.device.submit(self.lane, op);
+        self.device.drive(self.lane);
+        self.sent_seq = seq;
+        self.previous_crc = crc;
+        self.declared_seq = self.durable_seq;
+        let (ticket, completer) = (group.ticket, group.completer);
+        self.in_flight = Some(InFlight { seq, sync, write, ticket, completer });
+    }
+
+    fn fail_all(&mut self) {
+        let Some(error) = self.failure.as_ref().map(as_io) else { return };
+        for group in self.groups.drain(..) {
+            group.completer.complete(Err(error.clone()));
+        }
+        if let Some(frame) = self.in_flight.take() {
+            frame.completer.complete(Err(error));
+        }
+    }
+
+    /// Number of the newest group pushed.
+    pub fn last_seq(&self) -> u64 {
+        self.pushed_seq
+    }
+
+    /// Number of the newest frame written.
+    pub fn written_seq(&self) -> u64 {
+        self.written_seq
+    }
+
+    /// Number of the newest frame flushed.
+    pub fn durable_seq(&self) -> u64 {
+        self.durable_seq
+    }
+
+    /// Bytes in memory that the device does not have.
+    pub fn pending_bytes(&self) -> usize {
+        self.groups.iter().map(|g| g.payload.len()).sum()
+    }
+
+    /// Whether the next segment could not be allocated; [`Self::retry`] tries again.
+    pub fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// Tries again after the device was full.
+    pub fn retry(&mut self) {
+        self.full = false;
+    }
+
+    /// The first write or flush that failed. Nothing is acknowledged after it.
+    pub fn failure(&self) -> Option<&LogError> {
+        self.failure.as_ref()
+    }
+
+    /// Bytes of frames in segments that have not been trimmed.
+    pub fn live_bytes(&self) -> u64 {
+        self.segments.iter().map(|s| s.used).sum()
+    }
+
+    /// Frames up to `seq` are no longer needed: segments that hold no others are removed, unless pinned.
+    pub fn trim(&mut self, seq: u64) {
+        self.trimmed = self.trimmed.max(seq);
+        self.drop_trimmed();
+    }
+
+    /// Keeps frames from `seq` on until [`Self::unpin`]: for whoever tails the log.
+    pub fn pin(&mut self, seq: u64) {
+        self.pins.push(seq);
+    }
+
+    /// Gives up a pin.
+    pub fn unpin(&mut self, seq: u64) {
+        if let Some(at) = self.pins.iter().position(|p| *p == seq) {
+            self.pins.swap_remove(at);
+        }
+        self.drop_trimmed();
+    }
+
+    fn drop_trimmed(&mut self) {
+        let kept_from = self.pins.iter().min().copied().unwrap_or(u64::MAX);
+        while self.segments.len() > 1
+            && let Some(oldest) = self.segments.front()
+            && oldest.last_seq <= self.trimmed
+            && oldest.last_seq < kept_from
+            && oldest.last_seq <= self.durable_seq
+        {
+            let path = segment_path(self.incarnation, self.shard, oldest.number);
+            drop(self.device.submit(self.lane, Op::Close { file: oldest.file }));
+            drop(self.device.submit(self.lane, Op::Remove { path }));
+            self.segments.pop_front();
+        }
+    }
+}
+
+fn as_io(error: &LogError) -> IoError {
+    match error {
+        LogError::Io(error) => error.clone(),
+        other => IoError::new("write", DIR, std::io::Error::other(other.to_string())),
+    }
+}
