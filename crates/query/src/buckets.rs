@@ -194,7 +194,8 @@ struct GroupBins {
     group: usize,
     members: Vec<SeriesBins>,
     heap: BinaryHeap<Reverse<(i64, usize)>>,
-    filler: Option<Filler>,
+    /// Boxed, since it is taken out and put back for each row.
+    filler: Option<Box<Filler>>,
     ended: bool,
 }
 
@@ -216,13 +217,13 @@ impl GroupBins {
         }
         let filler = (context.plan.fill != Fill::None).then(|| {
             let times = context.plan.columns().iter().map(|c| c.times).collect();
-            Filler::new(
+            Box::new(Filler::new(
                 context.plan.fill,
                 bins,
                 context.plan.range,
                 times,
                 context.own_columns(group),
-            )
+            ))
         });
         Ok(Self {
             group,
@@ -261,27 +262,26 @@ impl GroupBins {
         bins: Bins,
         piece: u64,
     ) -> Result<Option<GroupRow>, QueryError> {
-        let mut joined: Option<(i64, Combined)> = None;
-        let mut used: Option<i64> = None;
+        let mut combined = Combined::new();
+        let mut joined: Option<(i64, i64)> = None;
         // Equal keys come in ascending order of members, as `Combined` wants them.
         while let Some(Reverse((key, index))) = self.heap.peek().copied() {
-            if used.is_some_and(|k| k != key) {
+            if joined.is_some_and(|(_, k)| k != key) {
                 break;
             }
-            used = Some(key);
             self.heap.pop();
-            if let Some((begin, aggregate)) = self.members[index].ready.pop_front() {
-                joined
-                    .get_or_insert_with(|| (begin, Combined::new()))
-                    .1
-                    .add(index as u32, &aggregate);
+            let ready = &mut self.members[index].ready;
+            if let Some((begin, aggregate)) = ready.front() {
+                joined = Some((*begin, key));
+                combined.add(index as u32, aggregate);
             }
+            ready.pop_front();
             self.requeue(context, bins, piece, index)?;
         }
-        let Some((begin, combined)) = joined else {
+        let Some((begin, _)) = joined else {
             return Ok(None);
         };
-        let mut values: Vec<Option<Value>> = Vec::new();
+        let mut values = context.spare_values.pop().unwrap_or_default();
         let members = &self.members;
         let mut text = |context: &mut Context, at: TextAt| {
             context.text(&*members[at.member as usize].reader, at.time)
@@ -381,6 +381,7 @@ impl BucketMerge {
                 let time = self.bins.row_time(row.begin);
                 out.begin(group as u32, &context.groups[group].output, time);
                 out.push_all(&row.values);
+                context.spare_values.push(row.values);
             }
             self.requeue(context, index)?;
         }

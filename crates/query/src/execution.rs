@@ -100,6 +100,8 @@ pub(crate) struct Context {
     offsets: Vec<usize>,
     skip: u64,
     left: u64,
+    /// Emptied rows, to save an allocation a row.
+    pub spare_values: Vec<Vec<Option<Value>>>,
 }
 
 impl Execution {
@@ -128,6 +130,7 @@ impl Execution {
             width: columns.len(),
             skip: plan.offset,
             left: plan.limit.unwrap_or(u64::MAX),
+            spare_values: Vec::new(),
             source,
             plan,
             groups,
