@@ -196,6 +196,7 @@ struct GroupBins {
     heap: BinaryHeap<Reverse<(i64, usize)>>,
     /// Boxed, since it is taken out and put back for each row.
     filler: Option<Box<Filler>>,
+    started: bool,
     ended: bool,
 }
 
@@ -230,11 +231,30 @@ impl GroupBins {
             members,
             heap: BinaryHeap::new(),
             filler,
+            started: false,
             ended: false,
         })
     }
 
+    /// Where the first row can lie at the nearest, in the order of rows; `None` if there is none.
+    fn nearest(&self, bins: Bins) -> Option<i64> {
+        if self.filler.is_some() {
+            // Filled bins may come before the first point.
+            return (!self.members.is_empty()).then_some(i64::MIN);
+        }
+        let nearest = |member: &SeriesBins| {
+            let time = match bins.direction {
+                Direction::Forward => member.rest.begin(),
+                Direction::Backward => member.rest.end() - 1,
+            };
+            let begin = i64::try_from(bins.begin_of(time)).unwrap_or(i64::MIN);
+            order_key(bins.direction, begin)
+        };
+        self.members.iter().map(nearest).min()
+    }
+
     fn start(&mut self, context: &mut Context, bins: Bins, piece: u64) -> Result<(), QueryError> {
+        self.started = true;
         for index in 0..self.members.len() {
             self.requeue(context, bins, piece, index)?;
         }
@@ -297,6 +317,9 @@ impl GroupBins {
         bins: Bins,
         piece: u64,
     ) -> Result<Option<GroupRow>, QueryError> {
+        if !self.started {
+            self.start(context, bins, piece)?;
+        }
         let Some(mut filler) = self.filler.take() else {
             return self.next_joined(context, bins, piece);
         };
@@ -343,10 +366,12 @@ impl BucketMerge {
             heap: BinaryHeap::new(),
         };
         for group in groups {
-            let mut cursor = GroupBins::open(context, bins, group)?;
-            cursor.start(context, bins, piece)?;
-            merge.groups.push((cursor, None));
-            merge.requeue(context, merge.groups.len() - 1)?;
+            let cursor = GroupBins::open(context, bins, group)?;
+            // Unread: its first bin is read once it comes to the top.
+            if let Some(key) = cursor.nearest(bins) {
+                merge.heap.push(Reverse((key, merge.groups.len())));
+                merge.groups.push((cursor, None));
+            }
         }
         Ok(merge)
     }

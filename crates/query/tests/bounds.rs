@@ -43,6 +43,27 @@ fn a_limit_leaves_later_series_unread() {
 }
 
 #[test]
+fn a_limit_leaves_later_bins_unread() {
+    for (rest, series) in [
+        (r#""limit": 2"#, 1),
+        (r#""limit": 3"#, 2),
+        (r#""limit": 3, "range": {"from": 1000000, "to": 0}"#, 2),
+        (r#""limit": 3, "order-by": "series""#, 2),
+    ] {
+        let memory = staggered(50, 10);
+        let query = format!(
+            r#"{{"group-aggregate": {{"metric": "m", "step": 5, "func": "sum"}}, {rest}}}"#
+        );
+        assert_eq!(
+            run(&memory, lowered(&query)).unwrap().len(),
+            if series == 1 { 2 } else { 3 }
+        );
+        let binned = memory.binned.load(Ordering::Relaxed);
+        assert!(binned <= 2 * series, "{binned} reads for {query}");
+    }
+}
+
+#[test]
 fn series_order_opens_one_series_at_a_time() {
     let memory = staggered(50, 10);
     let query = r#"{"group-aggregate": {"metric": "m", "step": 5, "func": "sum"}, "order-by": "series", "limit": 3}"#;

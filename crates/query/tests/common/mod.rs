@@ -26,6 +26,7 @@ pub(crate) struct Series {
 pub(crate) struct Memory {
     pub(crate) series: Vec<Series>,
     pub(crate) scanned: Arc<AtomicU64>,
+    pub(crate) binned: Arc<AtomicU64>,
     pub(crate) opened: Arc<AtomicU64>,
     /// Fail the n-th batch from now, counting from 1; 0 is never.
     pub(crate) fail_at: Arc<AtomicU64>,
@@ -211,6 +212,7 @@ impl SeriesReader for Reader {
         _stats: &mut ReadStats,
         emit: &mut dyn FnMut(i64, &Aggregate) -> ControlFlow<()>,
     ) -> Result<(), QueryError> {
+        self.memory.binned.fetch_add(1, Ordering::Relaxed);
         let mut open: Option<(i64, Aggregate)> = None;
         for (t, v) in self.inside(range) {
             let begin = origin + (t - origin).div_euclid(step_ns) * step_ns;
