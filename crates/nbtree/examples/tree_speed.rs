@@ -91,10 +91,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut spent = Vec::new();
     let mut stats = ReadStats::default();
     for _ in 0..1000 {
-        let (a, b) = (
-            random.next() as i64 * 7919 % last,
-            random.next() as i64 * 7919 % last,
-        );
+        let mut any = || ((i128::from(random.next()) * i128::from(last)) >> 31) as i64;
+        let (a, b) = (any(), any());
         let range = TimeRange::new(a.min(b), a.max(b))?;
         let (answer, ns) = timed(|| snapshot.aggregate(&store, range, &mut stats));
         std::hint::black_box(answer?);

@@ -135,7 +135,7 @@ impl Cursor {
                 return Err(error);
             }
             if self.texts.is_some() {
-                self.resolve_texts(pages, stats, out)?;
+                self.resolve_texts(pages, stats, out);
                 if !out.is_empty() {
                     return Ok(true);
                 }
@@ -190,14 +190,9 @@ impl Cursor {
         true
     }
 
-    fn resolve_texts(
-        &mut self,
-        pages: &BlockStore,
-        stats: &mut ReadStats,
-        out: &mut Column,
-    ) -> Result<(), TreeError> {
+    fn resolve_texts(&mut self, pages: &BlockStore, stats: &mut ReadStats, out: &mut Column) {
         let Some((column, mut at)) = self.texts.take() else {
-            return Ok(());
+            return;
         };
         let series = self.snapshot.series;
         let mut text_bytes = 0;
@@ -205,7 +200,7 @@ impl Cursor {
             let (Some(time), Some(ValueRef::Str(stored))) =
                 (column.times.get(at), column.value(at))
             else {
-                return Ok(());
+                return;
             };
             at += 1;
             let bad = |addr, cause| TreeError::BadPage {
@@ -247,7 +242,6 @@ impl Cursor {
             }
         }
         self.texts = Some((column, at));
-        Ok(())
     }
 
     fn next_tail(&mut self, stats: &mut ReadStats, out: &mut Column) -> Result<bool, TreeError> {

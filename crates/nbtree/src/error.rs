@@ -44,6 +44,9 @@ pub enum TreeError {
     /// A saved state is malformed.
     #[error("a saved tree is malformed: {0}")]
     State(&'static str),
+    /// A record of a tails file is malformed.
+    #[error("a record of a tails file is malformed: {0}")]
+    Record(#[from] CodecError),
 }
 
 /// What was wrong with a page.

@@ -138,7 +138,9 @@ pub(crate) fn encoded_bytes(entries: &[SubtreeRef], more: Option<&SubtreeRef>) -
 pub(crate) fn encode(entries: &[SubtreeRef], out: &mut [u8]) -> usize {
     let rows: Vec<[u64; COLUMNS]> = entries.iter().map(to_row).collect();
     let mut frames = Frames::new();
-    rows.iter().for_each(|row| frames.add(row));
+    for row in &rows {
+        frames.add(row);
+    }
     out[0] = entries[0].aggregate.kind.number();
     let mut at = FIXED;
     for (column, full) in FULL.iter().enumerate() {

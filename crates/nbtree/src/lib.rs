@@ -56,9 +56,11 @@ mod snapshot;
 mod state;
 mod stats;
 mod subtree_ref;
+mod tails;
 mod tree;
 mod walk;
 
+pub use alluvium_codec::Encoder;
 pub use cursor::{Cursor, Direction};
 pub use describe::{
     BlockDescription, InnerDescription, LeafDescription, describe_inner, describe_leaf,
@@ -67,4 +69,5 @@ pub use error::{BadPageCause, BodyError, TreeError};
 pub use snapshot::TreeSnapshot;
 pub use stats::ReadStats;
 pub use subtree_ref::SubtreeRef;
+pub use tails::{TailKey, TailRecord, put_tail_record, read_tail_records};
 pub use tree::{PageWriter, Tree};

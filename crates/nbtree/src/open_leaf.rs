@@ -59,6 +59,14 @@ impl OpenLeaf {
         leaf_bytes.saturating_sub(taken + DIRECTORY_ENTRY_BYTES)
     }
 
+    /// About how many bytes a block of so many points will take, judging by those in the page; 0 if there is
+    /// none.
+    pub(crate) fn estimated_bytes(&self, points: usize) -> usize {
+        let known: usize = self.finished.iter().map(|b| usize::from(b.points)).sum();
+        let bytes: usize = self.finished.iter().map(|b| b.bytes.len()).sum();
+        bytes * points / known.max(1)
+    }
+
     pub(crate) fn small_points(&self) -> usize {
         self.small.iter().map(|b| usize::from(b.points)).sum()
     }

@@ -100,10 +100,6 @@ impl TreeSnapshot {
     ///
     /// # Panics
     /// If `step_ns` is not positive.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "where to read, what to read, and where it goes"
-    )]
     pub fn buckets(
         &self,
         pages: &BlockStore,

@@ -3,7 +3,9 @@
 //! A record is its length, then database, partition, row, field, position, the runs' states by ordinal, and
 //! the late points as blocks, a column per kind. Whoever names the file keeps its length and CRC.
 
-use alluvium_codec::{CodecError, Encoder, Hint, MAX_BLOCK_POINTS, block_points, decode_block, varint};
+use alluvium_codec::{
+    CodecError, Encoder, Hint, MAX_BLOCK_POINTS, block_points, decode_block, varint,
+};
 use alluvium_types::{Column, DatabaseId, FieldId, Lsn, Partition, Row, ValueKind};
 
 use crate::error::TreeError;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use alluvium_block::{Appender, PageDraft, PageKind, PageMeta, Role};
 use alluvium_codec::{Encoder, Hint, Tail};
-use alluvium_types::{Aggregate, Column, DatabaseId, Lsn, SeriesId, ValueKind, ValueRef};
+use alluvium_types::{Aggregate, Column, DatabaseId, Lsn, SeriesId, ValueKind, ValueRef, Values};
 
 use crate::knobs::{KNOBS, Knobs};
 use crate::open_leaf::{OpenBlock, OpenLeaf};
@@ -12,10 +12,10 @@ use crate::snapshot::TreeSnapshot;
 use crate::subtree_ref::SubtreeRef;
 use crate::{inner, leaf, long_text};
 
-/// Points that go back to the tail rather than into a block of their own when a leaf is sealed.
-const RETURN_TO_TAIL: usize = 128;
 /// A page with less room than this share of its body is sealed without another block.
 const FILL_SHARE: usize = 25;
+/// This share of a page may stay unused behind the last block.
+const SLACK_SHARE: usize = 64;
 /// Encodings tried to find the longest prefix that fits.
 const FIT_TRIES: usize = 3;
 
@@ -247,11 +247,14 @@ impl Tree {
                 .get_or_insert_with(|| Arc::new(OpenLeaf::new(kind))),
         );
         let room = open.room(self.knobs.leaf_bytes);
-        let mut tail = Column::new(kind);
+        let mut tail = column_of(kind, self.tail.points());
         self.tail.decode_into(&mut tail);
+        // As many points as fill half of a tail like this one.
+        let returned = self.knobs.tail_bytes * tail.len() / (2 * self.tail.bytes().len().max(1));
         self.tail.clear();
-        if open.small_points() + tail.len() < self.knobs.block_points {
-            let mut bytes = Vec::new();
+        let small_points = open.small_points();
+        if small_points + tail.len() < self.knobs.block_points {
+            let mut bytes = Vec::with_capacity(self.knobs.tail_bytes);
             out.encoder
                 .encode(&tail, 0..tail.len(), &mut self.hint, &mut bytes);
             if open.small_bytes() + bytes.len() <= room {
@@ -262,7 +265,7 @@ impl Tree {
             }
         }
         // Enough for a block of full size, or for the page.
-        let mut column = Column::new(kind);
+        let mut column = column_of(kind, small_points + tail.len());
         for block in std::mem::take(&mut open.small) {
             block
                 .decode(&mut column)
@@ -270,18 +273,19 @@ impl Tree {
         }
         open.small_aggregate = Aggregate::empty(kind);
         column.extend_from(&tail, 0, tail.len());
-        self.settle(out, &column);
+        self.settle(out, &column, returned.min(self.knobs.tail_points / 2));
     }
 
-    /// Moves every point of `column`, the newest points of the run, into blocks, sealing full pages.
-    fn settle(&mut self, out: &mut PageWriter<'_>, column: &Column) {
+    /// Moves every point of `column`, the newest points of the run, into blocks, sealing full pages. The last
+    /// ones go back to the tail if they are at most `returned`.
+    fn settle(&mut self, out: &mut PageWriter<'_>, column: &Column, returned: usize) {
         let knobs = self.knobs;
         let kind = self.kind();
         let mut begin = 0;
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(knobs.leaf_bytes);
         while begin < column.len() {
             let left = column.len() - begin;
-            if begin > 0 && left <= RETURN_TO_TAIL.min(knobs.tail_points / 2) {
+            if begin > 0 && left <= returned {
                 for i in begin..column.len() {
                     let value = column.value(i).expect("index below the length");
                     self.tail.push(column.times[i], value);
@@ -299,29 +303,31 @@ impl Tree {
                 continue;
             }
             let take = left.min(knobs.block_points);
-            bytes.clear();
-            out.encoder
-                .encode(column, begin..begin + take, &mut self.hint, &mut bytes);
-            let fits = bytes.len() <= room;
-            let mut taken = take;
-            if fits && take < knobs.block_points && room - bytes.len() >= little {
-                open.small_aggregate = part(column, begin, begin + take);
-                open.small.push(block(column, begin, begin + take, &bytes));
-                return;
-            }
-            if !fits {
-                let must = open.finished.is_empty();
-                taken = fit(
-                    out.encoder,
-                    &mut self.hint,
-                    column,
-                    begin,
-                    take,
-                    room,
-                    must,
-                    &mut bytes,
-                );
-            }
+            let mut fitter = Fitter {
+                encoder: out.encoder,
+                hint: &mut self.hint,
+                column,
+                begin,
+                room,
+                slack: knobs.leaf_bytes / SLACK_SHARE,
+                must: open.finished.is_empty(),
+            };
+            let estimate = open.estimated_bytes(take);
+            // Clearly too much for the page: do not encode it only to see that.
+            let full = if estimate > room + room / 4 {
+                None
+            } else {
+                Some(fitter.encode(take, &mut bytes)).filter(|len| *len <= room)
+            };
+            let taken = match full {
+                Some(len) if take < knobs.block_points && room - len >= little => {
+                    open.small_aggregate = part(column, begin, begin + take);
+                    open.small.push(block(column, begin, begin + take, &bytes));
+                    return;
+                }
+                Some(_) => take,
+                None => fitter.fit(take, estimate.max(bytes.len()), &mut bytes),
+            };
             if taken > 0 {
                 open.finished_aggregate
                     .merge(&part(column, begin, begin + taken));
@@ -334,7 +340,8 @@ impl Tree {
                     .push(block(column, begin, begin + taken, &bytes));
                 begin += taken;
             }
-            if !fits {
+            // With much room left the estimate was too high: the data became simpler.
+            if full.is_none() && (taken == 0 || room - bytes.len() < knobs.leaf_bytes / 8) {
                 self.seal_leaf(out);
             }
         }
@@ -454,47 +461,72 @@ fn part(column: &Column, begin: usize, end: usize) -> Aggregate {
     Aggregate::of(column.kind(), &column.times[begin..end], bits)
 }
 
-/// Finds about the longest prefix of `take` points from `begin` whose block takes at most `room` bytes, and
-/// leaves that block in `bytes`, which holds the block of all of them on entry. Returns its points; 0 if none
-/// was found and none `must` be.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one caller; a struct would only rename them"
-)]
-fn fit(
-    encoder: &mut Encoder,
-    hint: &mut Hint,
-    column: &Column,
-    begin: usize,
-    take: usize,
-    room: usize,
-    must: bool,
-    bytes: &mut Vec<u8>,
-) -> usize {
-    let (mut low, mut low_bytes) = (0, 0);
-    let (mut high, mut high_bytes) = (take, bytes.len());
-    let mut best = Vec::new();
-    let mut tries = 0;
-    while high - low > 1 && (tries < FIT_TRIES || (must && low == 0)) {
-        // Between two measured prefixes bytes grow about evenly; aim a little low.
-        let grow = high_bytes.saturating_sub(low_bytes).max(1);
-        let aim = low + (high - low) * (room - low_bytes) * 63 / (64 * grow);
-        let aim = if tries < FIT_TRIES { aim } else { high / 2 };
-        let points = aim.clamp(low + 1, high - 1);
-        bytes.clear();
-        encoder.encode(column, begin..begin + points, hint, bytes);
-        tries += 1;
-        if bytes.len() <= room {
-            (low, low_bytes) = (points, bytes.len());
-            std::mem::swap(&mut best, bytes);
-            if room - low_bytes <= room / 50 {
-                break;
-            }
-        } else {
-            (high, high_bytes) = (points, bytes.len());
-        }
+fn column_of(kind: ValueKind, points: usize) -> Column {
+    let mut column = Column::new(kind);
+    column.times.reserve(points);
+    if let Values::Numeric(bits) = &mut column.values {
+        bits.reserve(points);
     }
-    assert!(low > 0 || !must, "one point does not fit an empty page");
-    *bytes = best;
-    low
+    column
+}
+
+/// Finds about the longest block from `begin` that fits the room left in a page.
+struct Fitter<'a> {
+    encoder: &'a mut Encoder,
+    hint: &'a mut Hint,
+    column: &'a Column,
+    begin: usize,
+    room: usize,
+    /// Bytes that may stay unused.
+    slack: usize,
+    /// Whether a block must be found, for the page is empty.
+    must: bool,
+}
+
+impl Fitter<'_> {
+    fn encode(&mut self, points: usize, bytes: &mut Vec<u8>) -> usize {
+        bytes.clear();
+        let range = self.begin..self.begin + points;
+        self.encoder.encode(self.column, range, self.hint, bytes);
+        bytes.len()
+    }
+
+    /// Leaves the block in `bytes` and returns its points, 0 if none was found. `take` points do not fit, or
+    /// are thought not to: they take about `take_bytes`.
+    fn fit(&mut self, take: usize, take_bytes: usize, bytes: &mut Vec<u8>) -> usize {
+        let (mut low, mut low_bytes) = (0, 0);
+        let (mut high, mut high_bytes) = (take, take_bytes);
+        let mut best = Vec::new();
+        let mut tries = 0;
+        while high - low > 1 && (tries < FIT_TRIES || (self.must && low == 0)) {
+            // Between two measured prefixes bytes grow about evenly; aim a little low.
+            let grow = high_bytes.saturating_sub(low_bytes).max(1);
+            let target = (self.room - low_bytes).saturating_sub(self.slack / 2);
+            let aim = if tries < FIT_TRIES {
+                low + (high - low) * target / grow
+            } else {
+                high / 2
+            };
+            let points = aim.clamp(low + 1, high - 1);
+            let len = self.encode(points, bytes);
+            tries += 1;
+            if len <= self.room {
+                (low, low_bytes) = (points, len);
+                std::mem::swap(&mut best, bytes);
+                if self.room - len <= self.slack {
+                    break;
+                }
+            } else {
+                (high, high_bytes) = (points, len);
+            }
+        }
+        if low == 0 && self.must {
+            // One point is all there is to take.
+            low = 1;
+            let len = self.encode(1, &mut best);
+            assert!(len <= self.room, "one point does not fit an empty page");
+        }
+        *bytes = best;
+        low
+    }
 }

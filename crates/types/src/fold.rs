@@ -1,7 +1,6 @@
 //! The aggregate of a whole column in two plain passes, without a division per point.
 //!
-//! Extremes are found by keys whose integer order is the order of the values, and their times afterwards.
-//! Sums run in four lanes, so that additions do not wait for one another.
+//! Extremes are found as values first, and their times afterwards. Sums run in four lanes, so that additions do not wait for one another.
 
 use crate::{Aggregate, Sample, Sum, ValueKind};
 
@@ -57,40 +56,34 @@ fn u64_key(bits: u64) -> i64 {
     (bits ^ 1 << 63) as i64
 }
 
-/// Orders floats as `f64::total_cmp`; its own inverse.
-fn f64_key(bits: u64) -> i64 {
-    (bits as i64) ^ (((bits as i64) >> 63) as u64 >> 1) as i64
-}
-
 /// Fills sums; returns the raw bits of the extremes, if there are numbers.
 fn fold_floats(bits: &[u64], out: &mut Aggregate) -> Option<(u64, u64)> {
-    let (mut min, mut max) = ([i64::MAX; LANES], [i64::MIN; LANES]);
+    let (mut min, mut max) = ([f64::INFINITY; LANES], [f64::NEG_INFINITY; LANES]);
     let (mut high, mut low) = ([0.0_f64; LANES], [0.0_f64; LANES]);
-    let mut nans = [0_u64; LANES];
+    let mut nans = [0.0_f64; LANES];
+    // Written so that it compiles to the same few instructions for all lanes; no comparison holds for NaN.
     let mut add = |lane: usize, b: u64| {
         let v = f64::from_bits(b);
-        let nan = v.is_nan();
-        let key = f64_key(b);
-        min[lane] = min[lane].min(if nan { i64::MAX } else { key });
-        max[lane] = max[lane].max(if nan { i64::MIN } else { key });
-        nans[lane] += u64::from(nan);
-        let v = if nan { 0.0 } else { v };
+        min[lane] = if v < min[lane] { v } else { min[lane] };
+        max[lane] = if v > max[lane] { v } else { max[lane] };
+        nans[lane] += if v.is_nan() { 1.0 } else { 0.0 };
+        let v = if v.is_nan() { 0.0 } else { v };
         // Two-sum (Knuth): what rounding lost, without asking which is larger.
         let sum = high[lane] + v;
         let added = sum - high[lane];
         low[lane] += (high[lane] - (sum - added)) + (v - added);
         high[lane] = sum;
     };
-    let chunks = bits.chunks_exact(LANES);
-    for (lane, b) in chunks.remainder().iter().enumerate() {
-        add(lane, *b);
-    }
+    let (chunks, rest) = bits.as_chunks::<LANES>();
     for chunk in chunks {
         for (lane, b) in chunk.iter().enumerate() {
             add(lane, *b);
         }
     }
-    out.nan_count = nans.iter().sum();
+    for (lane, b) in rest.iter().enumerate() {
+        add(lane, *b);
+    }
+    out.nan_count = nans.iter().sum::<f64>() as u64;
     let (mut sum, mut lost) = (0.0, 0.0);
     for (h, l) in high.into_iter().zip(low) {
         crate::aggregate::add_compensated(&mut sum, &mut lost, h);
@@ -115,9 +108,23 @@ fn fold_floats(bits: &[u64], out: &mut Aggregate) -> Option<(u64, u64)> {
     }
     let mean = out.sum.to_f64() / numbers as f64;
     out.m2 = squares(bits, mean, f64::from_bits);
-    let min = min.into_iter().min().unwrap_or_default();
-    let max = max.into_iter().max().unwrap_or_default();
-    Some((f64_key(min as u64) as u64, f64_key(max as u64) as u64))
+    let min = min.into_iter().fold(f64::INFINITY, f64::min);
+    let max = max.into_iter().fold(f64::NEG_INFINITY, f64::max);
+    Some((extreme_bits(bits, min, -0.0), extreme_bits(bits, max, 0.0)))
+}
+
+/// The raw bits of an extreme: comparisons do not tell the zeros apart, so the one that goes first is asked
+/// for.
+fn extreme_bits(bits: &[u64], extreme: f64, zero: f64) -> u64 {
+    if extreme != 0.0 {
+        return extreme.to_bits();
+    }
+    let wanted = zero.to_bits();
+    if bits.contains(&wanted) {
+        wanted
+    } else {
+        (-zero).to_bits()
+    }
 }
 
 /// Fills sums; returns the raw bits of the extremes.
@@ -152,14 +159,14 @@ fn fold_integers(
 fn steps(bits: &[u64], step: impl Fn(u64, u64) -> f64) -> f64 {
     let mut lanes = [0.0; LANES];
     let ends = bits.get(1..).unwrap_or_default();
-    let (from, to) = (bits.chunks_exact(LANES), ends.chunks_exact(LANES));
-    // As many whole chunks as there are ends; the rest one by one.
-    let whole = ends.len() / LANES * LANES;
-    for (from, to) in from.zip(to) {
-        for lane in 0..LANES {
-            lanes[lane] += step(from[lane], to[lane]);
+    let (to_chunks, rest) = ends.as_chunks::<LANES>();
+    let (from_chunks, _) = bits.as_chunks::<LANES>();
+    for (from, to) in from_chunks.iter().zip(to_chunks) {
+        for ((lane, from), to) in lanes.iter_mut().zip(from).zip(to) {
+            *lane += step(*from, *to);
         }
     }
+    let whole = ends.len() - rest.len();
     let rest: f64 = (whole..ends.len()).map(|i| step(bits[i], ends[i])).sum();
     lanes.iter().sum::<f64>() + rest
 }
@@ -172,14 +179,14 @@ fn squares(bits: &[u64], mean: f64, float: impl Fn(u64) -> f64) -> f64 {
         let from_mean = if v.is_nan() { 0.0 } else { v - mean };
         lanes[lane] += from_mean * from_mean;
     };
-    let chunks = bits.chunks_exact(LANES);
-    for (lane, b) in chunks.remainder().iter().enumerate() {
-        add(lane, *b);
-    }
+    let (chunks, rest) = bits.as_chunks::<LANES>();
     for chunk in chunks {
         for (lane, b) in chunk.iter().enumerate() {
             add(lane, *b);
         }
+    }
+    for (lane, b) in rest.iter().enumerate() {
+        add(lane, *b);
     }
     lanes.iter().sum()
 }
