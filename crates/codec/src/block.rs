@@ -82,20 +82,12 @@ impl Encoder {
             Values::Numeric(bits) => self.numeric(column.kind(), &bits[range], hint),
             Values::Strings(texts) => {
                 let values = range.map(|i| texts.get(i).unwrap_or_default());
-                match strings::dictionary(values.clone()) {
-                    Some((words, ids)) => {
-                        strings::encode_dictionary(
-                            &words,
-                            &ids,
-                            &mut self.integers,
-                            &mut self.values,
-                        );
-                        DICTIONARY
-                    }
-                    None => {
-                        strings::encode_plain(values, &mut self.integers, &mut self.values);
-                        PLAIN
-                    }
+                if let Some((words, ids)) = strings::dictionary(values.clone()) {
+                    strings::encode_dictionary(&words, &ids, &mut self.integers, &mut self.values);
+                    DICTIONARY
+                } else {
+                    strings::encode_plain(values, &mut self.integers, &mut self.values);
+                    PLAIN
                 }
             }
         };

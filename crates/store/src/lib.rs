@@ -1,1 +1,66 @@
-//! Placeholder.
+//! The embedded database: open a directory, append batches, take a snapshot, read.
+//!
+//! It conducts: which shard takes a point, which log record makes it durable, which run of a series holds it,
+//! when a checkpoint is taken and how a crash is undone. It encodes nothing, combines no series, and starts no
+//! thread beyond those that redo the log while opening: the embedder calls [`Store::drive`] or gives a thread
+//! to [`Store::pump`].
+//!
+//! ```
+//! use std::sync::Arc;
+//! use alluvium_store::{Direction, Selector, Store, StoreConfig, SystemClock, TimeRange, ValueRef};
+//! # use alluvium_io::MemoryDevice;
+//!
+//! let config = StoreConfig { shards: 1, ..StoreConfig::default() };
+//! // A lane for each shard and one for checkpoints; `alluvium_io::open` gives a real directory.
+//! let device = Arc::new(MemoryDevice::new(2));
+//! let store = Store::open(device, Arc::new(SystemClock), config)?;
+//! let (database, created) = store.create_database("home")?;
+//! created.wait()?;
+//!
+//! let mut writer = database.writer();
+//! let row = writer.resolve(b"room,name=attic", alluvium_types::SeriesKey::new("room", [("name", "attic")]).unwrap());
+//! writer.begin_line(row, 1_700_000_000_000_000_000)?;
+//! writer.field("celsius", ValueRef::F64(21.5))?;
+//! writer.end_line()?;
+//! writer.commit(None)?.wait()?;
+//!
+//! let snapshot = database.snapshot();
+//! let series = snapshot.select(&Selector::default())?;
+//! let aggregate = snapshot.series(&series[0]).aggregate(TimeRange::ALL, &mut Default::default())?;
+//! assert_eq!(aggregate.mean(), Some(21.5));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Limits: see [`StoreConfig`]; one process opens a directory at a time.
+
+mod checkpoint;
+mod commit;
+mod config;
+mod database;
+mod databases;
+mod error;
+mod late;
+mod ledger;
+mod numbers;
+mod open;
+mod overlay;
+mod partition;
+mod recovery;
+mod series;
+mod shard;
+mod snapshot;
+mod status;
+mod write;
+
+pub use alluvium_index::{Label, Matcher, Selector, Test};
+pub use alluvium_io::{Clock, Device, SystemClock};
+pub use alluvium_nbtree::{Direction, ReadStats};
+pub use alluvium_types::{Aggregate, TimeRange, ValueRef};
+pub use commit::Commit;
+pub use config::{Durability, DurabilityError, StoreConfig};
+pub use database::{Database, DatabaseInfo, Store};
+pub use error::{OpenError, RefusedLine, SeriesReadError, StoreError, WriteError};
+pub use recovery::RecoveryReport;
+pub use snapshot::{SeriesCursor, SeriesInfo, SeriesSnapshot, Snapshot};
+pub use status::{DatabaseStatus, Status};
+pub use write::{RowToken, Writer};

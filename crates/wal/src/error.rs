@@ -22,7 +22,9 @@ pub enum LogError {
         offset: u64,
     },
     /// A segment is missing from the middle of a stream.
-    #[error("log segment {segment} of stream {stream} is missing; put the file back or restore from a backup")]
+    #[error(
+        "log segment {segment} of stream {stream} is missing; put the file back or restore from a backup"
+    )]
     MissingSegment {
         /// Name of the stream.
         stream: String,

@@ -5,7 +5,9 @@
 //! words, bits for booleans, a dictionary or plain text for strings.
 
 use alluvium_codec::CodecError;
-use alluvium_codec::varint::{get_bytes, get_i64, get_u64, put_bytes, put_i64, put_u64, unzigzag, zigzag};
+use alluvium_codec::varint::{
+    get_bytes, get_i64, get_u64, put_bytes, put_i64, put_u64, unzigzag, zigzag,
+};
 use alluvium_types::{FieldId, Row, StringColumn, ValueKind};
 
 const EQUAL: u8 = 0;
@@ -78,7 +80,9 @@ pub(crate) fn put_group(group: &PointGroup, out: &mut Vec<u8>) {
 
 fn put_equal(column: &(impl Iterator<Item = u64> + Clone), out: &mut Vec<u8>) -> bool {
     let mut values = column.clone();
-    let Some(first) = values.next() else { return false };
+    let Some(first) = values.next() else {
+        return false;
+    };
     if !values.all(|v| v == first) {
         return false;
     }
@@ -108,7 +112,11 @@ fn put_floats(column: impl Iterator<Item = u64> + Clone, out: &mut Vec<u8>) {
     let start = out.len();
     'scale: for (k, power) in POWERS.iter().enumerate() {
         // Most scales are refused by the first values.
-        if column.clone().take(4).any(|v| mantissa(v, *power).is_none()) {
+        if column
+            .clone()
+            .take(4)
+            .any(|v| mantissa(v, *power).is_none())
+        {
             continue;
         }
         out.extend([DECIMAL, k as u8]);
@@ -169,7 +177,13 @@ fn put_texts(column: impl Iterator<Item = u64> + Clone, strings: &StringColumn, 
 
 /// Takes a group off the front of a section, into buffers of the caller.
 pub(crate) fn get_group(bytes: &mut &[u8], group: &mut PointGroup) -> Result<(), CodecError> {
-    let PointGroup { fields, rows, times, bits, strings } = group;
+    let PointGroup {
+        fields,
+        rows,
+        times,
+        bits,
+        strings,
+    } = group;
     fields.clear();
     rows.clear();
     times.clear();
@@ -179,10 +193,16 @@ pub(crate) fn get_group(bytes: &mut &[u8], group: &mut PointGroup) -> Result<(),
     for _ in 0..width {
         let packed = get_u64(bytes)?;
         let kind = ValueKind::from_number((packed & 7) as u8);
-        let kind = kind.ok_or(CodecError::Invalid { field: "kind", value: packed & 7 })?;
+        let kind = kind.ok_or(CodecError::Invalid {
+            field: "kind",
+            value: packed & 7,
+        })?;
         let field = packed >> 3;
         if field >= u64::from(FieldId::LIMIT) {
-            return Err(CodecError::Invalid { field: "field", value: field });
+            return Err(CodecError::Invalid {
+                field: "field",
+                value: field,
+            });
         }
         fields.push((FieldId(field as u32), kind));
     }
@@ -190,7 +210,10 @@ pub(crate) fn get_group(bytes: &mut &[u8], group: &mut PointGroup) -> Result<(),
     let mut row = 0_i64;
     for _ in 0..lines {
         row = row.wrapping_add(get_i64(bytes)?);
-        let row = u32::try_from(row).map_err(|_| CodecError::Invalid { field: "row", value: row as u64 })?;
+        let row = u32::try_from(row).map_err(|_| CodecError::Invalid {
+            field: "row",
+            value: row as u64,
+        })?;
         rows.push(Row(row));
     }
     let (mut time, mut step) = (0_i64, 0_i64);
@@ -203,7 +226,13 @@ pub(crate) fn get_group(bytes: &mut &[u8], group: &mut PointGroup) -> Result<(),
     // Every line took two bytes at least, so this is bounded by the input times its fields, each of which
     // took one; what fills it is checked below.
     let cells = lines.checked_mul(width).filter(|c| *c <= 64 << 20);
-    bits.resize(cells.ok_or(CodecError::Invalid { field: "cells", value: lines as u64 })?, 0);
+    bits.resize(
+        cells.ok_or(CodecError::Invalid {
+            field: "cells",
+            value: lines as u64,
+        })?,
+        0,
+    );
     for (place, (_, kind)) in fields.iter().enumerate() {
         let (mode, rest) = bytes.split_first().ok_or(CodecError::Truncated)?;
         *bytes = rest;
@@ -212,7 +241,9 @@ pub(crate) fn get_group(bytes: &mut &[u8], group: &mut PointGroup) -> Result<(),
             (WORDS | TEXT, ValueKind::Str) => get_texts(bytes, *mode, lines, cells, strings)?,
             (BITS, ValueKind::Bool) => {
                 let packed = take(bytes, lines.div_ceil(8))?;
-                cells.enumerate().for_each(|(i, cell)| *cell = u64::from(packed[i / 8] >> (i % 8) & 1));
+                cells
+                    .enumerate()
+                    .for_each(|(i, cell)| *cell = u64::from(packed[i / 8] >> (i % 8) & 1));
             }
             (EQUAL, kind) if kind.is_numeric() => {
                 let value = word(take(bytes, 8)?);
@@ -220,21 +251,29 @@ pub(crate) fn get_group(bytes: &mut &[u8], group: &mut PointGroup) -> Result<(),
             }
             (RAW, kind) if kind.is_numeric() => {
                 let words = take(bytes, lines * 8)?;
-                cells.zip(words.chunks_exact(8)).for_each(|(cell, w)| *cell = word(w));
+                cells
+                    .zip(words.chunks_exact(8))
+                    .for_each(|(cell, w)| *cell = word(w));
             }
             (VARINT, ValueKind::I64 | ValueKind::U64) => {
                 cells.try_for_each(|cell| get_i64(bytes).map(|v| *cell = v as u64))?;
             }
             (DECIMAL, ValueKind::F64) => {
                 let k = take(bytes, 1)?[0];
-                let power = *POWERS
-                    .get(usize::from(k))
-                    .ok_or(CodecError::Invalid { field: "decimal scale", value: u64::from(k) })?;
+                let power = *POWERS.get(usize::from(k)).ok_or(CodecError::Invalid {
+                    field: "decimal scale",
+                    value: u64::from(k),
+                })?;
                 cells.try_for_each(|cell| {
                     get_u64(bytes).map(|v| *cell = (unzigzag(v) as f64 / power).to_bits())
                 })?;
             }
-            (other, _) => return Err(CodecError::Invalid { field: "column mode", value: u64::from(other) }),
+            (other, _) => {
+                return Err(CodecError::Invalid {
+                    field: "column mode",
+                    value: u64::from(other),
+                });
+            }
         }
     }
     Ok(())
@@ -248,8 +287,10 @@ fn get_texts<'c>(
     strings: &mut StringColumn,
 ) -> Result<(), CodecError> {
     let mut next = |text: &[u8]| {
-        let text = std::str::from_utf8(text)
-            .map_err(|e| CodecError::Invalid { field: "text", value: e.valid_up_to() as u64 })?;
+        let text = std::str::from_utf8(text).map_err(|e| CodecError::Invalid {
+            field: "text",
+            value: e.valid_up_to() as u64,
+        })?;
         strings.push(text);
         Ok::<u64, CodecError>(strings.len() as u64 - 1)
     };
@@ -270,15 +311,18 @@ fn get_texts<'c>(
         at.push(next(word)?);
     }
     for (cell, id) in cells.zip(take(bytes, lines)?) {
-        *cell = *at
-            .get(usize::from(*id))
-            .ok_or(CodecError::Invalid { field: "dictionary id", value: u64::from(*id) })?;
+        *cell = *at.get(usize::from(*id)).ok_or(CodecError::Invalid {
+            field: "dictionary id",
+            value: u64::from(*id),
+        })?;
     }
     Ok(())
 }
 
 fn word(bytes: &[u8]) -> u64 {
-    bytes.first_chunk::<8>().map_or(0, |w| u64::from_le_bytes(*w))
+    bytes
+        .first_chunk::<8>()
+        .map_or(0, |w| u64::from_le_bytes(*w))
 }
 
 /// A number of things each of which takes a byte at least.

@@ -150,20 +150,29 @@ impl SectionBuilder {
 
 fn text(bytes: &mut &[u8]) -> Result<String, CodecError> {
     let text = std::str::from_utf8(get_bytes(bytes)?);
-    let bad = |e: std::str::Utf8Error| CodecError::Invalid { field: "text", value: e.valid_up_to() as u64 };
+    let bad = |e: std::str::Utf8Error| CodecError::Invalid {
+        field: "text",
+        value: e.valid_up_to() as u64,
+    };
     text.map(str::to_owned).map_err(bad)
 }
 
 fn number(bytes: &mut &[u8]) -> Result<u32, CodecError> {
     let value = get_u64(bytes)?;
-    u32::try_from(value).map_err(|_| CodecError::Invalid { field: "number", value })
+    u32::try_from(value).map_err(|_| CodecError::Invalid {
+        field: "number",
+        value,
+    })
 }
 
 fn head(bytes: &mut &[u8]) -> Result<(DatabaseId, Partition, Lsn), CodecError> {
     let database = DatabaseId(number(bytes)?);
     let partition = take(bytes, 1)?[0];
     if usize::from(partition) >= PARTITION_COUNT {
-        return Err(CodecError::Invalid { field: "partition", value: u64::from(partition) });
+        return Err(CodecError::Invalid {
+            field: "partition",
+            value: u64::from(partition),
+        });
     }
     Ok((database, Partition(partition), Lsn(get_u64(bytes)?)))
 }
@@ -187,7 +196,12 @@ pub fn read_section(mut bytes: &[u8]) -> Result<Section, LogError> {
     while !r.is_empty() {
         entries.push(entry(r)?);
     }
-    Ok(Section { database, partition, lsn, entries })
+    Ok(Section {
+        database,
+        partition,
+        lsn,
+        entries,
+    })
 }
 
 fn entry(r: &mut &[u8]) -> Result<Entry, CodecError> {
@@ -198,7 +212,9 @@ fn entry(r: &mut &[u8]) -> Result<Entry, CodecError> {
             seed: get_u64(r)?,
             settings: get_bytes(r)?.to_vec(),
         },
-        DROP_DATABASE => Entry::DropDatabase { id: DatabaseId(number(r)?) },
+        DROP_DATABASE => Entry::DropDatabase {
+            id: DatabaseId(number(r)?),
+        },
         ROW => {
             let row = Row(number(r)?);
             let measurement = text(r)?;
@@ -206,17 +222,28 @@ fn entry(r: &mut &[u8]) -> Result<Entry, CodecError> {
             for _ in 0..count(r)? {
                 tags.push((text(r)?, text(r)?));
             }
-            let key = SeriesKey::new(measurement, tags)
-                .map_err(|_| CodecError::Invalid { field: "tags", value: u64::from(row.0) })?;
+            let key = SeriesKey::new(measurement, tags).map_err(|_| CodecError::Invalid {
+                field: "tags",
+                value: u64::from(row.0),
+            })?;
             Entry::Row { row, key }
         }
-        FIELD => Entry::Field { measurement: text(r)?, field: FieldId(number(r)?), name: text(r)? },
+        FIELD => Entry::Field {
+            measurement: text(r)?,
+            field: FieldId(number(r)?),
+            name: text(r)?,
+        },
         POINTS => {
             let mut group = PointGroup::default();
             get_group(r, &mut group)?;
             Entry::Points(group)
         }
         MARK => Entry::Mark(get_u64(r)?),
-        other => return Err(CodecError::Invalid { field: "entry", value: u64::from(other) }),
+        other => {
+            return Err(CodecError::Invalid {
+                field: "entry",
+                value: u64::from(other),
+            });
+        }
     })
 }

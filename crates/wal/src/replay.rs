@@ -41,22 +41,36 @@ struct SegmentReader<'a> {
 
 impl<'a> SegmentReader<'a> {
     fn open(device: &'a dyn Device, path: &str) -> Result<Self, LogError> {
-        let op = Op::Open { path: path.to_owned(), mode: OpenMode::default() };
+        let op = Op::Open {
+            path: path.to_owned(),
+            mode: OpenMode::default(),
+        };
         match device.submit(Lane(0), op).wait(device, Lane(0))? {
-            Completion::Opened { file, len } => Ok(Self { device, file, len, window: Vec::new(), base: 0 }),
+            Completion::Opened { file, len } => Ok(Self {
+                device,
+                file,
+                len,
+                window: Vec::new(),
+                base: 0,
+            }),
             Completion::Done => Err(not_opened(path).into()),
         }
     }
 
     fn close(self) -> Result<(), LogError> {
-        self.device.submit(Lane(0), Op::Close { file: self.file }).wait(self.device, Lane(0))?;
+        self.device
+            .submit(Lane(0), Op::Close { file: self.file })
+            .wait(self.device, Lane(0))?;
         Ok(())
     }
 
     /// The bytes from `offset` on, at least `len` of them unless the segment ends.
     fn bytes(&mut self, offset: u64, len: usize) -> Result<&[u8], LogError> {
         let wanted = len.min(self.len.saturating_sub(offset) as usize);
-        let at = offset.checked_sub(self.base).map(|a| a as usize).filter(|a| *a <= self.window.len());
+        let at = offset
+            .checked_sub(self.base)
+            .map(|a| a as usize)
+            .filter(|a| *a <= self.window.len());
         if at.is_none_or(|a| self.window.len() - a < wanted) {
             // Keep what is still ahead, then read on behind it.
             match at {
@@ -71,7 +85,11 @@ impl<'a> SegmentReader<'a> {
                     .take_while(|offset| *offset < self.len)
                     .map(|offset| {
                         let len = (self.len - offset).min(READ_BYTES as u64) as usize;
-                        Read { file: self.file, offset, into: AlignedBuf::zeroed(len) }
+                        Read {
+                            file: self.file,
+                            offset,
+                            into: AlignedBuf::zeroed(len),
+                        }
                     })
                     .collect();
                 if reads.is_empty() {
@@ -105,7 +123,9 @@ fn frame(
     identity: Identity,
 ) -> Result<Option<FrameHeader>, LogError> {
     let bytes = reader.bytes(offset, HEADER_BYTES)?;
-    let Ok((header, _)) = FrameHeader::read_from_prefix(bytes) else { return Ok(None) };
+    let Ok((header, _)) = FrameHeader::read_from_prefix(bytes) else {
+        return Ok(None);
+    };
     let ours = header.magic.get() == MAGIC
         && header.salt.get() == identity.salt
         && header.incarnation.get() == identity.incarnation
@@ -121,7 +141,9 @@ fn frame(
     }
     let bytes = reader.bytes(offset, HEADER_BYTES + len)?;
     let payload = bytes.get(HEADER_BYTES..HEADER_BYTES + len);
-    Ok(payload.filter(|p| alluvium_codec::crc32c(p) == header.payload_crc.get()).map(|_| header))
+    Ok(payload
+        .filter(|p| alluvium_codec::crc32c(p) == header.payload_crc.get())
+        .map(|_| header))
 }
 
 fn frame_bytes(header: &FrameHeader) -> u64 {
@@ -141,13 +163,23 @@ pub fn replay(
     from_seq: u64,
     visit: &mut dyn FnMut(u64, &[u8]) -> Result<(), LogError>,
 ) -> Result<StreamEnd, LogError> {
-    let mut end = StreamEnd { next_seq: from_seq.max(1), ..StreamEnd::default() };
+    let mut end = StreamEnd {
+        next_seq: from_seq.max(1),
+        ..StreamEnd::default()
+    };
     let mut previous: Option<FrameHeader> = None;
     let mut bad: Option<(u32, u64)> = None;
     for (i, (segment, _)) in stream.segments.iter().enumerate() {
-        let identity =
-            Identity { salt, incarnation: stream.incarnation, shard: stream.shard, segment: *segment };
-        let mut reader = SegmentReader::open(device, &segment_path(stream.incarnation, stream.shard, *segment))?;
+        let identity = Identity {
+            salt,
+            incarnation: stream.incarnation,
+            shard: stream.shard,
+            segment: *segment,
+        };
+        let mut reader = SegmentReader::open(
+            device,
+            &segment_path(stream.incarnation, stream.shard, *segment),
+        )?;
         if let Some((bad_segment, bad_offset)) = bad {
             // The stream ended in an earlier segment: does this one continue from there, or tell of a loss?
             let first = frame(&mut reader, 0, identity)?;
@@ -155,7 +187,14 @@ pub fn replay(
                 follows(previous.as_ref(), &f, end.next_seq) && f.flags.get() & FLAG_FIRST != 0
             });
             if !continues {
-                find_damage(&mut reader, 0, identity, stream, end.next_seq, (bad_segment, bad_offset))?;
+                find_damage(
+                    &mut reader,
+                    0,
+                    identity,
+                    stream,
+                    end.next_seq,
+                    (bad_segment, bad_offset),
+                )?;
                 reader.close()?;
                 continue;
             }
@@ -174,7 +213,10 @@ pub fn replay(
             let seq = header.seq.get();
             if seq >= from_seq {
                 let len = HEADER_BYTES + header.payload_len.get() as usize;
-                let payload = reader.bytes(offset, len)?.get(HEADER_BYTES..len).unwrap_or_default();
+                let payload = reader
+                    .bytes(offset, len)?
+                    .get(HEADER_BYTES..len)
+                    .unwrap_or_default();
                 visit_sections(seq, payload, visit)?;
                 end.next_seq = seq + 1;
             } else if previous.is_some() || seq < end.next_seq {
@@ -190,7 +232,14 @@ pub fn replay(
         }
         let rest = offset;
         bad = Some((*segment, offset));
-        find_damage(&mut reader, rest, identity, stream, next_of(previous.as_ref(), &end), (*segment, rest))?;
+        find_damage(
+            &mut reader,
+            rest,
+            identity,
+            stream,
+            next_of(previous.as_ref(), &end),
+            (*segment, rest),
+        )?;
         reader.close()?;
         if let Some(previous) = &previous {
             end.next_seq = previous.seq.get() + 1;
@@ -198,12 +247,17 @@ pub fn replay(
         if let Some((next, _)) = stream.segments.get(i + 1)
             && *next != segment + 1
         {
-            return Err(LogError::MissingSegment { stream: stream.name(), segment: segment + 1 });
+            return Err(LogError::MissingSegment {
+                stream: stream.name(),
+                segment: segment + 1,
+            });
         }
     }
     // A last segment whose frames all hold ends in untouched or stale blocks: that is no torn frame.
     end.torn_at = match bad {
-        Some((segment, offset)) => torn(device, stream, segment, offset)?.then_some((segment, offset)),
+        Some((segment, offset)) => {
+            torn(device, stream, segment, offset)?.then_some((segment, offset))
+        }
         None => None,
     };
     Ok(end)
@@ -235,7 +289,12 @@ fn find_damage(
             && header.durable_seq.get() >= missing
         {
             let (segment, offset) = at;
-            return Err(LogError::Damaged { stream: stream.name(), seq: missing, segment, offset });
+            return Err(LogError::Damaged {
+                stream: stream.name(),
+                seq: missing,
+                segment,
+                offset,
+            });
         }
         offset += FRAME_ALIGN as u64;
     }
@@ -243,8 +302,16 @@ fn find_damage(
 }
 
 /// Whether something was being written where the stream ends.
-fn torn(device: &dyn Device, stream: &StreamInfo, segment: u32, offset: u64) -> Result<bool, LogError> {
-    let mut reader = SegmentReader::open(device, &segment_path(stream.incarnation, stream.shard, segment))?;
+fn torn(
+    device: &dyn Device,
+    stream: &StreamInfo,
+    segment: u32,
+    offset: u64,
+) -> Result<bool, LogError> {
+    let mut reader = SegmentReader::open(
+        device,
+        &segment_path(stream.incarnation, stream.shard, segment),
+    )?;
     let torn = reader.bytes(offset, HEADER_BYTES)?.iter().any(|b| *b != 0);
     reader.close()?;
     Ok(torn)
@@ -257,8 +324,9 @@ fn visit_sections(
 ) -> Result<(), LogError> {
     while let Some((len, rest)) = payload.split_first_chunk::<4>() {
         let len = u32::from_le_bytes(*len) as usize;
-        let (section, rest) =
-            rest.split_at_checked(len).ok_or(alluvium_codec::CodecError::Truncated)?;
+        let (section, rest) = rest
+            .split_at_checked(len)
+            .ok_or(alluvium_codec::CodecError::Truncated)?;
         visit(seq, section)?;
         payload = rest;
     }

@@ -32,7 +32,11 @@ pub(crate) fn segment_path(incarnation: u32, shard: u16, segment: u32) -> String
 fn parse(name: &str) -> Option<(u32, u16, u32)> {
     let (stream, segment) = name.split_once('.')?;
     let (incarnation, shard) = stream.split_once('-')?;
-    Some((incarnation.parse().ok()?, shard.parse().ok()?, segment.parse().ok()?))
+    Some((
+        incarnation.parse().ok()?,
+        shard.parse().ok()?,
+        segment.parse().ok()?,
+    ))
 }
 
 /// All streams of a data directory, by life and shard.
@@ -49,8 +53,14 @@ pub fn list_streams(device: &dyn Device) -> Result<Vec<StreamInfo>, LogError> {
     let mut streams: Vec<StreamInfo> = Vec::new();
     for (incarnation, shard, segment, len) in found {
         match streams.last_mut() {
-            Some(s) if (s.incarnation, s.shard) == (incarnation, shard) => s.segments.push((segment, len)),
-            _ => streams.push(StreamInfo { incarnation, shard, segments: vec![(segment, len)] }),
+            Some(s) if (s.incarnation, s.shard) == (incarnation, shard) => {
+                s.segments.push((segment, len));
+            }
+            _ => streams.push(StreamInfo {
+                incarnation,
+                shard,
+                segments: vec![(segment, len)],
+            }),
         }
     }
     Ok(streams)
@@ -67,5 +77,9 @@ pub fn remove_stream(device: &dyn Device, lane: Lane, stream: &StreamInfo) {
 
 /// An error for a segment that turned out to be something else.
 pub(crate) fn not_opened(path: &str) -> IoError {
-    IoError::new("open", path, std::io::Error::other("the device opened nothing"))
+    IoError::new(
+        "open",
+        path,
+        std::io::Error::other("the device opened nothing"),
+    )
 }

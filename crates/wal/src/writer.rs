@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use alluvium_io::{
-    AlignedBuf, Completer, Completion, Device, FileId, IoError, IoErrorKind, Lane, Op, OpenMode, Ticket,
-    WriteData,
+    AlignedBuf, Completer, Completion, Device, FileId, IoError, IoErrorKind, Lane, Op, OpenMode,
+    Ticket, WriteData,
 };
 use zerocopy::IntoBytes;
 
@@ -35,7 +35,10 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, group_bytes_max: 4 << 20 }
+        Self {
+            segment_bytes: 64 << 20,
+            group_bytes_max: 4 << 20,
+        }
     }
 }
 
@@ -46,7 +49,9 @@ pub struct LogTicket(Ticket);
 impl LogTicket {
     /// The outcome, if it is known.
     pub fn result(&self) -> Option<Result<(), LogError>> {
-        self.0.result().map(|r| r.map(|_| ()).map_err(LogError::from))
+        self.0
+            .result()
+            .map(|r| r.map(|_| ()).map_err(LogError::from))
     }
 
     /// The outcome, or a promise to call `waker`.
@@ -54,7 +59,9 @@ impl LogTicket {
     /// # Errors
     /// If the write or flush failed: the section may or may not be there after a restart.
     pub fn poll(&self, waker: &Waker) -> Poll<Result<(), LogError>> {
-        self.0.poll(waker).map(|r| r.map(|_| ()).map_err(LogError::from))
+        self.0
+            .poll(waker)
+            .map(|r| r.map(|_| ()).map_err(LogError::from))
     }
 }
 
@@ -72,7 +79,15 @@ struct Group {
 impl Group {
     fn new(wall_ns: i64) -> Self {
         let (ticket, completer) = Ticket::new();
-        Self { payload: Vec::new(), sections: 0, points: 0, sync: false, wall_ns, ticket, completer }
+        Self {
+            payload: Vec::new(),
+            sections: 0,
+            points: 0,
+            sync: false,
+            wall_ns,
+            ticket,
+            completer,
+        }
     }
 }
 
@@ -97,8 +112,15 @@ struct Segment {
 
 #[derive(Debug)]
 enum Opening {
-    File { number: u32, capacity: u64, ticket: Ticket },
-    Dir { segment: Segment, ticket: Ticket },
+    File {
+        number: u32,
+        capacity: u64,
+        ticket: Ticket,
+    },
+    Dir {
+        segment: Segment,
+        ticket: Ticket,
+    },
     Ready(Segment),
 }
 
@@ -174,14 +196,18 @@ impl LogWriter {
             return LogTicket(Ticket::ended(Err(as_io(error))));
         }
         let limit = self.config.group_bytes_max;
-        let closed =
-            |g: &Group| g.sections > 0 && g.payload.len() + section.len() + 4 > limit;
+        let closed = |g: &Group| g.sections > 0 && g.payload.len() + section.len() + 4 > limit;
         if self.groups.back().is_none_or(closed) {
             self.groups.push_back(Group::new(wall_ns));
             self.pushed_seq += 1;
         }
-        let group = self.groups.back_mut().expect("a group was just made sure of");
-        group.payload.extend_from_slice(&(section.len() as u32).to_le_bytes());
+        let group = self
+            .groups
+            .back_mut()
+            .expect("a group was just made sure of");
+        group
+            .payload
+            .extend_from_slice(&(section.len() as u32).to_le_bytes());
         group.payload.extend_from_slice(section);
         group.sections += 1;
         group.points += points;
@@ -209,7 +235,9 @@ impl LogWriter {
 
     /// Whether only an idle frame, which nobody waits for, is not flushed.
     fn all_but_idle_durable(&self) -> bool {
-        self.declared_seq == self.durable_seq && self.durable_seq + 1 == self.pushed_seq && self.pushed_seq > 1
+        self.declared_seq == self.durable_seq
+            && self.durable_seq + 1 == self.pushed_seq
+            && self.pushed_seq > 1
     }
 
     fn empty_frame(&mut self, sync: bool, wall_ns: i64) -> LogTicket {
@@ -262,9 +290,15 @@ impl LogWriter {
 
     /// Takes in the frame in flight. Returns whether none is left.
     fn collect(&mut self) -> bool {
-        let Some(frame) = &self.in_flight else { return true };
-        let Some(result) = frame.write.result() else { return false };
-        let Some(frame) = self.in_flight.take() else { return true };
+        let Some(frame) = &self.in_flight else {
+            return true;
+        };
+        let Some(result) = frame.write.result() else {
+            return false;
+        };
+        let Some(frame) = self.in_flight.take() else {
+            return true;
+        };
         match result {
             Ok(_) => {
                 self.written_seq = frame.seq;
@@ -285,16 +319,37 @@ impl LogWriter {
     fn prepare_next(&mut self) {
         match self.opening.take() {
             None => {
-                let filled = self.segments.back().is_some_and(|s| s.used * 4 >= s.capacity * 3);
+                let filled = self
+                    .segments
+                    .back()
+                    .is_some_and(|s| s.used * 4 >= s.capacity * 3);
                 if filled && !self.full {
                     self.open_segment(0);
                 }
             }
-            Some(Opening::File { number, capacity, ticket }) => match ticket.result() {
-                None => self.opening = Some(Opening::File { number, capacity, ticket }),
+            Some(Opening::File {
+                number,
+                capacity,
+                ticket,
+            }) => match ticket.result() {
+                None => {
+                    self.opening = Some(Opening::File {
+                        number,
+                        capacity,
+                        ticket,
+                    });
+                }
                 Some(Ok(Completion::Opened { file, .. })) => {
-                    let segment = Segment { number, file, capacity, used: 0, last_seq: self.sent_seq };
-                    let ticket = self.device.submit(self.lane, Op::SyncDir { path: DIR.into() });
+                    let segment = Segment {
+                        number,
+                        file,
+                        capacity,
+                        used: 0,
+                        last_seq: self.sent_seq,
+                    };
+                    let ticket = self
+                        .device
+                        .submit(self.lane, Op::SyncDir { path: DIR.into() });
                     self.device.drive(self.lane);
                     self.opening = Some(Opening::Dir { segment, ticket });
                 }
@@ -316,18 +371,32 @@ impl LogWriter {
 
     fn open_segment(&mut self, frame_bytes: u64) {
         let number = self.next_segment;
-        let capacity = self.config.segment_bytes.max(frame_bytes).next_multiple_of(FRAME_ALIGN as u64);
+        let capacity = self
+            .config
+            .segment_bytes
+            .max(frame_bytes)
+            .next_multiple_of(FRAME_ALIGN as u64);
         let path = segment_path(self.incarnation, self.shard, number);
-        let mode = OpenMode { create: true, allocate: capacity, direct: true };
+        let mode = OpenMode {
+            create: true,
+            allocate: capacity,
+            direct: true,
+        };
         let ticket = self.device.submit(self.lane, Op::Open { path, mode });
         self.device.drive(self.lane);
         // A number is used up only when the segment is: after a full disk the same file is tried again.
-        self.opening = Some(Opening::File { number, capacity, ticket });
+        self.opening = Some(Opening::File {
+            number,
+            capacity,
+            ticket,
+        });
     }
 
     /// Sends the oldest group if a segment has room for it. Returns whether it did.
     fn submit_next(&mut self) -> bool {
-        let Some(group) = self.groups.front() else { return false };
+        let Some(group) = self.groups.front() else {
+            return false;
+        };
         let frame_bytes = (HEADER_BYTES + group.payload.len()).next_multiple_of(FRAME_ALIGN) as u64;
         if let Some(closing) = &self.closing {
             match closing.result() {
@@ -339,7 +408,10 @@ impl LogWriter {
                 }
             }
         }
-        let has_room = self.segments.back().is_some_and(|s| s.used + frame_bytes <= s.capacity);
+        let has_room = self
+            .segments
+            .back()
+            .is_some_and(|s| s.used + frame_bytes <= s.capacity);
         if !has_room {
             match self.opening.take() {
                 Some(Opening::Ready(segment)) if frame_bytes <= segment.capacity => {
@@ -347,7 +419,10 @@ impl LogWriter {
                 }
                 Some(Opening::Ready(small)) => {
                     // Made before anyone knew of so large a frame: it is opened again, larger.
-                    drop(self.device.submit(self.lane, Op::Close { file: small.file }));
+                    drop(
+                        self.device
+                            .submit(self.lane, Op::Close { file: small.file }),
+                    );
                     self.open_segment(frame_bytes);
                 }
                 None if !self.full => self.open_segment(frame_bytes),
@@ -365,7 +440,10 @@ impl LogWriter {
         if let Some(before) = self.segments.back()
             && self.durable_seq < self.sent_seq
         {
-            self.closing = Some(self.device.submit(self.lane, Op::Sync { file: before.file }));
+            self.closing = Some(
+                self.device
+                    .submit(self.lane, Op::Sync { file: before.file }),
+            );
             self.device.drive(self.lane);
         }
         self.next_segment = segment.number + 1;
@@ -375,8 +453,13 @@ impl LogWriter {
     }
 
     fn send(&mut self) {
-        let Some(group) = self.groups.pop_front() else { return };
-        let segment = self.segments.back_mut().expect("there is room in a segment");
+        let Some(group) = self.groups.pop_front() else {
+            return;
+        };
+        let segment = self
+            .segments
+            .back_mut()
+            .expect("there is room in a segment");
         let first = segment.used == 0;
         let sync = group.sync || first;
         let seq = self.sent_seq + 1;
@@ -417,11 +500,19 @@ impl LogWriter {
         self.previous_crc = crc;
         self.declared_seq = self.durable_seq;
         let (ticket, completer) = (group.ticket, group.completer);
-        self.in_flight = Some(InFlight { seq, sync, write, ticket, completer });
+        self.in_flight = Some(InFlight {
+            seq,
+            sync,
+            write,
+            ticket,
+            completer,
+        });
     }
 
     fn fail_all(&mut self) {
-        let Some(error) = self.failure.as_ref().map(as_io) else { return };
+        let Some(error) = self.failure.as_ref().map(as_io) else {
+            return;
+        };
         for group in self.groups.drain(..) {
             group.completer.complete(Err(error.clone()));
         }
@@ -498,7 +589,10 @@ impl LogWriter {
             && oldest.last_seq <= self.durable_seq
         {
             let path = segment_path(self.incarnation, self.shard, oldest.number);
-            drop(self.device.submit(self.lane, Op::Close { file: oldest.file }));
+            drop(
+                self.device
+                    .submit(self.lane, Op::Close { file: oldest.file }),
+            );
             drop(self.device.submit(self.lane, Op::Remove { path }));
             self.segments.pop_front();
         }

@@ -1,0 +1,775 @@
+//! The fuzzy checkpoint, one step at a time beside running writers.
+//!
+//! Order: for each shard note where redo would begin, then write the tails of its dirty series, a slice under
+//! its lock at a time, so that a slice never cuts a batch; then its new definitions. When all shards are
+//! through, flush every log and queue every page up to there; wait until both have happened; save the volumes'
+//! state, make volumes, tails and definitions durable; commit manifest and superblock. Only then may go what
+//! the superblock before the last one needed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+use alluvium_block::{Manifest, Root, RootCommit, Sections, SyncBatch};
+use alluvium_index::DefinitionMark;
+use alluvium_io::{
+    AlignedBuf, Completion, FileId, IoError, IoErrorKind, Lane, Op, OpenMode, Ticket, WriteData,
+};
+use alluvium_nbtree::{Encoder, TailKey, put_tail_record};
+use alluvium_types::{Column, DatabaseId, PARTITION_COUNT, Partition, TimeRange};
+use alluvium_wal::{LogTicket, SectionBuilder, StreamInfo};
+
+use crate::databases::DatabaseState;
+use crate::error::StoreError;
+use crate::ledger::{Ledger, NamedFile};
+use crate::open::StoreInner;
+use crate::partition::PartitionState;
+use crate::recovery::part_tag;
+use crate::series::Series;
+use crate::shard::shard_of;
+
+/// Series written per hold of a shard's lock.
+const SLICE_SERIES: usize = 256;
+/// Bytes of one write of a tails file.
+const PIECE_BYTES: usize = 1 << 20;
+/// Writes of a tails file in flight; capturing pauses beyond.
+const PIECES_MAX: usize = 4;
+
+/// A file written in pieces from front to back.
+#[derive(Debug)]
+struct PieceFile {
+    path: String,
+    seq: u64,
+    opening: Option<Ticket>,
+    file: Option<FileId>,
+    pending: Vec<u8>,
+    sent: u64,
+    len: u64,
+    crc: u32,
+    writes: VecDeque<Ticket>,
+}
+
+impl PieceFile {
+    fn create(inner: &StoreInner, lane: Lane, path: String, seq: u64) -> Self {
+        let mode = OpenMode {
+            create: true,
+            allocate: 0,
+            direct: false,
+        };
+        let opening = Some(inner.device.submit(
+            lane,
+            Op::Open {
+                path: path.clone(),
+                mode,
+            },
+        ));
+        let (pending, writes) = (Vec::new(), VecDeque::new());
+        Self {
+            path,
+            seq,
+            opening,
+            file: None,
+            pending,
+            sent: 0,
+            len: 0,
+            crc: 0,
+            writes,
+        }
+    }
+
+    fn named(&self) -> NamedFile {
+        NamedFile {
+            seq: self.seq,
+            len: self.len,
+            crc: self.crc,
+        }
+    }
+
+    /// Sends what has gathered; everything if `all`. Returns whether there is room for more.
+    fn drive(&mut self, inner: &StoreInner, lane: Lane, all: bool) -> Result<bool, IoError> {
+        if let Some(ticket) = &self.opening {
+            match ticket.result() {
+                None => return Ok(self.pending.len() < PIECE_BYTES * PIECES_MAX),
+                Some(Ok(Completion::Opened { file, .. })) => self.file = Some(file),
+                Some(Ok(Completion::Done)) => {}
+                Some(Err(error)) => return Err(error),
+            }
+            self.opening = None;
+        }
+        while let Some(result) = self.writes.front().and_then(Ticket::result) {
+            result?;
+            self.writes.pop_front();
+        }
+        let Some(file) = self.file else {
+            return Ok(false);
+        };
+        while (self.pending.len() >= PIECE_BYTES || (all && !self.pending.is_empty()))
+            && self.writes.len() < PIECES_MAX
+        {
+            let take = self.pending.len().min(PIECE_BYTES);
+            let mut buffer = AlignedBuf::zeroed(take);
+            buffer.bytes_mut()[..take].copy_from_slice(&self.pending[..take]);
+            self.pending.drain(..take);
+            self.crc = alluvium_block::crc32c_append(self.crc, &buffer.bytes()[..take]);
+            self.len += take as u64;
+            let offset = self.sent;
+            self.sent += buffer.len() as u64;
+            let data = WriteData::Buffer(Arc::new(buffer));
+            self.writes.push_back(inner.device.submit(
+                lane,
+                Op::Write {
+                    file,
+                    offset,
+                    data,
+                    sync: false,
+                },
+            ));
+        }
+        Ok(self.writes.len() < PIECES_MAX)
+    }
+
+    fn is_written(&self) -> bool {
+        self.opening.is_none() && self.pending.is_empty() && self.writes.is_empty()
+    }
+}
+
+#[derive(Debug)]
+enum Step {
+    /// Capturing this shard: the series left to write, once its list was taken.
+    Capture {
+        shard: usize,
+        list: Option<Vec<(Arc<DatabaseState>, Arc<Series>)>>,
+    },
+    /// Waiting for logs, pages and the files of this checkpoint to be written.
+    Settle {
+        flushes: Vec<LogTicket>,
+        marks: Vec<u64>,
+    },
+    /// Waiting for volumes and files to be durable.
+    Sync {
+        volumes: SyncBatch,
+        files: Vec<Ticket>,
+        manifest: Manifest,
+        ledger: Ledger,
+    },
+    /// Waiting for manifest and superblock.
+    Commit {
+        commit: RootCommit,
+        ledger: Ledger,
+        closing: Vec<Ticket>,
+    },
+}
+
+#[derive(Debug)]
+struct Running {
+    number: u64,
+    root: Root,
+    /// All series and definitions are written, not only what changed.
+    full: bool,
+    step: Step,
+    redo_from: Vec<u64>,
+    tails: PieceFile,
+    series: Option<PieceFile>,
+    definitions: Sections,
+    sealed: Vec<(Arc<PartitionState>, DefinitionMark)>,
+    /// What to mark dirty again if this checkpoint fails.
+    captured: Vec<(Arc<DatabaseState>, Arc<Series>)>,
+    encoder: Encoder,
+}
+
+/// Runs checkpoints, one at a time.
+#[derive(Debug)]
+pub(crate) struct Checkpointer {
+    root: Root,
+    /// What the last superblock names, and the one before it.
+    current: Ledger,
+    previous: Ledger,
+    running: Option<Box<Running>>,
+    requested: u64,
+    requested_clean: bool,
+    started: u64,
+    completed: u64,
+    last_error: Option<(u64, StoreError)>,
+    wakers: Vec<Waker>,
+    last_ended_ns: u64,
+    retry_at_ns: u64,
+    /// Files of dropped databases, for the next ledger.
+    removals: Vec<String>,
+    old_streams_removed: bool,
+    pub last_duration_ns: u64,
+    begun_ns: u64,
+}
+
+impl Checkpointer {
+    pub(crate) fn new(root: &Root, ledger: Ledger) -> Self {
+        Self {
+            root: *root,
+            previous: ledger.clone(),
+            removals: ledger.removals.clone(),
+            current: ledger,
+            running: None,
+            requested: 0,
+            requested_clean: false,
+            started: 0,
+            completed: 0,
+            last_error: None,
+            wakers: Vec::new(),
+            old_streams_removed: false,
+            last_ended_ns: 0,
+            retry_at_ns: 0,
+            last_duration_ns: 0,
+            begun_ns: 0,
+        }
+    }
+
+    /// Checkpoints completed in this process life.
+    pub(crate) fn completed(&self) -> u64 {
+        self.completed
+    }
+
+    /// The commit the last superblock names.
+    pub(crate) fn seq(&self) -> u64 {
+        self.root.seq
+    }
+
+    /// Bytes of the files that the last superblock names: tails, definitions.
+    pub(crate) fn file_bytes(&self) -> (u64, u64) {
+        let sum = |files: &[NamedFile]| files.iter().map(|f| f.len).sum();
+        (sum(&self.current.tails), sum(&self.current.series))
+    }
+
+    pub(crate) fn add_removals(&mut self, paths: Vec<String>) {
+        self.removals.extend(paths);
+    }
+}
+
+impl StoreInner {
+    fn checkpoint_lane(&self) -> Lane {
+        Lane(self.shards.len())
+    }
+
+    /// Asks for a checkpoint that begins after this call; the answer is for `poll_checkpoint`.
+    pub(crate) fn request_checkpoint(&self, clean: bool) -> u64 {
+        let mut checkpointer = self.checkpointer.lock();
+        let number = checkpointer.started + 1;
+        checkpointer.requested = number;
+        checkpointer.requested_clean |= clean;
+        drop(checkpointer);
+        self.device.wake();
+        number
+    }
+
+    pub(crate) fn poll_checkpoint(
+        &self,
+        number: u64,
+        waker: &Waker,
+    ) -> Poll<Result<(), StoreError>> {
+        let mut checkpointer = self.checkpointer.lock();
+        if checkpointer.completed >= number {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(error) = self.failure() {
+            return Poll::Ready(Err(error));
+        }
+        if let Some((failed, error)) = &checkpointer.last_error
+            && *failed >= number
+        {
+            return Poll::Ready(Err(error.clone()));
+        }
+        if !checkpointer.wakers.iter().any(|w| w.will_wake(waker)) {
+            checkpointer.wakers.push(waker.clone());
+        }
+        Poll::Pending
+    }
+
+    /// Starts a checkpoint if one is due and moves the running one on. Returns whether to call again at once.
+    pub(crate) fn drive_checkpoint(self: &Arc<Self>, now: u64) -> bool {
+        // Another thread drives it already: that is progress enough.
+        let Some(mut checkpointer) = self.checkpointer.try_lock() else {
+            return false;
+        };
+        let checkpointer = &mut *checkpointer;
+        let lane = self.checkpoint_lane();
+        let ended = self.device.drive(lane);
+        if checkpointer.running.is_none() && self.is_due(checkpointer, now) {
+            checkpointer.begun_ns = now;
+            self.start_checkpoint(checkpointer);
+        }
+        let Some(mut running) = checkpointer.running.take() else {
+            return ended > 0;
+        };
+        let again = match self.step(checkpointer, &mut running) {
+            Ok(Progress::Again) => {
+                checkpointer.running = Some(running);
+                true
+            }
+            Ok(Progress::Waiting) => {
+                checkpointer.running = Some(running);
+                ended > 0
+            }
+            Ok(Progress::Done(ledger)) => {
+                self.finish(checkpointer, *running, *ledger, now);
+                true
+            }
+            Err(error) => {
+                self.abandon(checkpointer, *running, error, now);
+                false
+            }
+        };
+        self.device.drive(lane);
+        again
+    }
+
+    fn is_due(&self, checkpointer: &Checkpointer, now: u64) -> bool {
+        if self.failure().is_some() || now < checkpointer.retry_at_ns {
+            return false;
+        }
+        if checkpointer.requested > checkpointer.started {
+            return true;
+        }
+        let live: u64 = self
+            .shards
+            .iter()
+            .map(|s| s.state.lock().log.live_bytes())
+            .sum();
+        if live > self.config.checkpoint_log_bytes {
+            return true;
+        }
+        let age = now.saturating_sub(checkpointer.last_ended_ns);
+        age >= self.config.checkpoint_ms * 1_000_000
+            && self.shards.iter().any(|s| !s.state.lock().dirty.is_empty())
+    }
+
+    fn start_checkpoint(&self, checkpointer: &mut Checkpointer) {
+        checkpointer.started += 1;
+        let clean = std::mem::take(&mut checkpointer.requested_clean);
+        let root = Root {
+            seq: checkpointer.root.seq + 1,
+            incarnation: self.incarnation,
+            clean,
+            wall_ns: self.clock.wall_ns(),
+            ..checkpointer.root
+        };
+        let lane = self.checkpoint_lane();
+        let name = NamedFile {
+            seq: root.seq,
+            len: 0,
+            crc: 0,
+        };
+        let full = checkpointer.current.tails.len() >= self.config.tail_chain_max;
+        checkpointer.running = Some(Box::new(Running {
+            number: checkpointer.started,
+            tails: PieceFile::create(self, lane, name.tails_path(), root.seq),
+            series: None,
+            root,
+            full,
+            step: Step::Capture {
+                shard: 0,
+                list: None,
+            },
+            redo_from: Vec::new(),
+            definitions: Sections::new(),
+            sealed: Vec::new(),
+            captured: Vec::new(),
+            encoder: Encoder::default(),
+        }));
+    }
+
+    fn step(
+        &self,
+        checkpointer: &mut Checkpointer,
+        running: &mut Running,
+    ) -> Result<Progress, IoError> {
+        let lane = self.checkpoint_lane();
+        match &mut running.step {
+            Step::Capture { .. } => self.capture(running, lane),
+            Step::Settle { .. } => self.settle_all(checkpointer, running, lane),
+            Step::Sync {
+                volumes,
+                files,
+                manifest,
+                ledger,
+            } => {
+                for ticket in files.iter() {
+                    match ticket.result() {
+                        None => return Ok(Progress::Waiting),
+                        Some(result) => drop(result?),
+                    }
+                }
+                match volumes.result() {
+                    None => return Ok(Progress::Waiting),
+                    Some(result) => result?,
+                }
+                let commit = RootCommit::start(self.device.as_ref(), lane, running.root, manifest);
+                let close = |file: Option<FileId>| {
+                    file.map(|file| self.device.submit(lane, Op::Close { file }))
+                };
+                let closing = [
+                    close(running.tails.file),
+                    close(running.series.as_ref().and_then(|s| s.file)),
+                ];
+                let ledger = std::mem::take(ledger);
+                running.step = Step::Commit {
+                    commit,
+                    ledger,
+                    closing: closing.into_iter().flatten().collect(),
+                };
+                Ok(Progress::Again)
+            }
+            Step::Commit {
+                commit,
+                ledger,
+                closing,
+            } => match commit.poll(self.device.as_ref()) {
+                Poll::Pending => Ok(Progress::Waiting),
+                Poll::Ready(result) => {
+                    result?;
+                    if closing.iter().any(|t| !t.is_ended()) {
+                        return Ok(Progress::Waiting);
+                    }
+                    Ok(Progress::Done(Box::new(std::mem::take(ledger))))
+                }
+            },
+        }
+    }
+
+    /// Writes the tails of one slice of one shard's dirty series.
+    fn capture(&self, running: &mut Running, lane: Lane) -> Result<Progress, IoError> {
+        if !running.tails.drive(self, lane, false)? {
+            return Ok(Progress::Waiting);
+        }
+        let Step::Capture { shard, list } = &mut running.step else {
+            return Ok(Progress::Again);
+        };
+        // Taken before the shard's lock: creating a database holds the catalogue while it logs.
+        let databases = if running.full && list.is_none() {
+            self.catalog.read().all()
+        } else {
+            Vec::new()
+        };
+        let mut state = self.shards[*shard].state.lock();
+        let list = list.get_or_insert_with(|| {
+            running.redo_from.push(state.log.last_seq() + 1);
+            let mut dirty = std::mem::take(&mut state.dirty);
+            if running.full {
+                // A database that came in between has all its series on the list of dirty ones.
+                dirty.retain(|(d, _)| databases.iter().all(|known| known.id != d.id));
+                dirty.extend(self.all_series(&databases, *shard));
+            }
+            dirty
+        });
+        let rest = list.len().saturating_sub(SLICE_SERIES);
+        for (database, series) in list.drain(rest..) {
+            if database.is_dropped() {
+                continue;
+            }
+            let mut state = series.latch();
+            state.dirty = false;
+            let key = TailKey {
+                database: database.id,
+                partition: series.place.partition,
+                row: series.place.row,
+                field: series.place.field,
+                lsn: state.lsn,
+            };
+            let late: Vec<Column> = state
+                .late
+                .as_ref()
+                .map_or(Vec::new(), |l| l.columns(TimeRange::ALL, |_| true));
+            put_tail_record(
+                &mut running.tails.pending,
+                &mut running.encoder,
+                &key,
+                &state.runs,
+                &late,
+            );
+            drop(state);
+            running.captured.push((database, series));
+        }
+        if !list.is_empty() {
+            return Ok(Progress::Again);
+        }
+        drop(state);
+        let done = *shard;
+        self.capture_definitions(running, done);
+        if done + 1 < self.shards.len() {
+            running.step = Step::Capture {
+                shard: done + 1,
+                list: None,
+            };
+            return Ok(Progress::Again);
+        }
+        self.end_capture(running, lane);
+        Ok(Progress::Again)
+    }
+
+    fn all_series(
+        &self,
+        databases: &[Arc<DatabaseState>],
+        shard: usize,
+    ) -> Vec<(Arc<DatabaseState>, Arc<Series>)> {
+        let mut all = Vec::new();
+        for database in databases {
+            for part in database
+                .touched()
+                .filter(|p| shard_of(p.partition, self.shards.len()) == shard)
+            {
+                all.extend(
+                    part.table
+                        .read()
+                        .iter()
+                        .map(|s| (Arc::clone(database), Arc::clone(s))),
+                );
+            }
+        }
+        all
+    }
+
+    /// Definitions come after the series that use them.
+    fn capture_definitions(&self, running: &mut Running, shard: usize) {
+        for database in self.catalog.read().all() {
+            for part in database
+                .touched()
+                .filter(|p| shard_of(p.partition, self.shards.len()) == shard)
+            {
+                let since = if running.full {
+                    DefinitionMark::default()
+                } else {
+                    *part.sealed.lock()
+                };
+                let index = part.index.read();
+                if let Some(bytes) = index.encode_part(since) {
+                    running
+                        .definitions
+                        .set(part_tag(database.id, part.partition), bytes);
+                    running.sealed.push((Arc::clone(part), index.mark()));
+                }
+            }
+        }
+    }
+
+    fn end_capture(&self, running: &mut Running, lane: Lane) {
+        if !running.definitions.is_empty() {
+            let name = NamedFile {
+                seq: running.root.seq,
+                len: 0,
+                crc: 0,
+            };
+            let mut file = PieceFile::create(self, lane, name.series_path(), running.root.seq);
+            file.pending = running.definitions.encode();
+            running.series = Some(file);
+        }
+        let (mut flushes, mut marks) = (Vec::new(), Vec::new());
+        for shard in &self.shards {
+            let mut state = shard.state.lock();
+            state.appender.flush();
+            marks.push(state.appender.mark());
+            flushes.push(state.log.flush(self.clock.wall_ns()));
+            state.flush_due_ns = None;
+            state.log.drive();
+            state.appender.drive();
+        }
+        running.step = Step::Settle { flushes, marks };
+    }
+
+    /// Waits for everything to be written, then starts making it durable.
+    fn settle_all(
+        &self,
+        checkpointer: &mut Checkpointer,
+        running: &mut Running,
+        lane: Lane,
+    ) -> Result<Progress, IoError> {
+        let Step::Settle { flushes, marks } = &running.step else {
+            return Ok(Progress::Again);
+        };
+        running.tails.drive(self, lane, true)?;
+        if let Some(series) = &mut running.series {
+            series.drive(self, lane, true)?;
+        }
+        let files_written =
+            running.tails.is_written() && running.series.as_ref().is_none_or(PieceFile::is_written);
+        let flushed = flushes.iter().all(|t| matches!(t.result(), Some(Ok(()))));
+        if !files_written || !flushed {
+            return Ok(Progress::Waiting);
+        }
+        let mut extents = Vec::new();
+        for (shard, mark) in self.shards.iter().zip(marks) {
+            let mut state = shard.state.lock();
+            if !state.appender.is_written(*mark) {
+                if state.appender.is_full() {
+                    return Err(no_space("volume"));
+                }
+                state.appender.drive();
+                return Ok(Progress::Waiting);
+            }
+            extents.extend(state.appender.open_extents());
+        }
+        let ledger = self.next_ledger(checkpointer, running);
+        let mut manifest = Manifest::new();
+        self.block.save(&mut manifest, &extents);
+        ledger.save(&mut manifest);
+        let volumes = self.block.start_sync(lane);
+        let files = [
+            running.tails.file,
+            running.series.as_ref().and_then(|s| s.file),
+        ];
+        let files = files
+            .into_iter()
+            .flatten()
+            .map(|file| self.device.submit(lane, Op::Sync { file }))
+            .collect();
+        running.step = Step::Sync {
+            volumes,
+            files,
+            manifest,
+            ledger,
+        };
+        Ok(Progress::Again)
+    }
+
+    fn next_ledger(&self, checkpointer: &Checkpointer, running: &Running) -> Ledger {
+        let chain = |old: &[NamedFile], new: Option<NamedFile>| {
+            let kept = if running.full { &[] } else { old };
+            kept.iter().copied().chain(new).collect()
+        };
+        let catalog = self.catalog.read();
+        let mut section = SectionBuilder::default();
+        section.begin(DatabaseId(0), Partition(0), alluvium_types::Lsn(0));
+        for database in catalog.all() {
+            let settings = database.durability.to_string().into_bytes();
+            section.create_database(database.id, &database.name, database.seed, &settings);
+        }
+        section.mark(u64::from(catalog.last_id()));
+        Ledger {
+            incarnation: self.incarnation,
+            redo_from: running.redo_from.clone(),
+            last_lsn: self.positions(),
+            tails: chain(&checkpointer.current.tails, Some(running.tails.named())),
+            series: chain(
+                &checkpointer.current.series,
+                running.series.as_ref().map(PieceFile::named),
+            ),
+            removals: checkpointer.removals.clone(),
+            catalog: section.finish().to_vec(),
+        }
+    }
+
+    fn finish(&self, checkpointer: &mut Checkpointer, running: Running, ledger: Ledger, now: u64) {
+        let lane = self.checkpoint_lane();
+        for (part, mark) in running.sealed {
+            *part.sealed.lock() = mark;
+            part.index.write().forget_before(mark);
+        }
+        let remove = |path: String| drop(self.device.submit(lane, Op::Remove { path }));
+        // What the superblock before the last one named and the last one does not is needed by nobody now.
+        let old = std::mem::replace(
+            &mut checkpointer.previous,
+            std::mem::replace(&mut checkpointer.current, ledger),
+        );
+        let named = |files: fn(&Ledger) -> &Vec<NamedFile>, file: &NamedFile| {
+            files(&checkpointer.previous).contains(file)
+                || files(&checkpointer.current).contains(file)
+        };
+        for file in old.tails.iter().filter(|f| !named(|l| &l.tails, f)) {
+            remove(file.tails_path());
+        }
+        for file in old.series.iter().filter(|f| !named(|l| &l.series, f)) {
+            remove(file.series_path());
+        }
+        if let Some(seq) = running.root.seq.checked_sub(2).filter(|seq| *seq > 0) {
+            remove(alluvium_block::manifest_path(seq));
+        }
+        // Removals that the superblock before this one named already are safe now.
+        for path in &checkpointer.previous.removals {
+            remove(path.clone());
+        }
+        let done = checkpointer.previous.removals.clone();
+        checkpointer.removals.retain(|path| !done.contains(path));
+        if checkpointer.previous.incarnation == self.incarnation {
+            for (shard, from) in self.shards.iter().zip(&checkpointer.previous.redo_from) {
+                shard.state.lock().log.trim(from.saturating_sub(1));
+            }
+            if !std::mem::replace(&mut checkpointer.old_streams_removed, true) {
+                self.remove_old_streams(lane);
+            }
+        }
+        checkpointer.root = running.root;
+        checkpointer.completed = running.number;
+        checkpointer.last_ended_ns = now;
+        checkpointer.last_duration_ns = self.clock.monotonic_ns() - checkpointer.begun_ns;
+        checkpointer.wakers.drain(..).for_each(Waker::wake);
+    }
+
+    /// Streams of earlier lives, which both superblocks are past.
+    fn remove_old_streams(&self, lane: Lane) {
+        let Ok(streams) = alluvium_wal::list_streams(self.device.as_ref()) else {
+            return;
+        };
+        let old = |s: &&StreamInfo| s.incarnation < self.incarnation;
+        for stream in streams.iter().filter(old) {
+            alluvium_wal::remove_stream(self.device.as_ref(), lane, stream);
+        }
+    }
+
+    /// A checkpoint failed: what it captured is dirty again. No room is tried again later; anything else is
+    /// the end of acknowledging.
+    fn abandon(&self, checkpointer: &mut Checkpointer, running: Running, error: IoError, now: u64) {
+        let lane = self.checkpoint_lane();
+        let reason = error.to_string();
+        let full = error.kind == IoErrorKind::NoSpace;
+        let left = match running.step {
+            Step::Capture {
+                list: Some(list), ..
+            } => list,
+            _ => Vec::new(),
+        };
+        for (database, series) in running.captured.into_iter().chain(left) {
+            let shard = self.shard_of(series.place.partition);
+            let mut shard = shard.state.lock();
+            let mut state = series.latch();
+            // Those still to be captured are marked, but no longer on the list.
+            state.dirty = true;
+            drop(state);
+            shard.dirty.push((database, series));
+        }
+        for file in [Some(&running.tails), running.series.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            if let Some(id) = file.file {
+                drop(self.device.submit(lane, Op::Close { file: id }));
+            }
+            if full {
+                drop(self.device.submit(
+                    lane,
+                    Op::Remove {
+                        path: file.path.clone(),
+                    },
+                ));
+            }
+        }
+        let error = StoreError::Failed { reason };
+        if !full {
+            self.fail(error.clone());
+        }
+        checkpointer.retry_at_ns = now + 1_000_000_000;
+        checkpointer.last_error = Some((running.number, error));
+        checkpointer.wakers.drain(..).for_each(Waker::wake);
+    }
+}
+
+enum Progress {
+    Again,
+    Waiting,
+    Done(Box<Ledger>),
+}
+
+fn no_space(what: &str) -> IoError {
+    IoError::new(
+        "write",
+        what,
+        std::io::Error::from(std::io::ErrorKind::StorageFull),
+    )
+}
+
+const _: () = assert!(PARTITION_COUNT <= 16, "part tags mask partitions by 15");

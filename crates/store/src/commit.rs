@@ -1,0 +1,98 @@
+//! A promise that a write is as durable as asked.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use alluvium_types::Position;
+use alluvium_wal::LogTicket;
+use smallvec::SmallVec;
+
+use crate::error::StoreError;
+use crate::open::StoreInner;
+
+/// Ends when everything it stands for holds its durability level. Dropping it gives up waiting, not the write.
+#[derive(Debug)]
+pub struct Commit {
+    store: Arc<StoreInner>,
+    tickets: SmallVec<[LogTicket; 2]>,
+    checkpoint: Option<u64>,
+    position: Position,
+}
+
+impl Commit {
+    pub(crate) fn new(
+        store: Arc<StoreInner>,
+        tickets: SmallVec<[LogTicket; 2]>,
+        position: Position,
+    ) -> Self {
+        Self {
+            store,
+            tickets,
+            checkpoint: None,
+            position,
+        }
+    }
+
+    pub(crate) fn of_checkpoint(store: Arc<StoreInner>, number: u64) -> Self {
+        Self {
+            store,
+            tickets: SmallVec::new(),
+            checkpoint: Some(number),
+            position: Position::default(),
+        }
+    }
+
+    /// Positions the batch got, valid once it has ended.
+    pub fn position(&self) -> &Position {
+        &self.position
+    }
+
+    /// The outcome, or a promise to call `waker`.
+    ///
+    /// # Errors
+    /// If the store stopped acknowledging: what was written may or may not be there after a restart.
+    pub fn poll(&mut self, waker: &Waker) -> Poll<Result<Position, StoreError>> {
+        while let Some(ticket) = self.tickets.last() {
+            match ticket.poll(waker) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                Poll::Ready(Ok(())) => {
+                    self.tickets.pop();
+                }
+            }
+        }
+        if let Some(number) = self.checkpoint {
+            match self.store.poll_checkpoint(number, waker) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(())) => self.checkpoint = None,
+            }
+        }
+        Poll::Ready(Ok(std::mem::take(&mut self.position)))
+    }
+
+    /// Drives the store until the outcome is known: for embedders without a pump, and tests.
+    ///
+    /// # Errors
+    /// As [`Self::poll`].
+    pub fn wait(mut self) -> Result<Position, StoreError> {
+        loop {
+            if let Poll::Ready(result) = self.poll(Waker::noop()) {
+                return result;
+            }
+            if !self.store.drive() {
+                self.store.device.wait(std::time::Duration::from_millis(1));
+            }
+        }
+    }
+}
+
+impl Future for Commit {
+    type Output = Result<Position, StoreError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Commit::poll(&mut self, context.waker())
+    }
+}

@@ -1,0 +1,165 @@
+//! Settings of a store, each with its meaning and default.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// When a write is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Its log frame is flushed: survives kill and power loss.
+    Sync,
+    /// Its log frame is written, a flush is at most this far away: survives a kill; power loss may take the
+    /// last `ms` milliseconds and one flush.
+    Interval {
+        /// Milliseconds between flushes, at least 1.
+        ms: u32,
+    },
+    /// Its log frame is written to the kernel: survives a kill, no promise for power loss.
+    Os,
+    /// In memory: back to the last checkpoint after a crash. Definitions are logged all the same.
+    None,
+}
+
+impl Durability {
+    /// How much is promised, for comparing levels: more is stronger.
+    pub fn strength(self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::Os => 1,
+            Self::Interval { .. } => 2,
+            Self::Sync => 3,
+        }
+    }
+}
+
+/// A durability level that does not parse.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("durability {0:?} is unknown; use sync, interval=100ms, os or none")]
+pub struct DurabilityError(pub String);
+
+impl FromStr for Durability {
+    type Err = DurabilityError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bad = || DurabilityError(text.to_owned());
+        match text {
+            "sync" => Ok(Self::Sync),
+            "os" => Ok(Self::Os),
+            "none" => Ok(Self::None),
+            _ => {
+                let span = text.strip_prefix("interval=").ok_or_else(bad)?;
+                let ms = match (span.strip_suffix("ms"), span.strip_suffix('s')) {
+                    (Some(ms), _) => ms.parse::<u32>().ok(),
+                    (None, Some(s)) => s.parse::<u32>().ok().and_then(|s| s.checked_mul(1000)),
+                    (None, None) => span.parse().ok(),
+                };
+                ms.filter(|ms| *ms > 0)
+                    .map(|ms| Self::Interval { ms })
+                    .ok_or_else(bad)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sync => f.write_str("sync"),
+            Self::Interval { ms } => write!(f, "interval={ms}ms"),
+            Self::Os => f.write_str("os"),
+            Self::None => f.write_str("none"),
+        }
+    }
+}
+
+/// Settings of a store. Every bound is here.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// Shards: partitions are dealt to them; may change between runs. 1 to 16.
+    pub shards: usize,
+    /// Size of a data volume once a database has outgrown its small first ones, bytes.
+    pub volume_bytes: u64,
+    /// Consecutive pages a shard reserves at a time.
+    pub extent_pages: u32,
+    /// Pages of one vectored write.
+    pub batch_pages: usize,
+    /// Hard memory budget, bytes.
+    pub memory_bytes: u64,
+    /// Share of the budget for the page cache, percent.
+    pub cache_percent: u64,
+    /// Size of a log segment, bytes.
+    pub segment_bytes: u64,
+    /// Largest log frame, bytes.
+    pub group_bytes_max: usize,
+    /// Log bytes of one shard waiting for the device at which writes are refused.
+    pub log_backlog_bytes_max: usize,
+    /// Pages of one shard waiting for the device at which writes are refused.
+    pub page_backlog_max: usize,
+    /// Level of databases that say nothing else.
+    pub durability: Durability,
+    /// Milliseconds until an idle shard declares what it has flushed.
+    pub idle_frame_ms: u64,
+    /// Live log bytes, all shards together, at which a checkpoint starts.
+    pub checkpoint_log_bytes: u64,
+    /// Milliseconds between checkpoints when anything changed.
+    pub checkpoint_ms: u64,
+    /// Checkpoints whose tails are chained before all tails are rewritten.
+    pub tail_chain_max: usize,
+    /// Late points a series buffers before they go to a run.
+    pub late_points_max: usize,
+    /// Bytes of raw tag sections one writer remembers.
+    pub writer_cache_bytes_max: usize,
+    /// Databases that may exist.
+    pub databases_max: usize,
+    /// Identity of a new data directory; random if `None`.
+    pub instance: Option<[u8; 16]>,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            shards: 2,
+            volume_bytes: 4 << 30,
+            extent_pages: 64,
+            batch_pages: 64,
+            memory_bytes: 4 << 30,
+            cache_percent: 25,
+            segment_bytes: 64 << 20,
+            group_bytes_max: 4 << 20,
+            log_backlog_bytes_max: 64 << 20,
+            page_backlog_max: 16 << 10,
+            durability: Durability::Sync,
+            idle_frame_ms: 100,
+            checkpoint_log_bytes: 256 << 20,
+            checkpoint_ms: 300_000,
+            tail_chain_max: 8,
+            late_points_max: 1024,
+            writer_cache_bytes_max: 64 << 20,
+            databases_max: 65_536,
+            instance: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durability_reads_what_it_prints() {
+        for level in ["sync", "interval=100ms", "os", "none"] {
+            assert_eq!(level.parse::<Durability>().unwrap().to_string(), level);
+        }
+        assert_eq!("interval=2s".parse(), Ok(Durability::Interval { ms: 2000 }));
+        for bad in [
+            "",
+            "Sync",
+            "interval=",
+            "interval=0ms",
+            "interval=-1ms",
+            "interval=5000000s",
+        ] {
+            assert!(bad.parse::<Durability>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! The handles users hold: a store, and one database of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use alluvium_index::Selector;
+use alluvium_io::{Clock, Device};
+use alluvium_types::{Budget, DatabaseId, Lsn, Partition, Position};
+use smallvec::{SmallVec, smallvec};
+
+use crate::commit::Commit;
+use crate::config::StoreConfig;
+use crate::databases::{DatabaseState, check_name};
+use crate::error::{OpenError, StoreError};
+use crate::open::StoreInner;
+use crate::recovery::RecoveryReport;
+use crate::snapshot::Snapshot;
+use crate::status::Status;
+use crate::write::Writer;
+
+/// An open data directory. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Store(Arc<StoreInner>);
+
+/// One database of an open store. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Database {
+    store: Arc<StoreInner>,
+    state: Arc<DatabaseState>,
+}
+
+/// A database in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatabaseInfo {
+    /// Its number, never reused.
+    pub id: DatabaseId,
+    /// Its name.
+    pub name: String,
+}
+
+impl Store {
+    /// Opens the data directory on `device`, creating it if it is empty, and recovers what was acknowledged.
+    /// Waits. Nothing else runs until [`Store::drive`] or [`Store::pump`] is called.
+    ///
+    /// # Errors
+    /// If the directory is foreign or damaged; nothing was changed then.
+    pub fn open(
+        device: Arc<dyn Device>,
+        clock: Arc<dyn Clock>,
+        config: StoreConfig,
+    ) -> Result<Self, OpenError> {
+        StoreInner::open(device, clock, config).map(Self)
+    }
+
+    /// What opening found and did.
+    pub fn recovery(&self) -> &RecoveryReport {
+        &self.0.recovery
+    }
+
+    /// Moves logs, pages, flushes and checkpoints on, without waiting. Returns whether to call again at once.
+    pub fn drive(&self) -> bool {
+        self.0.drive()
+    }
+
+    /// Drives until `stop`: what one thread of the embedder does.
+    pub fn pump(&self, stop: &AtomicBool) {
+        while !stop.load(Ordering::Acquire) {
+            if !self.0.drive() {
+                let now = self.0.clock.monotonic_ns();
+                let wait = self.0.next_deadline_ns().saturating_sub(now);
+                self.0.device.wait(Duration::from_nanos(wait));
+            }
+        }
+    }
+
+    /// Ends the wait of [`Store::pump`].
+    pub fn wake(&self) {
+        self.0.device.wake();
+    }
+
+    /// The memory budget, for owners outside the store.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.0.budget
+    }
+
+    /// The database of this name, if it exists and its creation is durable.
+    pub fn database(&self, name: &str) -> Option<Database> {
+        let state = Arc::clone(self.0.catalog.read().get(name)?);
+        state.creation().is_none().then(|| Database {
+            store: Arc::clone(&self.0),
+            state,
+        })
+    }
+
+    /// The database of this name, created if need be. It takes writes once the commit has ended.
+    ///
+    /// # Errors
+    /// If the name is not allowed, there are too many, or the store takes no writes.
+    pub fn create_database(&self, name: &str) -> Result<(Database, Commit), StoreError> {
+        check_name(name)?;
+        let inner = &self.0;
+        if let Err(crate::error::WriteError::Store(error)) = inner.admit_writes() {
+            return Err(error);
+        }
+        let mut catalog = inner.catalog.write();
+        let (state, tickets, position) = if let Some(state) = catalog.get(name) {
+            (
+                Arc::clone(state),
+                state.creation().into_iter().collect(),
+                Position::default(),
+            )
+        } else {
+            let limit = inner.config.databases_max;
+            if catalog.len() >= limit {
+                return Err(StoreError::TooManyDatabases { limit });
+            }
+            let id = catalog.next_id();
+            // Any seed will do that replay brings back: it is in the log.
+            let seed = u64::from(id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                ^ crate::open::salt(inner.instance);
+            let durability = inner.config.durability;
+            let state = Arc::new(DatabaseState::new(id, name.to_owned(), seed, durability));
+            let settings = durability.to_string().into_bytes();
+            let (lsn, ticket) = inner.log_catalog(|section| {
+                section.create_database(id, name, seed, &settings);
+            });
+            state.set_creation(ticket.clone());
+            catalog.add(Arc::clone(&state));
+            (
+                state,
+                smallvec![ticket],
+                Position(vec![(Partition(0), lsn)]),
+            )
+        };
+        drop(catalog);
+        let commit = Commit::new(Arc::clone(inner), tickets, position);
+        Ok((
+            Database {
+                store: Arc::clone(inner),
+                state,
+            },
+            commit,
+        ))
+    }
+
+    /// Drops a database: its series are gone at once, its files after two checkpoints.
+    ///
+    /// # Errors
+    /// If there is none of this name, or the store takes no writes.
+    pub fn drop_database(&self, name: &str) -> Result<Commit, StoreError> {
+        let inner = &self.0;
+        if let Err(crate::error::WriteError::Store(error)) = inner.admit_writes() {
+            return Err(error);
+        }
+        let mut catalog = inner.catalog.write();
+        let id = catalog.get(name).map(|d| d.id);
+        let Some(id) = id else {
+            return Err(StoreError::NoDatabase {
+                name: name.to_owned(),
+            });
+        };
+        catalog.remove(id);
+        let (lsn, ticket) = inner.log_catalog(|section| section.drop_database(id));
+        drop(catalog);
+        let paths = inner.forget_volumes(id);
+        inner.checkpointer.lock().add_removals(paths);
+        let tickets: SmallVec<[_; 2]> = smallvec![ticket];
+        Ok(Commit::new(
+            Arc::clone(inner),
+            tickets,
+            Position(vec![(Partition(0), lsn)]),
+        ))
+    }
+
+    /// All databases by name.
+    pub fn databases(&self) -> Vec<DatabaseInfo> {
+        let mut all: Vec<DatabaseInfo> = self
+            .0
+            .catalog
+            .read()
+            .all()
+            .iter()
+            .map(|d| DatabaseInfo {
+                id: d.id,
+                name: d.name.clone(),
+            })
+            .collect();
+        all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// Asks for a checkpoint that includes everything applied so far; it ends when the superblock is durable.
+    pub fn checkpoint(&self) -> Commit {
+        let number = self.0.request_checkpoint(false);
+        Commit::of_checkpoint(Arc::clone(&self.0), number)
+    }
+
+    /// Refuses writes, checkpoints, and marks the directory as cleanly closed. Waits.
+    ///
+    /// # Errors
+    /// If a write failed: the next open will recover from the log.
+    pub fn close(&self) -> Result<(), StoreError> {
+        self.0.close()
+    }
+
+    /// The store at this moment. Costs a look at every shard and database.
+    pub fn status(&self) -> Status {
+        self.0.status()
+    }
+}
+
+impl StoreInner {
+    /// Logs an entry of the catalogue, flushed whatever the level.
+    fn log_catalog(
+        &self,
+        entry: impl FnOnce(&mut alluvium_wal::SectionBuilder),
+    ) -> (Lsn, alluvium_wal::LogTicket) {
+        let shard = self.shard_of(Partition(0));
+        let mut state = shard.state.lock();
+        let lsn = state.next_lsn(Partition(0));
+        state.section.begin(DatabaseId(0), Partition(0), lsn);
+        entry(&mut state.section);
+        let ticket = self.push_section(&mut state, 0, true);
+        state.log.drive();
+        self.device.drive(shard.lane);
+        (lsn, ticket)
+    }
+}
+
+impl Database {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.state.name
+    }
+
+    /// Its number.
+    pub fn id(&self) -> DatabaseId {
+        self.state.id
+    }
+
+    /// Whether it was dropped since this handle was taken.
+    pub fn is_dropped(&self) -> bool {
+        self.state.is_dropped()
+    }
+
+    /// The level at which its writes are acknowledged.
+    pub fn durability(&self) -> crate::config::Durability {
+        self.state.durability
+    }
+
+    /// A new writer.
+    pub fn writer(&self) -> Writer {
+        Writer::new(Arc::clone(&self.store), Arc::clone(&self.state))
+    }
+
+    /// The database as it is now.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::new(Arc::clone(&self.store), Arc::clone(&self.state))
+    }
+
+    /// Names of the measurements with series that match.
+    ///
+    /// # Errors
+    /// If the selector does not compile.
+    pub fn measurements(&self, selector: &Selector) -> Result<Vec<String>, StoreError> {
+        let compiled = selector.compile()?;
+        let mut names: Vec<String> = Vec::new();
+        for part in self.state.touched() {
+            names.extend(
+                part.index
+                    .read()
+                    .measurement_names(&compiled)
+                    .into_iter()
+                    .map(str::to_owned),
+            );
+        }
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
+    }
+}

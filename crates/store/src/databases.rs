@@ -1,0 +1,157 @@
+//! The catalogue: which databases exist, under which ids, with which settings.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use alluvium_types::{DatabaseId, PARTITION_COUNT, Partition};
+use alluvium_wal::LogTicket;
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+
+use crate::config::Durability;
+use crate::error::StoreError;
+use crate::partition::PartitionState;
+
+/// One database.
+#[derive(Debug)]
+pub(crate) struct DatabaseState {
+    pub id: DatabaseId,
+    pub name: String,
+    /// Of the hash that names its rows.
+    pub seed: u64,
+    pub durability: Durability,
+    partitions: [OnceLock<Arc<PartitionState>>; PARTITION_COUNT],
+    dropped: AtomicBool,
+    /// The flush of the log entry that created it; `None` once it is known to be durable.
+    creation: Mutex<Option<LogTicket>>,
+}
+
+impl DatabaseState {
+    pub(crate) fn new(id: DatabaseId, name: String, seed: u64, durability: Durability) -> Self {
+        Self {
+            id,
+            name,
+            seed,
+            durability,
+            partitions: std::array::from_fn(|_| OnceLock::new()),
+            dropped: AtomicBool::new(false),
+            creation: Mutex::new(None),
+        }
+    }
+
+    /// A partition, made when it is first touched: an empty database costs no partitions.
+    pub(crate) fn partition(&self, partition: Partition) -> &Arc<PartitionState> {
+        self.partitions[usize::from(partition.0)]
+            .get_or_init(|| Arc::new(PartitionState::new(partition)))
+    }
+
+    /// The partitions touched so far.
+    pub(crate) fn touched(&self) -> impl Iterator<Item = &Arc<PartitionState>> {
+        self.partitions.iter().filter_map(OnceLock::get)
+    }
+
+    /// A partition if it was touched.
+    pub(crate) fn touched_partition(&self, partition: Partition) -> Option<&Arc<PartitionState>> {
+        self.partitions[usize::from(partition.0)].get()
+    }
+
+    pub(crate) fn is_dropped(&self) -> bool {
+        self.dropped.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn mark_dropped(&self) {
+        self.dropped.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn set_creation(&self, ticket: LogTicket) {
+        *self.creation.lock() = Some(ticket);
+    }
+
+    /// The creation still under way, if it is.
+    pub(crate) fn creation(&self) -> Option<LogTicket> {
+        let mut creation = self.creation.lock();
+        if creation
+            .as_ref()
+            .is_some_and(|t| matches!(t.result(), Some(Ok(()))))
+        {
+            *creation = None;
+        }
+        creation.clone()
+    }
+
+    pub(crate) fn series_count(&self) -> u64 {
+        self.touched().map(|p| p.index.read().series_count()).sum()
+    }
+}
+
+/// All databases by name and by id.
+#[derive(Debug, Default)]
+pub(crate) struct Catalog {
+    by_name: HashMap<String, Arc<DatabaseState>, foldhash::fast::RandomState>,
+    by_id: HashMap<DatabaseId, Arc<DatabaseState>, foldhash::fast::RandomState>,
+    last_id: u32,
+}
+
+impl Catalog {
+    pub(crate) fn get(&self, name: &str) -> Option<&Arc<DatabaseState>> {
+        self.by_name.get(name)
+    }
+
+    pub(crate) fn by_id(&self, id: DatabaseId) -> Option<&Arc<DatabaseState>> {
+        self.by_id.get(&id)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// All databases in the order of their ids.
+    pub(crate) fn all(&self) -> Vec<Arc<DatabaseState>> {
+        let mut all: Vec<_> = self.by_id.values().map(Arc::clone).collect();
+        all.sort_unstable_by_key(|d| d.id);
+        all
+    }
+
+    /// The id the next database gets; ids are never reused.
+    pub(crate) fn next_id(&self) -> DatabaseId {
+        DatabaseId(self.last_id + 1)
+    }
+
+    /// The highest id ever given.
+    pub(crate) fn last_id(&self) -> u32 {
+        self.last_id
+    }
+
+    pub(crate) fn note_id(&mut self, id: u32) {
+        self.last_id = self.last_id.max(id);
+    }
+
+    pub(crate) fn add(&mut self, database: Arc<DatabaseState>) {
+        self.note_id(database.id.0);
+        self.by_name
+            .insert(database.name.clone(), Arc::clone(&database));
+        self.by_id.insert(database.id, database);
+    }
+
+    pub(crate) fn remove(&mut self, id: DatabaseId) -> Option<Arc<DatabaseState>> {
+        self.note_id(id.0);
+        let gone = self.by_id.remove(&id)?;
+        // A database of the same name may have been created since.
+        if self.by_name.get(&gone.name).is_some_and(|d| d.id == id) {
+            self.by_name.remove(&gone.name);
+        }
+        gone.mark_dropped();
+        Some(gone)
+    }
+}
+
+/// Checks a name against `[A-Za-z0-9_.-]{1,64}`.
+pub(crate) fn check_name(name: &str) -> Result<(), StoreError> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    if name.is_empty() || name.len() > 64 || !name.bytes().all(allowed) {
+        return Err(StoreError::BadName {
+            name: name.chars().take(80).collect(),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,176 @@
+//! What can go wrong, by what a caller would do about it.
+
+use alluvium_block::RootError;
+use alluvium_index::{IndexError, SelectorError};
+use alluvium_io::IoError;
+use alluvium_nbtree::TreeError;
+use alluvium_types::{BudgetExceeded, ValueKind};
+use alluvium_wal::LogError;
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The superblock, manifest or a volume does not hold.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// The log does not hold: acknowledged data is damaged, nothing was changed.
+    #[error("the log cannot be replayed: {0}")]
+    Log(#[from] LogError),
+    /// The definitions of series do not hold.
+    #[error("the series definitions cannot be read: {0}")]
+    Index(#[from] IndexError),
+    /// The checkpointed tails do not hold.
+    #[error("the checkpointed tails cannot be read: {0}")]
+    Tails(#[from] TreeError),
+    /// The manifest names something that is not there or does not parse.
+    #[error("the manifest is damaged in {section}; restore from a backup or run salvage")]
+    Manifest {
+        /// Which part.
+        section: &'static str,
+    },
+    /// The log speaks of something that neither it nor the checkpoint defines.
+    #[error(
+        "the log of partition {partition} refers to {what}, which is not defined; restore from a backup or run salvage"
+    )]
+    Undefined {
+        /// Which partition.
+        partition: u8,
+        /// What is missing.
+        what: &'static str,
+    },
+    /// A setting is out of its range.
+    #[error("setting {name} is {value}; it must be {range}")]
+    Setting {
+        /// Its name.
+        name: &'static str,
+        /// What was given.
+        value: u64,
+        /// What is allowed.
+        range: &'static str,
+    },
+    /// The device failed.
+    #[error(transparent)]
+    Io(#[from] IoError),
+}
+
+/// Why an operation of an open store failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// A write or flush failed; nothing is acknowledged until the store is opened again. Reads go on.
+    #[error(
+        "writing stopped after a failure ({reason}); reads go on, restart the server when the disk is sound"
+    )]
+    Failed {
+        /// The first failure.
+        reason: String,
+    },
+    /// The name of a database is not `[A-Za-z0-9_.-]{1,64}`.
+    #[error("database name {name:?} is not allowed; use 1 to 64 of A-Z a-z 0-9 _ . -")]
+    BadName {
+        /// What was given, cut to 80 characters.
+        name: String,
+    },
+    /// There is no such database.
+    #[error("database not found: {name:?}; create it with CREATE DATABASE or by a first write")]
+    NoDatabase {
+        /// What was asked for.
+        name: String,
+    },
+    /// There are as many databases as may be.
+    #[error("{limit} databases exist, the most that setting databases_max allows")]
+    TooManyDatabases {
+        /// The limit.
+        limit: usize,
+    },
+    /// A selector does not compile.
+    #[error(transparent)]
+    Selector(#[from] SelectorError),
+    /// The store is being closed.
+    #[error("the store is closing")]
+    Closing,
+}
+
+impl From<LogError> for StoreError {
+    fn from(error: LogError) -> Self {
+        Self::Failed {
+            reason: error.to_string(),
+        }
+    }
+}
+
+impl From<IoError> for StoreError {
+    fn from(error: IoError) -> Self {
+        Self::Failed {
+            reason: error.to_string(),
+        }
+    }
+}
+
+/// Why a batch was refused whole. Nothing of it was applied.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The disk is full; try again when there is room.
+    #[error("the disk is full: writes are refused until there is room, reads go on")]
+    Full,
+    /// The device is behind; try again soon.
+    #[error(
+        "the device is behind by {pending_bytes} bytes of log and pages; try again in a second"
+    )]
+    Backlog {
+        /// Bytes waiting.
+        pending_bytes: u64,
+    },
+    /// The memory budget is used up; try again when there is room.
+    #[error("{0}; try again later or raise the setting memory")]
+    Memory(#[from] BudgetExceeded),
+    /// The store stopped acknowledging or is closing.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A partition has as many rows or fields as its ids can number.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+}
+
+/// Why one line of a batch was refused. The others are kept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RefusedLine {
+    /// The end of time is reserved.
+    #[error(
+        "timestamp 9223372036854775807 is reserved; the largest allowed is 9223372036854775806"
+    )]
+    ReservedTime,
+    /// A string value is too long.
+    #[error("string value of field {field:?} has {bytes} bytes, more than {limit}")]
+    LongString {
+        /// The field.
+        field: String,
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A line without fields.
+    #[error("the line has no fields")]
+    NoFields,
+}
+
+/// Why a read failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SeriesReadError {
+    /// A page is damaged or unreadable.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// Numbers were asked of a string series.
+    #[error("the series holds {kind} values, which have no {what}")]
+    Kind {
+        /// What it holds.
+        kind: ValueKind,
+        /// What was asked.
+        what: &'static str,
+    },
+}

@@ -1,0 +1,132 @@
+//! The buffer in which a series' late points wait until they fill a run.
+
+use alluvium_types::{Column, TimeRange, ValueKind, ValueRef};
+
+#[derive(Debug, Clone, PartialEq)]
+enum LateValue {
+    Bits(ValueKind, u64),
+    Text(Box<str>),
+}
+
+impl LateValue {
+    fn of(value: ValueRef<'_>) -> Self {
+        match value {
+            ValueRef::Str(text) => Self::Text(text.into()),
+            number => Self::Bits(number.kind(), number.bits().unwrap_or_default()),
+        }
+    }
+
+    fn as_ref(&self) -> ValueRef<'_> {
+        match self {
+            Self::Bits(kind, bits) => ValueRef::from_bits(*kind, *bits),
+            Self::Text(text) => ValueRef::Str(text),
+        }
+    }
+
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Bits(..) => 0,
+            Self::Text(text) => text.len(),
+        }
+    }
+}
+
+/// Points of one series by time, at most one numeric and one string value a timestamp; a later write
+/// replaces an earlier one. Exists only after a late point.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LateBuffer {
+    points: Vec<(i64, LateValue)>,
+    text_bytes: usize,
+}
+
+impl LateBuffer {
+    pub(crate) fn len(&self) -> usize {
+        self.points.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.points.is_empty()
+    }
+
+    pub(crate) fn last_time(&self) -> Option<i64> {
+        self.points.last().map(|(t, _)| *t)
+    }
+
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.points.capacity() * size_of::<(i64, LateValue)>() + self.text_bytes
+    }
+
+    /// Adds or replaces. Cost: a binary search and a move of what is behind; at the end neither.
+    pub(crate) fn insert(&mut self, time: i64, value: ValueRef<'_>) {
+        let late = LateValue::of(value);
+        self.text_bytes += late.heap_bytes();
+        if self.last_time().is_none_or(|last| last < time) {
+            self.points.push((time, late));
+            return;
+        }
+        let begin = self.points.partition_point(|(t, _)| *t < time);
+        let numeric = value.kind().is_numeric();
+        let same = self.points[begin..]
+            .iter()
+            .take_while(|(t, _)| *t == time)
+            .position(|(_, v)| v.as_ref().kind().is_numeric() == numeric);
+        if let Some(at) = same {
+            let slot = &mut self.points[begin + at].1;
+            self.text_bytes -= slot.heap_bytes();
+            *slot = late;
+        } else {
+            let end = begin + self.points[begin..].partition_point(|(t, _)| *t == time);
+            self.points.insert(end, (time, late));
+        }
+    }
+
+    /// All points by time.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (i64, ValueRef<'_>)> {
+        self.points.iter().map(|(t, v)| (*t, v.as_ref()))
+    }
+
+    /// The points inside `range` whose kind `wanted` accepts, as a column per kind in order of time.
+    pub(crate) fn columns(
+        &self,
+        range: TimeRange,
+        wanted: impl Fn(ValueKind) -> bool,
+    ) -> Vec<Column> {
+        let mut columns: Vec<Column> = Vec::new();
+        for (time, value) in self.iter().filter(|(t, _)| range.contains(*t)) {
+            if !wanted(value.kind()) {
+                continue;
+            }
+            if !columns.iter().any(|c| c.kind() == value.kind()) {
+                columns.push(Column::new(value.kind()));
+            }
+            if let Some(column) = columns.iter_mut().find(|c| c.kind() == value.kind()) {
+                column.push(time, value);
+            }
+        }
+        columns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_writes_replace_and_siblings_stay() {
+        let mut late = LateBuffer::default();
+        late.insert(20, ValueRef::F64(1.0));
+        late.insert(10, ValueRef::F64(2.0));
+        late.insert(10, ValueRef::Str("x"));
+        late.insert(10, ValueRef::I64(3));
+        late.insert(20, ValueRef::F64(-0.0));
+        let got: Vec<_> = late.iter().map(|(t, v)| (t, v.to_owned())).collect();
+        assert_eq!(got.len(), 3);
+        assert_eq!(got[0], (10, ValueRef::I64(3).to_owned()));
+        assert_eq!(got[1], (10, ValueRef::Str("x").to_owned()));
+        assert!(got[2].1.as_ref().same(ValueRef::F64(-0.0)));
+        assert_eq!(late.text_bytes, 1);
+        let columns = late.columns(TimeRange::new(0, 20).unwrap(), ValueKind::is_numeric);
+        assert_eq!(columns.len(), 1);
+        assert_eq!(columns[0].times, [10]);
+    }
+}

@@ -1,0 +1,148 @@
+//! What a superblock names beside volumes: catalogue, positions, tails, definitions, where redo begins.
+
+use alluvium_block::{Manifest, Sections};
+use alluvium_types::{Lsn, PARTITION_COUNT};
+
+use crate::error::OpenError;
+use crate::numbers::{Numbers, to_bytes};
+
+const TAG_CATALOG: u64 = 16;
+const TAG_LEDGER: u64 = 17;
+const TAG_REMOVALS: u64 = 18;
+
+/// A file that the manifest names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NamedFile {
+    /// The commit that wrote it; part of its name.
+    pub seq: u64,
+    pub len: u64,
+    pub crc: u32,
+}
+
+impl NamedFile {
+    pub(crate) fn tails_path(self) -> String {
+        format!("tails.{:016}", self.seq)
+    }
+
+    pub(crate) fn series_path(self) -> String {
+        format!("series.{:016}", self.seq)
+    }
+}
+
+/// The store's part of a manifest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Ledger {
+    /// The process life that wrote it.
+    pub incarnation: u32,
+    /// By shard of that life: the first log frame not covered by the tails.
+    pub redo_from: Vec<u64>,
+    /// Last position given, by partition.
+    pub last_lsn: [Lsn; PARTITION_COUNT],
+    /// Tails files, oldest first: of a series the newest record counts.
+    pub tails: Vec<NamedFile>,
+    /// Files of definitions, oldest first: each continues the one before.
+    pub series: Vec<NamedFile>,
+    /// Files of dropped databases to remove once no superblock names them.
+    pub removals: Vec<String>,
+    /// Databases, as a section of log entries.
+    pub catalog: Vec<u8>,
+}
+
+impl Ledger {
+    pub(crate) fn save(&self, manifest: &mut Manifest) {
+        let mut numbers = vec![u64::from(self.incarnation), self.redo_from.len() as u64];
+        numbers.extend(&self.redo_from);
+        numbers.extend(self.last_lsn.iter().map(|l| l.0));
+        for files in [&self.tails, &self.series] {
+            numbers.push(files.len() as u64);
+            for file in files {
+                numbers.extend([file.seq, file.len, u64::from(file.crc)]);
+            }
+        }
+        manifest.set(TAG_LEDGER, to_bytes(numbers));
+        manifest.set(TAG_CATALOG, self.catalog.clone());
+        let mut removals = Sections::new();
+        for (i, path) in self.removals.iter().enumerate() {
+            removals.set(i as u64, path.clone().into_bytes());
+        }
+        manifest.set(TAG_REMOVALS, removals.encode());
+    }
+
+    pub(crate) fn load(manifest: &Manifest) -> Result<Self, OpenError> {
+        let bad = |section| OpenError::Manifest { section };
+        let Some(bytes) = manifest.get(TAG_LEDGER) else {
+            return Err(bad("its ledger"));
+        };
+        let mut ledger = Self::numbers(Numbers(bytes)).ok_or(bad("its ledger"))?;
+        ledger.catalog = manifest
+            .get(TAG_CATALOG)
+            .ok_or(bad("its catalogue"))?
+            .to_vec();
+        let removals = manifest.get(TAG_REMOVALS).ok_or(bad("its removals"))?;
+        for (_, path) in Sections::decode(removals)?.iter() {
+            let path = String::from_utf8(path.to_vec()).map_err(|_| bad("its removals"))?;
+            ledger.removals.push(path);
+        }
+        Ok(ledger)
+    }
+
+    fn numbers(mut numbers: Numbers<'_>) -> Option<Self> {
+        let mut ledger = Self {
+            incarnation: numbers.next()? as u32,
+            redo_from: numbers.list(Numbers::next)?,
+            ..Self::default()
+        };
+        for lsn in &mut ledger.last_lsn {
+            *lsn = Lsn(numbers.next()?);
+        }
+        let mut files = || {
+            numbers.list(|n| {
+                Some(NamedFile {
+                    seq: n.next()?,
+                    len: n.next()?,
+                    crc: n.next()? as u32,
+                })
+            })
+        };
+        ledger.tails = files()?;
+        ledger.series = files()?;
+        Some(ledger)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ledger_comes_back_and_a_cut_one_is_refused() {
+        let mut ledger = Ledger {
+            incarnation: 3,
+            redo_from: vec![5, 9],
+            tails: vec![
+                NamedFile {
+                    seq: 1,
+                    len: 2,
+                    crc: 3,
+                },
+                NamedFile {
+                    seq: 4,
+                    len: 5,
+                    crc: 6,
+                },
+            ],
+            removals: vec!["vol/00000001".into()],
+            catalog: vec![1, 2],
+            ..Ledger::default()
+        };
+        ledger.last_lsn[15] = Lsn(77);
+        let mut manifest = Manifest::new();
+        ledger.save(&mut manifest);
+        assert_eq!(Ledger::load(&manifest).unwrap(), ledger);
+        let whole = manifest.get(TAG_LEDGER).unwrap().to_vec();
+        for cut in 0..whole.len() {
+            manifest.set(TAG_LEDGER, whole[..cut].to_vec());
+            assert!(Ledger::load(&manifest).is_err(), "cut at {cut}");
+        }
+    }
+}

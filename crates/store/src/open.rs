@@ -1,0 +1,350 @@
+//! A store from opening to closing: what all its handles share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Poll, Waker};
+
+use alluvium_block::{BlockConfig, BlockStore, Root, load_root};
+use alluvium_io::{Clock, Device, Lane};
+use alluvium_nbtree::Encoder;
+use alluvium_types::{Budget, Lsn, Owner, PARTITION_COUNT, Partition};
+use alluvium_wal::{LogConfig, LogTicket, LogWriter, SectionBuilder};
+use parking_lot::{Mutex, RwLock};
+
+use crate::checkpoint::Checkpointer;
+use crate::config::StoreConfig;
+use crate::databases::Catalog;
+use crate::error::{OpenError, StoreError, WriteError};
+use crate::ledger::Ledger;
+use crate::recovery::{RecoveryReport, recover};
+use crate::shard::{PointCounters, Shard, ShardState, shard_of};
+
+/// What every handle of one open store shares.
+#[derive(Debug)]
+pub(crate) struct StoreInner {
+    pub device: Arc<dyn Device>,
+    pub clock: Arc<dyn Clock>,
+    pub config: StoreConfig,
+    pub budget: Arc<Budget>,
+    pub instance: [u8; 16],
+    pub incarnation: u32,
+    pub block: Arc<BlockStore>,
+    pub shards: Vec<Shard>,
+    pub catalog: RwLock<Catalog>,
+    pub checkpointer: Mutex<Checkpointer>,
+    pub counters: PointCounters,
+    pub recovery: RecoveryReport,
+    /// A section of the log is closed when it passes this.
+    pub section_bytes_max: usize,
+    /// Nothing is acknowledged after the first failure.
+    failure: Mutex<Option<StoreError>>,
+    failed: AtomicBool,
+    closing: AtomicBool,
+    pub next_retry_ns: AtomicU64,
+}
+
+/// The log's salt: the low half of the instance.
+pub(crate) fn salt(instance: [u8; 16]) -> u64 {
+    u64::from_le_bytes(*instance.first_chunk().expect("sixteen bytes hold eight"))
+}
+
+/// Sixteen bytes nobody else has: the operating system's keys of a hash map, twice.
+fn random_instance() -> [u8; 16] {
+    use std::hash::{BuildHasher, RandomState};
+    let mut out = [0; 16];
+    for half in out.chunks_exact_mut(8) {
+        half.copy_from_slice(&RandomState::new().hash_one(0_u8).to_le_bytes());
+    }
+    out
+}
+
+fn check(config: &StoreConfig, device: &dyn Device) -> Result<(), OpenError> {
+    let setting = |name, value, range| Err(OpenError::Setting { name, value, range });
+    if !(1..=PARTITION_COUNT).contains(&config.shards) {
+        return setting("shards", config.shards as u64, "1 to 16");
+    }
+    if device.lanes() <= config.shards {
+        return setting(
+            "lanes",
+            device.lanes() as u64,
+            "more than shards: the last one is the checkpoint's",
+        );
+    }
+    if config.segment_bytes < 256 << 10 {
+        return setting("segment_bytes", config.segment_bytes, "at least 262144");
+    }
+    if config.extent_pages == 0 || config.batch_pages == 0 {
+        return setting("extent_pages and batch_pages", 0, "at least 1");
+    }
+    Ok(())
+}
+
+impl StoreInner {
+    /// Opens or creates. Waits for the device.
+    pub(crate) fn open(
+        device: Arc<dyn Device>,
+        clock: Arc<dyn Clock>,
+        config: StoreConfig,
+    ) -> Result<Arc<Self>, OpenError> {
+        check(&config, device.as_ref())?;
+        let started = clock.monotonic_ns();
+        let budget = Arc::new(Budget::new(config.memory_bytes));
+        let block_config = BlockConfig {
+            volume_bytes: config.volume_bytes,
+            extent_pages: config.extent_pages,
+            batch_pages: config.batch_pages,
+            cache_bytes: config.memory_bytes / 100 * config.cache_percent.min(90),
+        };
+        let streams = alluvium_wal::list_streams(device.as_ref())?;
+        let known = load_root(device.as_ref())?;
+        let fresh = known.is_none();
+        let (root, manifest) = if let Some(known) = known {
+            known
+        } else {
+            let instance = config.instance.unwrap_or_else(random_instance);
+            let root = Root {
+                instance,
+                seq: 0,
+                incarnation: 0,
+                clean: true,
+                wall_ns: 0,
+            };
+            (root, alluvium_block::Manifest::new())
+        };
+        let ledger = if fresh {
+            Ledger::default()
+        } else {
+            Ledger::load(&manifest)?
+        };
+        let newest_stream = streams.iter().map(|s| s.incarnation).max().unwrap_or(0);
+        let incarnation = root.incarnation.max(newest_stream) + 1;
+        let block = BlockStore::open(
+            Arc::clone(&device),
+            block_config,
+            root.instance,
+            incarnation,
+            Arc::clone(&budget),
+            &manifest,
+        )?;
+        let group_bytes_max = config
+            .group_bytes_max
+            .min(config.segment_bytes as usize / 4);
+        let log_config = LogConfig {
+            segment_bytes: config.segment_bytes,
+            group_bytes_max,
+            ..LogConfig::default()
+        };
+        let shards = (0..config.shards)
+            .map(|i| {
+                let lane = Lane(i);
+                let log = LogWriter::new(
+                    Arc::clone(&device),
+                    lane,
+                    salt(root.instance),
+                    incarnation,
+                    i as u16,
+                    log_config.clone(),
+                );
+                let state = ShardState {
+                    appender: block.appender(lane),
+                    log,
+                    encoder: Encoder::default(),
+                    section: SectionBuilder::default(),
+                    last_lsn: ledger.last_lsn,
+                    dirty: Vec::new(),
+                    heap_delta: 0,
+                    flush_due_ns: None,
+                    last_push_ns: 0,
+                };
+                Shard {
+                    lane,
+                    state: Mutex::new(state),
+                }
+            })
+            .collect();
+        let mut inner = Self {
+            catalog: RwLock::default(),
+            checkpointer: Mutex::new(Checkpointer::new(&root, ledger.clone())),
+            counters: PointCounters::default(),
+            recovery: RecoveryReport::default(),
+            section_bytes_max: group_bytes_max / 2,
+            failure: Mutex::new(None),
+            failed: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            next_retry_ns: AtomicU64::new(0),
+            instance: root.instance,
+            incarnation,
+            device,
+            clock,
+            config,
+            budget,
+            block,
+            shards,
+        };
+        if !fresh {
+            inner.recovery = recover(&inner, &root, &ledger, &streams)?;
+        }
+        inner.recovery.duration_ns = inner.clock.monotonic_ns() - started;
+        let inner = Arc::new(inner);
+        if fresh {
+            // The identity that salts the log must be durable before the first frame.
+            inner.checkpoint_now(false).map_err(|error| match error {
+                StoreError::Failed { reason } => OpenError::Io(alluvium_io::IoError::new(
+                    "create the data directory in",
+                    ".",
+                    std::io::Error::other(reason),
+                )),
+                _ => OpenError::Manifest {
+                    section: "its first commit",
+                },
+            })?;
+        }
+        Ok(inner)
+    }
+
+    /// Remembers the first failure; nothing is acknowledged after it.
+    pub(crate) fn fail(&self, error: StoreError) {
+        let mut failure = self.failure.lock();
+        if failure.is_none() {
+            *failure = Some(error);
+            self.failed.store(true, Ordering::Release);
+        }
+    }
+
+    pub(crate) fn failure(&self) -> Option<StoreError> {
+        if self.failed.load(Ordering::Acquire) {
+            self.failure.lock().clone()
+        } else {
+            None
+        }
+    }
+
+    pub(crate) fn admit_writes(&self) -> Result<(), WriteError> {
+        if let Some(error) = self.failure() {
+            return Err(error.into());
+        }
+        if self.closing.load(Ordering::Acquire) {
+            return Err(StoreError::Closing.into());
+        }
+        let used = self.budget.used();
+        if used > self.budget.limit() {
+            let limit = self.budget.limit();
+            let owner = Owner::OpenTails;
+            return Err(alluvium_types::BudgetExceeded {
+                owner,
+                asked: 0,
+                used,
+                limit,
+            }
+            .into());
+        }
+        Ok(())
+    }
+
+    /// Hands the section being built to the shard's log.
+    pub(crate) fn push_section(
+        &self,
+        state: &mut ShardState,
+        points: u32,
+        sync: bool,
+    ) -> LogTicket {
+        state.last_push_ns = self.clock.monotonic_ns();
+        let section = state.section.finish();
+        state.log.push(section, points, sync, self.clock.wall_ns())
+    }
+
+    /// Tells the budget what changed of a shard's open leaves.
+    pub(crate) fn settle(&self, state: &mut ShardState) {
+        match std::mem::take(&mut state.heap_delta) {
+            delta @ 1.. => self.budget.force(Owner::OpenTails, delta as u64),
+            delta => self.budget.release(Owner::OpenTails, delta.unsigned_abs()),
+        }
+    }
+
+    pub(crate) fn shard_of(&self, partition: Partition) -> &Shard {
+        &self.shards[shard_of(partition, self.shards.len())]
+    }
+
+    /// Makes progress on everything; never waits. Returns whether there is more to do at once.
+    pub(crate) fn drive(self: &Arc<Self>) -> bool {
+        let now = self.clock.monotonic_ns();
+        let retry = now >= self.next_retry_ns.load(Ordering::Relaxed);
+        let mut busy = false;
+        for shard in &self.shards {
+            let ended = self.device.drive(shard.lane);
+            let mut state = shard.state.lock();
+            if retry && state.appender.is_full() {
+                state.appender.retry();
+            }
+            if state.flush_due_ns.is_some_and(|due| due <= now) {
+                state.flush_due_ns = None;
+                state.log.flush(self.clock.wall_ns());
+            }
+            let idle_ns = self.config.idle_frame_ms * 1_000_000;
+            if state.log.idle_frame_due() && now.saturating_sub(state.last_push_ns) >= idle_ns {
+                state.last_push_ns = now;
+                let wall = self.clock.wall_ns();
+                state.log.write_idle_frame(wall);
+            }
+            state.log.drive();
+            state.appender.drive();
+            let failure = state.log.failure().map(ToString::to_string);
+            let failure = failure.or_else(|| state.appender.failure().map(ToString::to_string));
+            drop(state);
+            if let Some(reason) = failure {
+                self.fail(StoreError::Failed { reason });
+            }
+            busy |= ended > 0;
+            self.device.drive(shard.lane);
+        }
+        if retry {
+            // A full device is tried again once a second.
+            self.next_retry_ns
+                .store(now + 1_000_000_000, Ordering::Relaxed);
+        }
+        busy | self.drive_checkpoint(now)
+    }
+
+    /// When the pump must look again even if nothing completes, monotonic nanoseconds.
+    pub(crate) fn next_deadline_ns(&self) -> u64 {
+        let now = self.clock.monotonic_ns();
+        let mut next = now + self.config.idle_frame_ms.max(1) * 1_000_000;
+        for shard in &self.shards {
+            if let Some(due) = shard.state.lock().flush_due_ns {
+                next = next.min(due);
+            }
+        }
+        next
+    }
+
+    /// Checkpoints and waits for it.
+    pub(crate) fn checkpoint_now(self: &Arc<Self>, clean: bool) -> Result<(), StoreError> {
+        let number = self.request_checkpoint(clean);
+        loop {
+            if let Poll::Ready(result) = self.poll_checkpoint(number, Waker::noop()) {
+                return result;
+            }
+            if !self.drive() {
+                self.device.wait(std::time::Duration::from_millis(1));
+            }
+        }
+    }
+
+    /// Refuses writes from now on, and makes everything durable.
+    pub(crate) fn close(self: &Arc<Self>) -> Result<(), StoreError> {
+        self.closing.store(true, Ordering::Release);
+        if let Some(error) = self.failure() {
+            return Err(error);
+        }
+        self.checkpoint_now(true)
+    }
+
+    /// Highest position given so far, by partition.
+    pub(crate) fn positions(&self) -> [Lsn; PARTITION_COUNT] {
+        let mut all = [Lsn(0); PARTITION_COUNT];
+        for (p, slot) in all.iter_mut().enumerate() {
+            *slot = self.shard_of(Partition(p as u8)).state.lock().last_lsn[p];
+        }
+        all
+    }
+}

@@ -1,0 +1,508 @@
+//! From a superblock to a running store: definitions, tails, then redo of the log.
+//!
+//! Volumes are rolled back by forgetting: the manifest knows the next page of every extent, pages beyond are
+//! of a lost life and are overwritten. The log of the lives since is redone, lives in order, streams of one
+//! life side by side: their partitions are disjoint. A point is applied only if its batch is newer than the
+//! series' tail. Nothing is written before the first checkpoint of the new life, so a crash in here repeats.
+
+use std::sync::Arc;
+
+use alluvium_block::{Root, Sections};
+use alluvium_index::KeyHash;
+use alluvium_io::{AlignedBuf, Completion, Device, Lane, Op, OpenMode, Read};
+use alluvium_nbtree::read_tail_records;
+use alluvium_types::{Budget, DatabaseId, Owner, Partition};
+use alluvium_wal::{Entry, LogError, StreamInfo, read_section, replay};
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use crate::config::Durability;
+use crate::databases::DatabaseState;
+use crate::error::OpenError;
+use crate::late::LateBuffer;
+use crate::ledger::{Ledger, NamedFile};
+use crate::open::{StoreInner, salt};
+use crate::partition::PartitionState;
+use crate::series::SeriesPlace;
+use crate::shard::shard_of;
+use crate::write::SERIES_BYTES;
+
+/// What opening found and did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// The store had been closed.
+    pub clean: bool,
+    /// Series loaded from tails.
+    pub series_loaded: u64,
+    /// Log frames read.
+    pub frames: u64,
+    /// Log sections redone.
+    pub sections: u64,
+    /// Points in them, those that the tails had included.
+    pub points: u64,
+    /// Log bytes read.
+    pub log_bytes: u64,
+    /// Streams that ended in a torn frame.
+    pub torn_streams: u64,
+    /// Nanoseconds from the call of open to a store that serves.
+    pub duration_ns: u64,
+}
+
+/// Reads a file that the manifest names and checks it. Waits.
+fn read_named(device: &dyn Device, path: &str, file: NamedFile) -> Result<Vec<u8>, OpenError> {
+    let bad = OpenError::Manifest {
+        section: "a file it names: length or checksum differs",
+    };
+    let lane = Lane(0);
+    let mode = OpenMode::default();
+    let opened = device
+        .submit(
+            lane,
+            Op::Open {
+                path: path.to_owned(),
+                mode,
+            },
+        )
+        .wait(device, lane)?;
+    let Completion::Opened { file: id, len } = opened else {
+        return Err(bad);
+    };
+    if file.len > len {
+        return Err(bad);
+    }
+    let mut out = Vec::with_capacity(file.len as usize);
+    let mut crc = 0;
+    while (out.len() as u64) < file.len {
+        let want = (file.len - out.len() as u64).min(1 << 20) as usize;
+        let mut reads = [Read {
+            file: id,
+            offset: out.len() as u64,
+            into: AlignedBuf::zeroed(want),
+        }];
+        device.read(&mut reads)?;
+        let piece = &reads[0].into.bytes()[..want];
+        crc = alluvium_block::crc32c_append(crc, piece);
+        out.extend_from_slice(piece);
+    }
+    device
+        .submit(lane, Op::Close { file: id })
+        .wait(device, lane)?;
+    if crc == file.crc { Ok(out) } else { Err(bad) }
+}
+
+/// The databases of a catalogue section.
+fn load_catalog(inner: &StoreInner, bytes: &[u8]) -> Result<(), OpenError> {
+    let mut catalog = inner.catalog.write();
+    for entry in read_section(bytes)?.entries {
+        match entry {
+            Entry::CreateDatabase {
+                id,
+                name,
+                seed,
+                settings,
+            } => {
+                catalog.add(Arc::new(database(inner, id, name, seed, &settings)));
+            }
+            Entry::Mark(last) => catalog.note_id(last as u32),
+            _ => {
+                return Err(OpenError::Manifest {
+                    section: "its catalogue",
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn database(
+    inner: &StoreInner,
+    id: DatabaseId,
+    name: String,
+    seed: u64,
+    settings: &[u8],
+) -> DatabaseState {
+    let text = std::str::from_utf8(settings).unwrap_or_default();
+    let durability: Durability = text.parse().unwrap_or(inner.config.durability);
+    DatabaseState::new(id, name, seed, durability)
+}
+
+/// Brings `inner`, opened on the manifest's volumes, to the state of everything acknowledged.
+pub(crate) fn recover(
+    inner: &StoreInner,
+    root: &Root,
+    ledger: &Ledger,
+    streams: &[StreamInfo],
+) -> Result<RecoveryReport, OpenError> {
+    let mut report = RecoveryReport {
+        clean: root.clean,
+        ..RecoveryReport::default()
+    };
+    load_catalog(inner, &ledger.catalog)?;
+    load_definitions(inner, ledger)?;
+    load_tails(inner, ledger, &mut report)?;
+    let salt = salt(root.instance);
+    let from = |stream: &StreamInfo| {
+        if stream.incarnation == ledger.incarnation {
+            ledger
+                .redo_from
+                .get(usize::from(stream.shard))
+                .copied()
+                .unwrap_or(u64::MAX)
+        } else if stream.incarnation < ledger.incarnation {
+            u64::MAX
+        } else {
+            0
+        }
+    };
+    let needed: Vec<(&StreamInfo, u64)> = streams
+        .iter()
+        .map(|s| (s, from(s)))
+        .filter(|(_, from)| *from != u64::MAX)
+        .collect();
+    for (stream, from) in &needed {
+        redo_catalog(inner, stream, salt, *from)?;
+    }
+    let mut lives: Vec<u32> = needed.iter().map(|(s, _)| s.incarnation).collect();
+    lives.dedup();
+    let report = Mutex::new(report);
+    for life in lives {
+        let of_life: Vec<_> = needed
+            .iter()
+            .filter(|(s, _)| s.incarnation == life)
+            .collect();
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = of_life
+                .iter()
+                .map(|(stream, from)| {
+                    scope.spawn(|| redo_stream(inner, stream, salt, *from, &report))
+                })
+                .collect();
+            threads
+                .into_iter()
+                .try_for_each(|t| t.join().expect("redo does not panic"))
+        })?;
+    }
+    for shard in &inner.shards {
+        let mut state = shard.state.lock();
+        inner.settle(&mut state);
+    }
+    Ok(report.into_inner())
+}
+
+fn load_definitions(inner: &StoreInner, ledger: &Ledger) -> Result<(), OpenError> {
+    for file in &ledger.series {
+        let bytes = read_named(inner.device.as_ref(), &file.series_path(), *file)?;
+        let catalog = inner.catalog.read();
+        for (tag, part) in Sections::decode(&bytes)?.iter() {
+            let (id, partition) = split_tag(tag);
+            // Parts of a database dropped since are of no use.
+            let Some(database) = catalog.by_id(id) else {
+                continue;
+            };
+            let state = database.partition(partition);
+            let mut index = state.index.write();
+            index.apply_part(database.seed, part)?;
+            *state.sealed.lock() = index.mark();
+        }
+    }
+    Ok(())
+}
+
+/// Tag of a partition's part in a file of definitions.
+pub(crate) fn part_tag(database: DatabaseId, partition: Partition) -> u64 {
+    u64::from(database.0) << 8 | u64::from(partition.0)
+}
+
+fn split_tag(tag: u64) -> (DatabaseId, Partition) {
+    // A partition past the last one is masked: the part itself is checked.
+    (DatabaseId((tag >> 8) as u32), Partition(tag as u8 & 15))
+}
+
+fn load_tails(
+    inner: &StoreInner,
+    ledger: &Ledger,
+    report: &mut RecoveryReport,
+) -> Result<(), OpenError> {
+    let catalog = inner.catalog.read();
+    let mut loaded_bytes = 0_i64;
+    for file in &ledger.tails {
+        let bytes = read_named(inner.device.as_ref(), &file.tails_path(), *file)?;
+        read_tail_records::<OpenError>(&bytes, |record| {
+            let key = record.key;
+            let Some(database) = catalog.by_id(key.database) else {
+                return Ok(());
+            };
+            let partition = Partition(key.partition.0 & 15);
+            let state = database.partition(partition);
+            let mut table = state.table.write();
+            let place = SeriesPlace {
+                partition,
+                row: key.row,
+                field: key.field,
+            };
+            let (series, new) = table.ensure(place);
+            let mut state = series.latch();
+            // A later file's record takes the place of an earlier one's.
+            loaded_bytes -= state.heap_bytes() as i64;
+            state.runs = SmallVec::from_vec(record.runs);
+            state.lsn = key.lsn;
+            state.loaded_lsn = key.lsn;
+            let mut late = LateBuffer::default();
+            for column in &record.late {
+                for (i, time) in column.times.iter().enumerate() {
+                    if let Some(value) = column.value(i) {
+                        late.insert(*time, value);
+                    }
+                }
+            }
+            state.late = (!late.is_empty()).then(|| Box::new(late));
+            loaded_bytes += state.heap_bytes() as i64;
+            report.series_loaded += u64::from(new);
+            Ok(())
+        })?;
+    }
+    inner
+        .budget
+        .force(Owner::OpenTails, loaded_bytes.max(0) as u64);
+    // Definitions without points in a tail still need a place in the table.
+    for database in catalog.all() {
+        for part in database.touched() {
+            let index = part.index.read();
+            let mut table = part.table.write();
+            for row in (0..index.row_count()).map(alluvium_types::Row) {
+                for (field, _) in index.fields_of(row) {
+                    table.ensure(SeriesPlace {
+                        partition: part.partition,
+                        row,
+                        field,
+                    });
+                    inner.budget.force(Owner::OpenTails, SERIES_BYTES);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Applies what a stream says of databases: before any other partition's sections, which name their ids.
+fn redo_catalog(
+    inner: &StoreInner,
+    stream: &StreamInfo,
+    salt: u64,
+    from: u64,
+) -> Result<(), OpenError> {
+    replay(
+        inner.device.as_ref(),
+        stream,
+        salt,
+        from,
+        &mut |_, bytes| {
+            if alluvium_wal::section_head(bytes)?.1 != Partition(0) {
+                return Ok(());
+            }
+            let mut catalog = inner.catalog.write();
+            for entry in read_section(bytes)?.entries {
+                match entry {
+                    Entry::CreateDatabase {
+                        id,
+                        name,
+                        seed,
+                        settings,
+                    } if catalog.by_id(id).is_none() => {
+                        catalog.add(Arc::new(database(inner, id, name, seed, &settings)));
+                    }
+                    Entry::DropDatabase { id } => {
+                        if let Some(gone) = catalog.remove(id) {
+                            let paths = inner.forget_volumes(gone.id);
+                            inner.checkpointer.lock().add_removals(paths);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            Ok(())
+        },
+    )?;
+    Ok(())
+}
+
+fn redo_stream(
+    inner: &StoreInner,
+    stream: &StreamInfo,
+    salt: u64,
+    from: u64,
+    report: &Mutex<RecoveryReport>,
+) -> Result<(), OpenError> {
+    let databases: HashMap<DatabaseId, Arc<DatabaseState>> = inner
+        .catalog
+        .read()
+        .all()
+        .into_iter()
+        .map(|d| (d.id, d))
+        .collect();
+    let mut redo = Redo {
+        inner,
+        databases,
+        hash_scratch: Vec::new(),
+        sections: 0,
+        points: 0,
+        failed: None,
+    };
+    let end = replay(
+        inner.device.as_ref(),
+        stream,
+        salt,
+        from,
+        &mut |_, bytes| {
+            if redo.failed.is_none() {
+                redo.failed = redo.section(bytes).err();
+            }
+            Ok(())
+        },
+    )?;
+    if let Some(error) = redo.failed {
+        return Err(error);
+    }
+    let mut report = report.lock();
+    report.sections += redo.sections;
+    report.points += redo.points;
+    report.log_bytes += end.bytes;
+    report.frames += end.next_seq.saturating_sub(from.max(1));
+    report.torn_streams += u64::from(end.torn_at.is_some());
+    Ok(())
+}
+
+struct Redo<'a> {
+    inner: &'a StoreInner,
+    databases: HashMap<DatabaseId, Arc<DatabaseState>>,
+    hash_scratch: Vec<u8>,
+    sections: u64,
+    points: u64,
+    failed: Option<OpenError>,
+}
+
+impl Redo<'_> {
+    fn section(&mut self, bytes: &[u8]) -> Result<(), OpenError> {
+        let section = read_section(bytes)?;
+        let (partition, lsn) = (section.partition, section.lsn);
+        let shard = &self.inner.shards[shard_of(partition, self.inner.shards.len())];
+        let mut state = shard.state.lock();
+        let last = &mut state.last_lsn[usize::from(partition.0)];
+        *last = (*last).max(lsn);
+        self.sections += 1;
+        let Some(database) = self.databases.get(&section.database).map(Arc::clone) else {
+            // Dropped since, or a catalogue entry of partition 0.
+            return Ok(());
+        };
+        let part = Arc::clone(database.partition(partition));
+        for entry in section.entries {
+            match entry {
+                Entry::Row { row, key } => {
+                    let hash = KeyHash::of(database.seed, &key, &mut self.hash_scratch);
+                    let mut index = part.index.write();
+                    let known = index.lookup(hash);
+                    let got = if let Some(known) = known {
+                        known
+                    } else {
+                        index.insert_row(hash, &key)?
+                    };
+                    if got != row {
+                        return Err(undefined(partition, "a row under another number"));
+                    }
+                }
+                Entry::Field {
+                    measurement,
+                    field,
+                    name,
+                } => {
+                    let mut index = part.index.write();
+                    let Some(id) = index.measurement(&measurement) else {
+                        return Err(undefined(partition, "a measurement"));
+                    };
+                    if index.insert_field(id, &name)? != field {
+                        return Err(undefined(partition, "a field under another number"));
+                    }
+                }
+                Entry::Points(group) => {
+                    define_series(&part, &group, &self.inner.budget)?;
+                    self.points += group.bits.len() as u64;
+                    let table = part.table.read();
+                    let late_max = self.inner.config.late_points_max;
+                    let counters = &self.inner.counters;
+                    if state.apply(&database, &table, &group, lsn, late_max, counters) > 0 {
+                        return Err(undefined(partition, "a series"));
+                    }
+                }
+                Entry::CreateDatabase { .. } | Entry::DropDatabase { .. } | Entry::Mark(_) => {}
+            }
+        }
+        // Pages must leave for the device while redo goes on, or they would pile up.
+        let _ = state.appender.drive();
+        let lane = shard.lane;
+        let wait = state.appender.queued_pages() > self.inner.config.page_backlog_max;
+        drop(state);
+        self.inner.device.drive(lane);
+        if wait {
+            self.inner.device.wait(std::time::Duration::from_millis(1));
+        }
+        Ok(())
+    }
+}
+
+/// Series are defined by their first point.
+fn define_series(
+    part: &PartitionState,
+    group: &alluvium_wal::PointGroup,
+    budget: &Budget,
+) -> Result<(), LogError> {
+    let table = part.table.read();
+    let missing = |table: &crate::partition::SeriesTable| {
+        let mut missing = Vec::new();
+        let index = part.index.read();
+        for row in &group.rows {
+            for (field, kind) in &group.fields {
+                if table.get(*row, *field).is_none() || !index.kinds(*row, *field).contains(*kind) {
+                    missing.push((*row, *field, *kind));
+                }
+            }
+        }
+        missing
+    };
+    let missing = missing(&table);
+    drop(table);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let mut index = part.index.write();
+    let mut table = part.table.write();
+    for (row, field, kind) in missing {
+        // A row or field that nothing defined is refused by the index; apply then reports it.
+        if index.add_series(row, field, kind).is_ok() {
+            table.ensure(SeriesPlace {
+                partition: part.partition,
+                row,
+                field,
+            });
+            budget.force(Owner::OpenTails, SERIES_BYTES);
+        }
+    }
+    Ok(())
+}
+
+fn undefined(partition: Partition, what: &'static str) -> OpenError {
+    OpenError::Undefined {
+        partition: partition.0,
+        what,
+    }
+}
+
+impl StoreInner {
+    /// Forgets the volumes of a dropped database. Returns their paths.
+    pub(crate) fn forget_volumes(&self, database: DatabaseId) -> Vec<String> {
+        for shard in &self.shards {
+            shard.state.lock().appender.forget_database(database);
+        }
+        self.block.drop_database(database)
+    }
+}

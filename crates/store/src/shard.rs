@@ -1,0 +1,160 @@
+//! A shard: the state that writing to its partitions needs, under one lock that is never held across I/O.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use alluvium_block::Appender;
+use alluvium_io::Lane;
+use alluvium_nbtree::{Encoder, PageWriter};
+use alluvium_types::{Lsn, PARTITION_COUNT, Partition, ValueRef};
+use alluvium_wal::{LogWriter, PointGroup, SectionBuilder};
+use parking_lot::Mutex;
+
+use crate::config::StoreConfig;
+use crate::databases::DatabaseState;
+use crate::error::{StoreError, WriteError};
+use crate::partition::SeriesTable;
+use crate::series::{Series, Taken};
+
+/// Points by what became of them, since the store was opened.
+#[derive(Debug, Default)]
+pub(crate) struct PointCounters {
+    pub accepted: AtomicU64,
+    pub late: AtomicU64,
+    pub repeats: AtomicU64,
+    pub conflicts: AtomicU64,
+    pub widened: AtomicU64,
+}
+
+/// A shard and its lane of the device.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    pub lane: Lane,
+    pub state: Mutex<ShardState>,
+}
+
+/// What is behind a shard's lock.
+#[derive(Debug)]
+pub(crate) struct ShardState {
+    pub appender: Appender,
+    pub log: LogWriter,
+    pub encoder: Encoder,
+    pub section: SectionBuilder,
+    /// Last position given, by partition; only those of this shard move.
+    pub last_lsn: [Lsn; PARTITION_COUNT],
+    /// Series touched since the last checkpoint took this list.
+    pub dirty: Vec<(Arc<DatabaseState>, Arc<Series>)>,
+    /// Change of open-leaf memory not yet told to the budget.
+    pub heap_delta: i64,
+    /// When unflushed frames of interval databases must be flushed, monotonic nanoseconds.
+    pub flush_due_ns: Option<u64>,
+    /// When the last frame was pushed, for idle frames.
+    pub last_push_ns: u64,
+}
+
+impl ShardState {
+    /// The next position of a partition.
+    pub(crate) fn next_lsn(&mut self, partition: Partition) -> Lsn {
+        let last = &mut self.last_lsn[usize::from(partition.0)];
+        last.0 += 1;
+        *last
+    }
+
+    /// Refuses when the device is full, behind, or no longer trusted.
+    pub(crate) fn admit(&self, config: &StoreConfig) -> Result<(), WriteError> {
+        if let Some(error) = self.log.failure() {
+            return Err(StoreError::Failed {
+                reason: error.to_string(),
+            }
+            .into());
+        }
+        if let Some(error) = self.appender.failure() {
+            return Err(StoreError::Failed {
+                reason: error.to_string(),
+            }
+            .into());
+        }
+        if self.log.is_full() || self.appender.is_full() {
+            return Err(WriteError::Full);
+        }
+        let log = self.log.pending_bytes();
+        let pages = self.appender.queued_pages();
+        if log > config.log_backlog_bytes_max || pages > config.page_backlog_max {
+            let pending_bytes = (log + pages * alluvium_types::PAGE_SIZE) as u64;
+            return Err(WriteError::Backlog { pending_bytes });
+        }
+        Ok(())
+    }
+
+    /// Appends the points of one group to their series: the one path of live writes and of redo.
+    ///
+    /// Every (row, field) must be in `table`; those that are not are skipped and counted in the result, so
+    /// that redo can refuse a log that speaks of what nothing defines.
+    pub(crate) fn apply(
+        &mut self,
+        database: &Arc<DatabaseState>,
+        table: &SeriesTable,
+        group: &PointGroup,
+        lsn: Lsn,
+        late_points_max: usize,
+        counters: &PointCounters,
+    ) -> usize {
+        let mut out = PageWriter {
+            appender: &mut self.appender,
+            encoder: &mut self.encoder,
+            database: database.id,
+        };
+        let width = group.fields.len();
+        let (mut late, mut repeats, mut missing) = (0, 0, 0);
+        let mut heap_delta = 0_i64;
+        for (line, (row, time)) in group.rows.iter().zip(&group.times).enumerate() {
+            let values = group
+                .bits
+                .get(line * width..(line + 1) * width)
+                .unwrap_or_default();
+            for ((field, kind), bits) in group.fields.iter().zip(values) {
+                let Some(series) = table.get(*row, *field) else {
+                    missing += 1;
+                    continue;
+                };
+                let value = if kind.is_numeric() {
+                    ValueRef::from_bits(*kind, *bits)
+                } else {
+                    ValueRef::Str(group.strings.get(*bits as usize).unwrap_or_default())
+                };
+                let mut state = series.latch();
+                if lsn <= state.loaded_lsn {
+                    // The checkpoint this state came from has the whole batch.
+                    continue;
+                }
+                let before = state.heap_bytes();
+                match state.push(&mut out, series.place, *time, value, lsn, late_points_max) {
+                    Taken::InOrder => {}
+                    Taken::Late => late += 1,
+                    Taken::Repeat => repeats += 1,
+                }
+                heap_delta += state.heap_bytes() as i64 - before as i64;
+                if !state.dirty {
+                    state.dirty = true;
+                    self.dirty.push((Arc::clone(database), Arc::clone(series)));
+                }
+            }
+        }
+        self.heap_delta += heap_delta;
+        counters
+            .accepted
+            .fetch_add(group.bits.len() as u64, Ordering::Relaxed);
+        if late > 0 {
+            counters.late.fetch_add(late, Ordering::Relaxed);
+        }
+        if repeats > 0 {
+            counters.repeats.fetch_add(repeats, Ordering::Relaxed);
+        }
+        missing
+    }
+}
+
+/// Which shard owns a partition.
+pub(crate) fn shard_of(partition: Partition, shards: usize) -> usize {
+    usize::from(partition.0) % shards
+}

@@ -1,0 +1,513 @@
+//! The one read door: which series there are, and what one of them held when it was asked for.
+//!
+//! A series' snapshot is consistent: run lists and the published part of the open leaf, taken under its
+//! latch. Different series of one query are snapshots of slightly different moments. Points are visible when
+//! they are applied, which may be before they are durable.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use alluvium_block::BlockStore;
+use alluvium_index::Selector;
+use alluvium_nbtree::{Cursor, Direction, ReadStats, TreeSnapshot};
+use alluvium_types::{Aggregate, Column, SeriesId, SeriesKey, TimeRange, ValueKind, ValueRef};
+
+use crate::databases::DatabaseState;
+use crate::error::{SeriesReadError, StoreError};
+use crate::open::StoreInner;
+use crate::overlay::stretches;
+
+/// One series as answers name it. Numeric siblings are one entry, a string sibling is its own.
+#[derive(Debug, Clone)]
+pub struct SeriesInfo {
+    /// Its kind is the one answers are given in: floats where numeric kinds are mixed.
+    pub id: SeriesId,
+    /// Measurement and tags.
+    pub key: Arc<SeriesKey>,
+    /// Field.
+    pub field: Arc<str>,
+}
+
+impl SeriesInfo {
+    /// The derived label `__name__`.
+    pub fn metric_name(&self) -> String {
+        self.key.metric_name(&self.field)
+    }
+}
+
+/// A database as a query sees it.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    store: Arc<StoreInner>,
+    database: Arc<DatabaseState>,
+}
+
+impl Snapshot {
+    pub(crate) fn new(store: Arc<StoreInner>, database: Arc<DatabaseState>) -> Self {
+        Self { store, database }
+    }
+
+    /// The series that match, sorted by key, then field, then kind.
+    ///
+    /// # Errors
+    /// If the selector does not compile.
+    pub fn select(&self, selector: &Selector) -> Result<Vec<SeriesInfo>, StoreError> {
+        let compiled = selector.compile()?;
+        let mut found: Vec<SeriesInfo> = Vec::new();
+        for part in self.database.touched() {
+            let index = part.index.read();
+            let mut last_key: Option<(alluvium_types::Row, Arc<SeriesKey>)> = None;
+            let mut names: Vec<(u32, u32, Arc<str>)> = Vec::new();
+            for selected in index.select(&compiled) {
+                let key = match &last_key {
+                    Some((row, key)) if *row == selected.row => Arc::clone(key),
+                    _ => {
+                        let Some(key) = index.key(selected.row) else {
+                            continue;
+                        };
+                        let key = Arc::new(key);
+                        last_key = Some((selected.row, Arc::clone(&key)));
+                        key
+                    }
+                };
+                let Some(measurement) = index.measurement_of(selected.row) else {
+                    continue;
+                };
+                let at = names
+                    .iter()
+                    .position(|(m, f, _)| *m == measurement.0 && *f == selected.field.0);
+                let field = if let Some(at) = at {
+                    Arc::clone(&names[at].2)
+                } else {
+                    let name = index
+                        .field_name(measurement, selected.field)
+                        .unwrap_or_default();
+                    names.push((measurement.0, selected.field.0, name.into()));
+                    Arc::clone(&names[names.len() - 1].2)
+                };
+                let mut push = |kind| {
+                    let id = SeriesId::new(part.partition, selected.row, selected.field, kind);
+                    found.push(SeriesInfo {
+                        id,
+                        key: Arc::clone(&key),
+                        field: Arc::clone(&field),
+                    });
+                };
+                let mut numeric = selected.kinds.iter().filter(|k| k.is_numeric());
+                if let Some(first) = numeric.next() {
+                    push(if numeric.next().is_some() {
+                        ValueKind::F64
+                    } else {
+                        first
+                    });
+                }
+                if selected.kinds.contains(ValueKind::Str) {
+                    push(ValueKind::Str);
+                }
+            }
+        }
+        found.sort_by(|a, b| {
+            a.key
+                .cmp(&b.key)
+                .then_with(|| a.field.cmp(&b.field))
+                .then_with(|| a.id.kind().cmp(&b.id.kind()))
+        });
+        Ok(found)
+    }
+
+    /// What a series holds now.
+    pub fn series(&self, info: &SeriesInfo) -> SeriesSnapshot {
+        let kind = info.id.kind();
+        let mut sources = Vec::new();
+        let series = self
+            .database
+            .touched_partition(info.id.partition())
+            .and_then(|part| {
+                part.table
+                    .read()
+                    .get(info.id.row(), info.id.field())
+                    .map(Arc::clone)
+            });
+        if let Some(series) = series {
+            let wanted = |k: ValueKind| k.is_numeric() == kind.is_numeric();
+            let state = series.latch();
+            sources.extend(
+                state
+                    .runs
+                    .iter()
+                    .filter(|r| wanted(r.kind()))
+                    .map(|r| Source::Run(r.snapshot())),
+            );
+            if let Some(late) = &state.late {
+                let columns = late.columns(TimeRange::ALL, wanted);
+                sources.extend(columns.into_iter().map(|c| Source::Late(Arc::new(c))));
+            }
+        }
+        sources.retain(|s| s.span().is_some());
+        SeriesSnapshot {
+            pages: Arc::clone(&self.store.block),
+            kind,
+            sources,
+        }
+    }
+}
+
+/// Something that holds points of one kind in order of time.
+#[derive(Debug, Clone)]
+enum Source {
+    Run(TreeSnapshot),
+    /// The late buffer, which is newer than every run.
+    Late(Arc<Column>),
+}
+
+impl Source {
+    fn kind(&self) -> ValueKind {
+        match self {
+            Self::Run(tree) => tree.kind(),
+            Self::Late(column) => column.kind(),
+        }
+    }
+
+    fn span(&self) -> Option<(i64, i64)> {
+        match self {
+            Self::Run(tree) => Some((tree.first_time()?, tree.last_time()?)),
+            Self::Late(column) => Some((*column.times.first()?, *column.times.last()?)),
+        }
+    }
+}
+
+/// What one series held at one moment. Reading it takes no lock.
+#[derive(Debug, Clone)]
+pub struct SeriesSnapshot {
+    pages: Arc<BlockStore>,
+    kind: ValueKind,
+    /// By priority: of equal times the last source's point counts.
+    sources: Vec<Source>,
+}
+
+impl SeriesSnapshot {
+    /// The kind every answer is given in.
+    pub fn kind(&self) -> ValueKind {
+        self.kind
+    }
+
+    /// Time of the oldest point, nanoseconds.
+    pub fn first_time(&self) -> Option<i64> {
+        self.sources
+            .iter()
+            .filter_map(Source::span)
+            .map(|(first, _)| first)
+            .min()
+    }
+
+    /// Time of the newest point, nanoseconds.
+    pub fn last_time(&self) -> Option<i64> {
+        self.sources
+            .iter()
+            .filter_map(Source::span)
+            .map(|(_, last)| last)
+            .max()
+    }
+
+    /// Aggregate of the points inside `range`. Where one run alone has points, its inner nodes answer; where
+    /// several overlap, or kinds differ, points are merged.
+    ///
+    /// # Errors
+    /// If a page cannot be read.
+    pub fn aggregate(
+        &self,
+        range: TimeRange,
+        stats: &mut ReadStats,
+    ) -> Result<Aggregate, SeriesReadError> {
+        let mut total = Aggregate::empty(self.kind);
+        for (part, alone) in self.plan(range) {
+            if let Some(tree) = alone {
+                total.merge(&tree.aggregate(&self.pages, part, stats)?)
+            } else {
+                let mut cursor = self.scan(part, Direction::Forward);
+                let mut column = Column::new(self.kind);
+                while cursor.next_batch(stats, &mut column)? {
+                    total.merge(&Aggregate::of(self.kind, &column.times, column.bits()));
+                }
+            }
+        }
+        Ok(total)
+    }
+
+    /// Aggregates of half-open buckets `[origin + k * step, origin + (k + 1) * step)` clipped to `range`, the
+    /// non-empty ones in order of time, each with its begin.
+    ///
+    /// # Errors
+    /// If a page cannot be read.
+    ///
+    /// # Panics
+    /// If `step_ns` is not positive.
+    pub fn buckets(
+        &self,
+        range: TimeRange,
+        step_ns: i64,
+        origin: i64,
+        stats: &mut ReadStats,
+        emit: &mut dyn FnMut(i64, &Aggregate) -> ControlFlow<()>,
+    ) -> Result<(), SeriesReadError> {
+        assert!(step_ns > 0, "a bucket has a positive width");
+        // A bucket may be filled from several stretches; it is given out when the next one begins.
+        let mut open: Option<(i64, Aggregate)> = None;
+        let mut stopped = false;
+        let mut add = |begin: i64, part: &Aggregate| -> ControlFlow<()> {
+            match &mut open {
+                Some((at, sum)) if *at == begin => sum.merge(part),
+                other => {
+                    if let Some((at, sum)) = other.replace((begin, *part)) {
+                        return emit(at, &sum);
+                    }
+                }
+            }
+            ControlFlow::Continue(())
+        };
+        for (part, alone) in self.plan(range) {
+            if let Some(tree) = alone {
+                tree.buckets(
+                    &self.pages,
+                    part,
+                    step_ns,
+                    origin,
+                    stats,
+                    &mut |begin, aggregate| {
+                        let flow = add(begin, aggregate);
+                        stopped = flow.is_break();
+                        flow
+                    },
+                )?;
+            } else {
+                let mut cursor = self.scan(part, Direction::Forward);
+                let mut column = Column::new(self.kind);
+                'batches: while cursor.next_batch(stats, &mut column)? {
+                    let mut at = 0;
+                    while let Some(time) = column.times.get(at) {
+                        let begin = bucket_begin(*time, step_ns, origin);
+                        let end = begin.saturating_add(step_ns);
+                        let next = at + column.times[at..].partition_point(|t| *t < end);
+                        let bits = column.bits().get(at..next).unwrap_or_default();
+                        let piece = Aggregate::of(self.kind, &column.times[at..next], bits);
+                        if add(begin, &piece).is_break() {
+                            stopped = true;
+                            break 'batches;
+                        }
+                        at = next.max(at + 1);
+                    }
+                }
+            }
+            if stopped {
+                return Ok(());
+            }
+        }
+        if let Some((begin, sum)) = open {
+            let _ = emit(begin, &sum);
+        }
+        Ok(())
+    }
+
+    /// The points inside `range`, one a timestamp, in batches.
+    pub fn scan(&self, range: TimeRange, direction: Direction) -> SeriesCursor {
+        let heads = self
+            .sources
+            .iter()
+            .map(|source| Head::new(source, range, direction))
+            .collect();
+        SeriesCursor {
+            pages: Arc::clone(&self.pages),
+            kind: self.kind,
+            direction,
+            heads,
+        }
+    }
+
+    /// Stretches of `range` in order, each with the one run that answers for it alone, if one does.
+    fn plan(&self, range: TimeRange) -> Vec<(TimeRange, Option<&TreeSnapshot>)> {
+        let spans: Vec<(i64, i64)> = self.sources.iter().filter_map(Source::span).collect();
+        let alone = |sources: &[usize]| match sources {
+            [one] => match &self.sources[*one] {
+                Source::Run(tree) if tree.kind() == self.kind => Some(tree),
+                _ => None,
+            },
+            _ => None,
+        };
+        stretches(range, &spans)
+            .into_iter()
+            .map(|s| (s.range, alone(&s.sources)))
+            .collect()
+    }
+}
+
+/// The begin of the bucket that holds `time`.
+fn bucket_begin(time: i64, step: i64, origin: i64) -> i64 {
+    let offset = (i128::from(time) - i128::from(origin)).rem_euclid(i128::from(step));
+    i64::try_from(i128::from(time) - offset).unwrap_or(i64::MIN)
+}
+
+/// One source of a merge and its batch at hand.
+#[derive(Debug)]
+struct Head {
+    batches: Batches,
+    batch: Column,
+    at: usize,
+    ended: bool,
+}
+
+#[derive(Debug)]
+enum Batches {
+    Run(Box<Cursor>),
+    Late(VecDeque<Column>),
+}
+
+impl Head {
+    fn new(source: &Source, range: TimeRange, direction: Direction) -> Self {
+        let batches = match source {
+            Source::Run(tree) => Batches::Run(Box::new(tree.scan(range, direction))),
+            Source::Late(column) => {
+                let begin = column.times.partition_point(|t| *t < range.begin());
+                let end = column.times.partition_point(|t| *t < range.end());
+                let mut part = Column::new(column.kind());
+                part.extend_from(column, begin, end.max(begin));
+                if direction == Direction::Backward {
+                    part.reverse();
+                }
+                Batches::Late(VecDeque::from([part]))
+            }
+        };
+        Self {
+            batches,
+            batch: Column::new(source.kind()),
+            at: 0,
+            ended: false,
+        }
+    }
+
+    /// Makes sure there is a point at hand unless the source has ended.
+    fn fill(&mut self, pages: &BlockStore, stats: &mut ReadStats) -> Result<(), SeriesReadError> {
+        while self.at >= self.batch.len() && !self.ended {
+            self.at = 0;
+            match &mut self.batches {
+                Batches::Run(cursor) => {
+                    self.ended = !cursor.next_batch(pages, stats, &mut self.batch)?;
+                }
+                Batches::Late(columns) => {
+                    if let Some(column) = columns.pop_front() {
+                        self.batch = column
+                    } else {
+                        self.batch.clear();
+                        self.ended = true;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn time(&self) -> Option<i64> {
+        self.batch.times.get(self.at).copied()
+    }
+}
+
+/// Points of one series in order of time, forward or backward.
+#[derive(Debug)]
+pub struct SeriesCursor {
+    pages: Arc<BlockStore>,
+    kind: ValueKind,
+    direction: Direction,
+    heads: Vec<Head>,
+}
+
+/// Points of one merged batch.
+const MERGED_POINTS: usize = 1024;
+
+impl SeriesCursor {
+    /// Clears `out` and fills it with the next points, about a thousand; `false` at the end.
+    ///
+    /// # Errors
+    /// If a page cannot be read.
+    ///
+    /// # Panics
+    /// If `out` is of another kind than the snapshot.
+    pub fn next_batch(
+        &mut self,
+        stats: &mut ReadStats,
+        out: &mut Column,
+    ) -> Result<bool, SeriesReadError> {
+        assert_eq!(
+            out.kind(),
+            self.kind,
+            "a batch of another kind than its series"
+        );
+        out.clear();
+        for head in &mut self.heads {
+            head.fill(&self.pages, stats)?;
+        }
+        self.heads.retain(|h| !h.ended);
+        if let [only] = self.heads.as_mut_slice()
+            && only.at == 0
+            && only.batch.kind() == self.kind
+        {
+            std::mem::swap(out, &mut only.batch);
+            only.batch.clear();
+            return Ok(!out.is_empty());
+        }
+        while out.len() < MERGED_POINTS {
+            for head in &mut self.heads {
+                head.fill(&self.pages, stats)?;
+            }
+            let times = self.heads.iter().filter_map(Head::time);
+            let next = match self.direction {
+                Direction::Forward => times.min(),
+                Direction::Backward => times.max(),
+            };
+            let Some(time) = next else { break };
+            let mut winner: Option<(usize, usize)> = None;
+            for (i, head) in self.heads.iter_mut().enumerate() {
+                if head.time() == Some(time) {
+                    // Later sources are later writes; those below are overwritten.
+                    winner = Some((i, head.at));
+                    head.at += 1;
+                }
+            }
+            if let Some((i, at)) = winner
+                && let Some(value) = self.heads[i].batch.value(at)
+            {
+                push_as(out, self.kind, time, value);
+            }
+        }
+        Ok(!out.is_empty())
+    }
+}
+
+/// Adds a value, as a float where kinds are mixed.
+fn push_as(out: &mut Column, kind: ValueKind, time: i64, value: ValueRef<'_>) {
+    if value.kind() == kind {
+        out.push(time, value);
+        return;
+    }
+    let float = match value {
+        ValueRef::F64(v) => v,
+        ValueRef::I64(v) => v as f64,
+        ValueRef::U64(v) => v as f64,
+        ValueRef::Bool(v) => f64::from(u8::from(v)),
+        ValueRef::Str(_) => return,
+    };
+    out.push(time, ValueRef::F64(float));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bucket_begins() {
+        assert_eq!(bucket_begin(25, 10, 0), 20);
+        assert_eq!(bucket_begin(-1, 10, 0), -10);
+        assert_eq!(bucket_begin(25, 10, 7), 17);
+        assert_eq!(bucket_begin(i64::MIN, 10, 0), i64::MIN);
+        assert_eq!(bucket_begin(i64::MAX - 1, i64::MAX, i64::MAX), 0);
+    }
+}

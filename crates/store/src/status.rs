@@ -1,0 +1,173 @@
+//! What a store says of itself.
+
+use std::sync::atomic::Ordering;
+
+use alluvium_block::{Role, SetUsage};
+use alluvium_types::{ByteCount, Owner};
+
+use crate::open::StoreInner;
+use crate::recovery::RecoveryReport;
+
+/// One database in [`Status`].
+#[derive(Debug, Clone)]
+pub struct DatabaseStatus {
+    /// Its number.
+    pub id: u32,
+    /// Its name.
+    pub name: String,
+    /// Its durability level.
+    pub durability: String,
+    /// Series.
+    pub series: u64,
+    /// Leaf and overflow pages.
+    pub leaves: SetUsage,
+    /// Inner pages.
+    pub inners: SetUsage,
+}
+
+/// A store at one moment.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// Backend of the device and why.
+    pub backend: String,
+    /// Process lives of this data directory.
+    pub incarnation: u32,
+    /// The commit the superblock names.
+    pub superblock_seq: u64,
+    /// Memory by owner.
+    pub memory: Vec<(&'static str, ByteCount)>,
+    /// The budget.
+    pub memory_limit: ByteCount,
+    /// Databases by id.
+    pub databases: Vec<DatabaseStatus>,
+    /// Live log bytes, all shards.
+    pub log: ByteCount,
+    /// Log bytes waiting for the device.
+    pub log_pending: ByteCount,
+    /// Pages waiting for the device.
+    pub pages_pending: u64,
+    /// Bytes of the checkpointed tails.
+    pub tails: ByteCount,
+    /// Bytes of the checkpointed definitions.
+    pub definitions: ByteCount,
+    /// Checkpoints completed since opening.
+    pub checkpoints: u64,
+    /// Nanoseconds the last one took.
+    pub checkpoint_duration_ns: u64,
+    /// What opening found.
+    pub recovery: RecoveryReport,
+    /// Points taken since opening, redone ones included.
+    pub points: u64,
+    /// Of them: came after a newer one.
+    pub late_points: u64,
+    /// Of them: repeated the newest point bit for bit.
+    pub repeated_points: u64,
+    /// Values that opened a sibling of another kind.
+    pub kind_conflicts: u64,
+    /// Integers stored as floats, exactly.
+    pub widened_values: u64,
+    /// Pages read from the device, served from memory, written, and the writes they took.
+    pub pages_read: u64,
+    /// Pages served from memory.
+    pub page_cache_hits: u64,
+    /// Pages written.
+    pub pages_written: u64,
+    /// Vectored writes they took.
+    pub page_write_batches: u64,
+    /// Addresses of damaged pages and what did not hold.
+    pub bad_pages: Vec<(String, String)>,
+    /// Why nothing is acknowledged any more, if so.
+    pub failure: Option<String>,
+    /// The device has no room: writes are refused until it has.
+    pub full: bool,
+}
+
+impl StoreInner {
+    pub(crate) fn status(&self) -> Status {
+        let (mut log, mut log_pending, mut pages_pending, mut full) = (0, 0, 0, false);
+        for shard in &self.shards {
+            let state = shard.state.lock();
+            log += state.log.live_bytes();
+            log_pending += state.log.pending_bytes() as u64;
+            pages_pending += state.appender.queued_pages() as u64;
+            full |= state.log.is_full() || state.appender.is_full();
+        }
+        let databases = self.catalog.read().all();
+        let databases = databases
+            .iter()
+            .map(|d| DatabaseStatus {
+                id: d.id.0,
+                name: d.name.clone(),
+                durability: d.durability.to_string(),
+                series: d.series_count(),
+                leaves: self.block.usage(d.id, Role::Leaves),
+                inners: self.block.usage(d.id, Role::Inners),
+            })
+            .collect();
+        let (tails, definitions, checkpoints, checkpoint_duration_ns, superblock_seq) = {
+            let c = self.checkpointer.lock();
+            let (tails, definitions) = c.file_bytes();
+            (
+                tails,
+                definitions,
+                c.completed(),
+                c.last_duration_ns,
+                c.seq(),
+            )
+        };
+        let index: usize = self
+            .catalog
+            .read()
+            .all()
+            .iter()
+            .flat_map(|d| {
+                d.touched()
+                    .map(|p| p.index.read().heap_bytes())
+                    .collect::<Vec<_>>()
+            })
+            .sum();
+        let used = |owner: Owner| {
+            let own = if owner == Owner::Index {
+                index as u64
+            } else {
+                0
+            };
+            (owner.name(), ByteCount(self.budget.used_by(owner) + own))
+        };
+        let metrics = self.block.metrics();
+        let count = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);
+        Status {
+            backend: self.device.backend(),
+            incarnation: self.incarnation,
+            superblock_seq,
+            memory: Owner::ALL.into_iter().map(used).collect(),
+            memory_limit: ByteCount(self.budget.limit()),
+            databases,
+            log: ByteCount(log),
+            log_pending: ByteCount(log_pending),
+            pages_pending,
+            tails: ByteCount(tails),
+            definitions: ByteCount(definitions),
+            checkpoints,
+            checkpoint_duration_ns,
+            recovery: self.recovery.clone(),
+            points: count(&self.counters.accepted),
+            late_points: count(&self.counters.late),
+            repeated_points: count(&self.counters.repeats),
+            kind_conflicts: count(&self.counters.conflicts),
+            widened_values: count(&self.counters.widened),
+            pages_read: count(&metrics.pages_read),
+            page_cache_hits: count(&metrics.cache_hits),
+            pages_written: count(&metrics.pages_written),
+            page_write_batches: count(&metrics.write_batches),
+            bad_pages: self
+                .block
+                .bad_pages()
+                .into_iter()
+                .map(|(addr, damage)| (addr.to_string(), damage.to_string()))
+                .collect(),
+            failure: self.failure().map(|f| f.to_string()),
+            full,
+        }
+    }
+}

@@ -1,0 +1,693 @@
+//! The way in: lines are collected per partition, then defined, logged and applied shard by shard.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use alluvium_index::{KeyHash, PartitionIndex};
+use alluvium_types::{
+    Budget, FieldId, Lsn, MAX_STRING_BYTES, Owner, PARTITION_COUNT, Partition, Position, Row,
+    SeriesKey, StringColumn, ValueKind, ValueRef,
+};
+use alluvium_wal::{LogTicket, PointGroup};
+use hashbrown::{HashMap, HashTable};
+use smallvec::SmallVec;
+
+use crate::commit::Commit;
+use crate::config::Durability;
+use crate::databases::DatabaseState;
+use crate::error::{RefusedLine, StoreError, WriteError};
+use crate::open::StoreInner;
+use crate::partition::{PartitionState, SeriesTable};
+use crate::series::SeriesPlace;
+use crate::shard::{ShardState, shard_of};
+
+/// Heap of one series beside its open leaf: its entry in the table and its shared allocation.
+pub(crate) const SERIES_BYTES: u64 = 320;
+
+/// No shape.
+const NONE: u32 = u32::MAX;
+
+/// A tag set this writer has met. Valid until the next commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowToken(u32);
+
+#[derive(Debug)]
+struct Known {
+    raw: std::ops::Range<usize>,
+    partition: Partition,
+    hash: KeyHash,
+    /// Until the row is looked up under its shard's lock.
+    key: Option<Box<SeriesKey>>,
+    row: Option<Row>,
+    measurement: u32,
+    /// The shape all of whose series are known to exist, as they are, for this row.
+    ensured: u32,
+}
+
+/// Tag sections as they were sent, so that sorting and unescaping happen once a series and writer.
+#[derive(Debug, Default)]
+struct RawKeys {
+    table: HashTable<u32>,
+    text: Vec<u8>,
+    known: Vec<Known>,
+    hasher: foldhash::fast::FixedState,
+}
+
+impl RawKeys {
+    fn hash(&self, raw: &[u8]) -> u64 {
+        std::hash::BuildHasher::hash_one(&self.hasher, raw)
+    }
+
+    fn find(&self, raw: &[u8]) -> Option<u32> {
+        let (known, text) = (&self.known, &self.text);
+        self.table
+            .find(self.hash(raw), |i| {
+                text[known[*i as usize].raw.clone()] == *raw
+            })
+            .copied()
+    }
+
+    fn bytes(&self) -> usize {
+        self.text.len() + self.known.len() * (size_of::<Known>() + 8)
+    }
+
+    fn add(&mut self, raw: &[u8], known: Known) -> u32 {
+        let at = self.known.len() as u32;
+        let hash = self.hash(raw);
+        self.text.extend_from_slice(raw);
+        self.known.push(known);
+        let (entries, text, hasher) = (&self.known, &self.text, &self.hasher);
+        self.table.insert_unique(hash, at, |i| {
+            std::hash::BuildHasher::hash_one(hasher, &text[entries[*i as usize].raw.clone()])
+        });
+        at
+    }
+
+    fn clear(&mut self) {
+        self.table.clear();
+        self.text.clear();
+        self.known.clear();
+    }
+}
+
+/// Field names and lists of (name, kind), interned for the life of a writer.
+#[derive(Debug, Default)]
+struct Shapes {
+    names: Vec<Box<str>>,
+    by_name: HashMap<Box<str>, u32, foldhash::fast::FixedState>,
+    shapes: Vec<Box<[(u32, ValueKind)]>>,
+    by_shape: HashMap<Box<[(u32, ValueKind)]>, u32, foldhash::fast::FixedState>,
+}
+
+impl Shapes {
+    /// `guess` is the name at the same place of the line before.
+    fn name(&mut self, name: &str, guess: Option<u32>) -> u32 {
+        if let Some(guess) = guess
+            && &*self.names[guess as usize] == name
+        {
+            return guess;
+        }
+        if let Some(id) = self.by_name.get(name) {
+            return *id;
+        }
+        let id = self.names.len() as u32;
+        self.names.push(name.into());
+        self.by_name.insert(name.into(), id);
+        id
+    }
+
+    fn shape(&mut self, fields: &[(u32, ValueKind)], guess: u32) -> u32 {
+        if self
+            .shapes
+            .get(guess as usize)
+            .is_some_and(|s| **s == *fields)
+        {
+            return guess;
+        }
+        if let Some(id) = self.by_shape.get(fields) {
+            return *id;
+        }
+        let id = self.shapes.len() as u32;
+        self.shapes.push(fields.into());
+        self.by_shape.insert(fields.into(), id);
+        id
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct BatchLine {
+    token: u32,
+    shape: u32,
+    time: i64,
+    /// First value in `bits`; the shape tells how many.
+    values: u32,
+}
+
+/// Lines of one batch.
+#[derive(Debug, Default)]
+struct Batch {
+    lines: [Vec<BatchLine>; PARTITION_COUNT],
+    /// Raw bits, or an index into `strings`.
+    bits: Vec<u64>,
+    strings: StringColumn,
+    line_count: usize,
+}
+
+impl Batch {
+    fn clear(&mut self) {
+        self.lines.iter_mut().for_each(Vec::clear);
+        self.bits.clear();
+        self.strings.clear();
+        self.line_count = 0;
+    }
+}
+
+/// Where the fields of a shape are in one partition's measurement.
+type Plans = HashMap<(u8, u32, u32), Box<[FieldId]>, foldhash::fast::FixedState>;
+
+/// Collects lines for one database and commits them. One per connection, or pooled: it keeps the raw keys it
+/// has met (bounded by the setting `writer_cache_bytes_max`) and its buffers.
+#[derive(Debug)]
+pub struct Writer {
+    store: Arc<StoreInner>,
+    database: Arc<DatabaseState>,
+    keys: RawKeys,
+    shapes: Shapes,
+    plans: Plans,
+    batch: Batch,
+    group: PointGroup,
+    open: Option<(RowToken, i64)>,
+    fields: Vec<(u32, ValueKind)>,
+    last_names: Vec<u32>,
+    last_shape: u32,
+    hash_scratch: Vec<u8>,
+    reserved: u64,
+}
+
+impl Writer {
+    pub(crate) fn new(store: Arc<StoreInner>, database: Arc<DatabaseState>) -> Self {
+        Self {
+            store,
+            database,
+            keys: RawKeys::default(),
+            shapes: Shapes::default(),
+            plans: Plans::default(),
+            batch: Batch::default(),
+            group: PointGroup::default(),
+            open: None,
+            fields: Vec::new(),
+            last_names: Vec::new(),
+            last_shape: NONE,
+            hash_scratch: Vec::new(),
+            reserved: 0,
+        }
+    }
+
+    /// The row of a tag section as it was sent; `None` if this writer has not met it.
+    pub fn cached(&self, raw_key: &[u8]) -> Option<RowToken> {
+        self.keys.find(raw_key).map(RowToken)
+    }
+
+    /// The row of a tag section that was not cached, whose canonical form is `key`.
+    pub fn resolve(&mut self, raw_key: &[u8], key: SeriesKey) -> RowToken {
+        let hash = KeyHash::of(self.database.seed, &key, &mut self.hash_scratch);
+        let begin = self.keys.text.len();
+        let known = Known {
+            raw: begin..begin + raw_key.len(),
+            partition: hash.partition(),
+            hash,
+            key: Some(Box::new(key)),
+            row: None,
+            measurement: NONE,
+            ensured: NONE,
+        };
+        RowToken(self.keys.add(raw_key, known))
+    }
+
+    /// Begins a line; one that was begun and not ended is forgotten.
+    ///
+    /// # Errors
+    /// If the time is the reserved `i64::MAX`.
+    pub fn begin_line(&mut self, row: RowToken, time_ns: i64) -> Result<(), RefusedLine> {
+        self.cancel_line();
+        if time_ns == i64::MAX {
+            return Err(RefusedLine::ReservedTime);
+        }
+        self.open = Some((row, time_ns));
+        Ok(())
+    }
+
+    /// Adds a field to the line begun. Of a field given twice the last wins.
+    ///
+    /// # Errors
+    /// If a string is too long.
+    pub fn field(&mut self, name: &str, value: ValueRef<'_>) -> Result<(), RefusedLine> {
+        let at = self.fields.len();
+        let bits = match value {
+            ValueRef::Str(text) => {
+                if text.len() > MAX_STRING_BYTES {
+                    return Err(RefusedLine::LongString {
+                        field: name.chars().take(80).collect(),
+                        bytes: text.len(),
+                        limit: MAX_STRING_BYTES,
+                    });
+                }
+                self.batch.strings.push(text);
+                self.batch.strings.len() as u64 - 1
+            }
+            number => number.bits().unwrap_or_default(),
+        };
+        let id = self.shapes.name(name, self.last_names.get(at).copied());
+        match self.last_names.get_mut(at) {
+            Some(slot) => *slot = id,
+            None => self.last_names.push(id),
+        }
+        // Lines are short: a scan is cheaper than a set. Equal names of one line are rare.
+        if let Some(again) = self.fields.iter().position(|(n, _)| *n == id) {
+            let base = self.batch.bits.len() - at;
+            self.fields[again].1 = value.kind();
+            self.batch.bits[base + again] = bits;
+            return Ok(());
+        }
+        self.fields.push((id, value.kind()));
+        self.batch.bits.push(bits);
+        Ok(())
+    }
+
+    /// Ends the line begun.
+    ///
+    /// # Errors
+    /// If it has no fields.
+    pub fn end_line(&mut self) -> Result<(), RefusedLine> {
+        let Some((token, time)) = self.open else {
+            return Ok(());
+        };
+        if self.fields.is_empty() {
+            self.cancel_line();
+            return Err(RefusedLine::NoFields);
+        }
+        let shape = self.shapes.shape(&self.fields, self.last_shape);
+        self.last_shape = shape;
+        let values = (self.batch.bits.len() - self.fields.len()) as u32;
+        let partition = self.keys.known[token.0 as usize].partition;
+        let line = BatchLine {
+            token: token.0,
+            shape,
+            time,
+            values,
+        };
+        self.batch.lines[usize::from(partition.0)].push(line);
+        self.batch.line_count += 1;
+        self.fields.clear();
+        self.open = None;
+        Ok(())
+    }
+
+    /// Forgets the line begun.
+    pub fn cancel_line(&mut self) {
+        self.open = None;
+        let keep = self.batch.bits.len() - self.fields.len();
+        self.batch.bits.truncate(keep);
+        self.fields.clear();
+    }
+
+    /// Lines ended since the last commit.
+    pub fn lines(&self) -> usize {
+        self.batch.line_count
+    }
+
+    /// Forgets every line since the last commit.
+    pub fn clear(&mut self) {
+        self.cancel_line();
+        self.batch.clear();
+    }
+
+    /// Defines, logs and applies the lines since the last commit, and forgets them. Never waits. Queries see
+    /// the points at once, before they are durable. `durability` may name another level than the database's.
+    ///
+    /// # Errors
+    /// See [`WriteError`]; the lines are forgotten also then.
+    pub fn commit(&mut self, durability: Option<Durability>) -> Result<Commit, WriteError> {
+        self.cancel_line();
+        let result = self.commit_batch(durability.unwrap_or(self.database.durability));
+        self.batch.clear();
+        if self.keys.bytes() > self.store.config.writer_cache_bytes_max {
+            self.keys.clear();
+        }
+        let bytes = self.keys.bytes() as u64;
+        let budget = &self.store.budget;
+        budget.force(Owner::Index, bytes);
+        budget.release(Owner::Index, self.reserved);
+        self.reserved = bytes;
+        result
+    }
+
+    fn commit_batch(&mut self, durability: Durability) -> Result<Commit, WriteError> {
+        let store = Arc::clone(&self.store);
+        store.admit_writes()?;
+        if self.database.creation().is_some() {
+            // Creation must be durable before any other partition logs the database's id.
+            return Err(WriteError::Backlog { pending_bytes: 0 });
+        }
+        // Refuse before anything is applied, as far as one can know.
+        for (i, shard) in store.shards.iter().enumerate() {
+            if self.touches(i) {
+                shard.state.lock().admit(&store.config)?;
+            }
+        }
+        let mut tickets: SmallVec<[LogTicket; 2]> = SmallVec::new();
+        let mut position = Position::default();
+        for (i, shard) in store.shards.iter().enumerate() {
+            if !self.touches(i) {
+                continue;
+            }
+            let mut state = shard.state.lock();
+            if self.database.is_dropped() {
+                return Err(StoreError::NoDatabase {
+                    name: self.database.name.clone(),
+                }
+                .into());
+            }
+            let mut last = None;
+            for p in (0..PARTITION_COUNT)
+                .filter(|p| shard_of(Partition(*p as u8), store.shards.len()) == i)
+            {
+                if self.batch.lines[p].is_empty() {
+                    continue;
+                }
+                let partition = Partition(p as u8);
+                let (lsn, ticket) = self.write_partition(&mut state, partition, durability)?;
+                position.0.push((partition, lsn));
+                last = ticket.or(last);
+            }
+            tickets.extend(last);
+            store.settle(&mut state);
+            state.log.drive();
+            store.device.drive(shard.lane);
+            state.log.drive();
+        }
+        if durability == Durability::None {
+            tickets.clear();
+        }
+        Ok(Commit::new(store, tickets, position))
+    }
+
+    fn touches(&self, shard: usize) -> bool {
+        let shards = self.store.shards.len();
+        (0..PARTITION_COUNT).any(|p| {
+            shard_of(Partition(p as u8), shards) == shard && !self.batch.lines[p].is_empty()
+        })
+    }
+
+    /// Everything of the batch that belongs to one partition, under its shard's lock.
+    fn write_partition(
+        &mut self,
+        state: &mut ShardState,
+        partition: Partition,
+        durability: Durability,
+    ) -> Result<(Lsn, Option<LogTicket>), WriteError> {
+        let store = Arc::clone(&self.store);
+        let database = Arc::clone(&self.database);
+        let part = Arc::clone(database.partition(partition));
+        let mut lines = std::mem::take(&mut self.batch.lines[usize::from(partition.0)]);
+        let mut lsn = state.next_lsn(partition);
+        state.section.begin(database.id, partition, lsn);
+        let defined = self.define(state, &part, &mut lines)?;
+        let logs_points = durability != Durability::None;
+        let sync = durability == Durability::Sync;
+        let mut ticket = None;
+        let table = part.table.read();
+        let mut points = 0;
+        let mut at = 0;
+        while at < lines.len() {
+            at = self.fill_group(&part, &lines, at);
+            if logs_points {
+                state.section.points(&self.group);
+            }
+            points += self.group.bits.len();
+            let late_max = store.config.late_points_max;
+            state.apply(
+                &database,
+                &table,
+                &self.group,
+                lsn,
+                late_max,
+                &store.counters,
+            );
+            if at < lines.len() && state.section.len() >= store.section_bytes_max {
+                ticket = Some(store.push_section(state, points as u32, sync));
+                points = 0;
+                lsn = state.next_lsn(partition);
+                state.section.begin(database.id, partition, lsn);
+            }
+        }
+        drop(table);
+        if logs_points || defined {
+            ticket = Some(store.push_section(state, points as u32, sync));
+        }
+        if let Durability::Interval { ms } = durability {
+            let due = store.clock.monotonic_ns() + u64::from(ms) * 1_000_000;
+            state.flush_due_ns = Some(state.flush_due_ns.map_or(due, |d| d.min(due)));
+        }
+        lines.clear();
+        self.batch.lines[usize::from(partition.0)] = lines;
+        Ok((lsn, ticket))
+    }
+
+    /// Makes sure that every row, field and series of the lines exists, logging what is new, and settles the
+    /// kind of every value. Returns whether anything was defined.
+    fn define(
+        &mut self,
+        state: &mut ShardState,
+        part: &PartitionState,
+        lines: &mut [BatchLine],
+    ) -> Result<bool, WriteError> {
+        let settled =
+            |known: &Known, line: &BatchLine| known.row.is_some() && known.ensured == line.shape;
+        if lines
+            .iter()
+            .all(|l| settled(&self.keys.known[l.token as usize], l))
+        {
+            return Ok(false);
+        }
+        let mut index = part.index.write();
+        let mut table = part.table.write();
+        let mut defined = false;
+        for line in lines {
+            let known = &mut self.keys.known[line.token as usize];
+            if settled(known, line) {
+                continue;
+            }
+            let row = if let Some(row) = known.row {
+                row
+            } else {
+                let (row, new) = define_row(&mut index, state, known)?;
+                defined |= new;
+                row
+            };
+            let measurement = index.measurement_of(row);
+            let Some(measurement) = measurement else {
+                continue;
+            };
+            known.measurement = measurement.0;
+            let shape = self.shapes.shapes[line.shape as usize].clone();
+            let mut decided: SmallVec<[(u32, ValueKind); 16]> = SmallVec::new();
+            for (i, (name, raw)) in shape.iter().enumerate() {
+                let name_text = &self.shapes.names[*name as usize];
+                let field = if let Some(field) = index.field(measurement, name_text) {
+                    field
+                } else {
+                    let field = index.insert_field(measurement, name_text)?;
+                    let measurement_name = index.measurement_name(measurement).unwrap_or_default();
+                    state.section.field(measurement_name, field, name_text);
+                    defined = true;
+                    field
+                };
+                let bits = &mut self.batch.bits[line.values as usize + i];
+                let kind = self.store.settle_kind(&index, row, field, *raw, bits);
+                // A series is defined by its first point in the log; no entry of its own is needed.
+                if index.add_series(row, field, kind)? {
+                    let place = SeriesPlace {
+                        partition: part.partition,
+                        row,
+                        field,
+                    };
+                    if ensure_series(&mut table, place) {
+                        self.store.budget.force(Owner::OpenTails, SERIES_BYTES);
+                    }
+                }
+                decided.push((*name, kind));
+            }
+            if *decided == *shape {
+                known.ensured = line.shape;
+            } else {
+                line.shape = self.shapes.shape(&decided, NONE);
+            }
+        }
+        Ok(defined)
+    }
+
+    /// Collects the lines from `at` on that share a shape and a measurement; returns the first that does not.
+    fn fill_group(&mut self, part: &PartitionState, lines: &[BatchLine], at: usize) -> usize {
+        let group = &mut self.group;
+        group.fields.clear();
+        group.rows.clear();
+        group.times.clear();
+        group.bits.clear();
+        group.strings.clear();
+        let Some(first) = lines.get(at) else {
+            return at;
+        };
+        let measurement = self.keys.known[first.token as usize].measurement;
+        let shape = &self.shapes.shapes[first.shape as usize];
+        let plan = self
+            .plans
+            .entry((part.partition.0, measurement, first.shape))
+            .or_insert_with(|| {
+                let index = part.index.read();
+                let field = |(name, _): &(u32, ValueKind)| {
+                    index.field(
+                        alluvium_index::MeasurementId(measurement),
+                        &self.shapes.names[*name as usize],
+                    )
+                };
+                shape
+                    .iter()
+                    .map(|f| field(f).expect("every field was defined above"))
+                    .collect()
+            });
+        group.fields.extend(
+            plan.iter()
+                .zip(shape.iter())
+                .map(|(field, (_, kind))| (*field, *kind)),
+        );
+        let width = shape.len();
+        let has_strings = shape.iter().any(|(_, kind)| !kind.is_numeric());
+        let mut end = at;
+        for line in &lines[at..] {
+            let known = &self.keys.known[line.token as usize];
+            if line.shape != first.shape || known.measurement != measurement {
+                break;
+            }
+            end += 1;
+            let Some(row) = known.row else { continue };
+            group.rows.push(row);
+            group.times.push(line.time);
+            let values = &self.batch.bits[line.values as usize..line.values as usize + width];
+            if has_strings {
+                for ((_, kind), bits) in shape.iter().zip(values) {
+                    if kind.is_numeric() {
+                        group.bits.push(*bits);
+                    } else {
+                        group.bits.push(group.strings.len() as u64);
+                        group
+                            .strings
+                            .push(self.batch.strings.get(*bits as usize).unwrap_or_default());
+                    }
+                }
+            } else {
+                group.bits.extend_from_slice(values);
+            }
+        }
+        end
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        release(&self.store.budget, self.reserved);
+    }
+}
+
+fn release(budget: &Budget, bytes: u64) {
+    budget.release(Owner::Index, bytes);
+}
+
+fn ensure_series(table: &mut SeriesTable, place: SeriesPlace) -> bool {
+    table.ensure(place).1
+}
+
+fn define_row(
+    index: &mut PartitionIndex,
+    state: &mut ShardState,
+    known: &mut Known,
+) -> Result<(Row, bool), WriteError> {
+    if let Some(row) = index.lookup(known.hash) {
+        known.row = Some(row);
+        known.key = None;
+        return Ok((row, false));
+    }
+    let key = known
+        .key
+        .as_deref()
+        .expect("a key is kept until its row is known");
+    let row = index.insert_row(known.hash, key)?;
+    state.section.row(row, key);
+    known.row = Some(row);
+    known.key = None;
+    Ok((row, true))
+}
+
+impl StoreInner {
+    /// The kind a value is stored as: an integer goes into a float series if nothing is lost, any other
+    /// stranger opens a sibling. `bits` follows the kind.
+    fn settle_kind(
+        &self,
+        index: &PartitionIndex,
+        row: Row,
+        field: FieldId,
+        raw: ValueKind,
+        bits: &mut u64,
+    ) -> ValueKind {
+        let kinds = index.kinds(row, field);
+        let Some(first) = kinds.first() else {
+            return raw;
+        };
+        if first == ValueKind::F64
+            && let Some(widened) = widen(raw, *bits)
+        {
+            *bits = widened.to_bits();
+            self.counters.widened.fetch_add(1, Ordering::Relaxed);
+            return ValueKind::F64;
+        }
+        if !kinds.contains(raw) {
+            self.counters.conflicts.fetch_add(1, Ordering::Relaxed);
+        }
+        raw
+    }
+}
+
+/// An integer as a float, if it comes back exactly.
+fn widen(kind: ValueKind, bits: u64) -> Option<f64> {
+    match kind {
+        ValueKind::I64 => {
+            let v = bits as i64;
+            let f = v as f64;
+            (f as i128 == i128::from(v)).then_some(f)
+        }
+        ValueKind::U64 => {
+            let f = bits as f64;
+            (f as u128 == u128::from(bits)).then_some(f)
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_exact_integers_widen() {
+        assert_eq!(widen(ValueKind::I64, 5), Some(5.0));
+        assert_eq!(
+            widen(ValueKind::I64, (-(1_i64 << 53)) as u64),
+            Some(-(2.0_f64.powi(53)))
+        );
+        assert_eq!(widen(ValueKind::I64, (1 << 53) + 1), None);
+        assert_eq!(widen(ValueKind::I64, i64::MAX as u64), None);
+        assert_eq!(widen(ValueKind::U64, u64::MAX), None);
+        assert_eq!(widen(ValueKind::U64, 1 << 63), Some(2.0_f64.powi(63)));
+        assert_eq!(widen(ValueKind::Bool, 1), None);
+    }
+}
