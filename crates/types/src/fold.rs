@@ -1,4 +1,4 @@
-//! The aggregate of a whole column in two plain passes, without a division per point.
+//! The aggregate of a whole column in a few plain passes, without a division per point.
 //!
 //! Extremes are found as values first, and their times afterwards. Sums run in four lanes, so that additions do not wait for one another.
 
@@ -56,43 +56,66 @@ fn u64_key(bits: u64) -> i64 {
     (bits ^ 1 << 63) as i64
 }
 
-/// Fills sums; returns the raw bits of the extremes, if there are numbers.
-fn fold_floats(bits: &[u64], out: &mut Aggregate) -> Option<(u64, u64)> {
+/// The points behind the last whole chunk, filled up with NaN, which adds nothing.
+fn padded(rest: &[u64]) -> [u64; LANES] {
+    std::array::from_fn(|i| rest.get(i).copied().unwrap_or(f64::NAN.to_bits()))
+}
+
+/// Smallest and largest number, and how many are NaN. No comparison holds for NaN.
+fn extremes(bits: &[u64]) -> (f64, f64, u64) {
     let (mut min, mut max) = ([f64::INFINITY; LANES], [f64::NEG_INFINITY; LANES]);
-    let (mut high, mut low) = ([0.0_f64; LANES], [0.0_f64; LANES]);
-    let mut nans = [0.0_f64; LANES];
-    // Written so that it compiles to the same few instructions for all lanes; no comparison holds for NaN.
-    let mut add = |lane: usize, b: u64| {
-        let v = f64::from_bits(b);
-        min[lane] = if v < min[lane] { v } else { min[lane] };
-        max[lane] = if v > max[lane] { v } else { max[lane] };
-        nans[lane] += if v.is_nan() { 1.0 } else { 0.0 };
-        let v = if v.is_nan() { 0.0 } else { v };
-        // Two-sum (Knuth): what rounding lost, without asking which is larger.
-        let sum = high[lane] + v;
-        let added = sum - high[lane];
-        low[lane] += (high[lane] - (sum - added)) + (v - added);
-        high[lane] = sum;
-    };
+    let mut nans = [0.0; LANES];
     let (chunks, rest) = bits.as_chunks::<LANES>();
-    for chunk in chunks {
+    let last = padded(rest);
+    for chunk in chunks.iter().chain([&last]) {
         for (lane, b) in chunk.iter().enumerate() {
-            add(lane, *b);
+            let v = f64::from_bits(*b);
+            min[lane] = if v < min[lane] { v } else { min[lane] };
+            max[lane] = if v > max[lane] { v } else { max[lane] };
+            nans[lane] += if v.is_nan() { 1.0 } else { 0.0 };
         }
     }
-    for (lane, b) in rest.iter().enumerate() {
-        add(lane, *b);
+    let padding = (LANES - rest.len()) as u64;
+    (
+        min.into_iter().fold(f64::INFINITY, f64::min),
+        max.into_iter().fold(f64::NEG_INFINITY, f64::max),
+        nans.iter().sum::<f64>() as u64 - padding,
+    )
+}
+
+/// Sum of the numbers and what rounding lost of it. A loop of its own: with the extremes it would need more
+/// registers than there are.
+fn sum_floats(bits: &[u64]) -> Sum {
+    let (mut high, mut low) = ([0.0; LANES], [0.0; LANES]);
+    let (chunks, rest) = bits.as_chunks::<LANES>();
+    let last = padded(rest);
+    for chunk in chunks.iter().chain([&last]) {
+        for (lane, b) in chunk.iter().enumerate() {
+            let v = f64::from_bits(*b);
+            let v = if v.is_nan() { 0.0 } else { v };
+            // Two-sum (Knuth): what rounding lost, without asking which is larger.
+            let sum = high[lane] + v;
+            let added = sum - high[lane];
+            low[lane] += (high[lane] - (sum - added)) + (v - added);
+            high[lane] = sum;
+        }
     }
-    out.nan_count = nans.iter().sum::<f64>() as u64;
     let (mut sum, mut lost) = (0.0, 0.0);
     for (h, l) in high.into_iter().zip(low) {
         crate::aggregate::add_compensated(&mut sum, &mut lost, h);
         lost += l;
     }
-    out.sum = Sum::Float {
+    Sum::Float {
         high: sum,
         low: lost,
-    };
+    }
+}
+
+/// Fills sums; returns the raw bits of the extremes, if there are numbers.
+fn fold_floats(bits: &[u64], out: &mut Aggregate) -> Option<(u64, u64)> {
+    let (min, max, nans) = extremes(bits);
+    out.nan_count = nans;
+    out.sum = sum_floats(bits);
     out.increase = steps(bits, |from, to| {
         let (from, to) = (f64::from_bits(from), f64::from_bits(to));
         let step = if to < from { to } else { to - from };
@@ -107,9 +130,11 @@ fn fold_floats(bits: &[u64], out: &mut Aggregate) -> Option<(u64, u64)> {
         return None;
     }
     let mean = out.sum.to_f64() / numbers as f64;
-    out.m2 = squares(bits, mean, f64::from_bits);
-    let min = min.into_iter().fold(f64::INFINITY, f64::min);
-    let max = max.into_iter().fold(f64::NEG_INFINITY, f64::max);
+    let from_mean = |b| {
+        let v = f64::from_bits(b);
+        if v.is_nan() { 0.0 } else { v - mean }
+    };
+    out.m2 = squares(bits, from_mean);
     Some((extreme_bits(bits, min, -0.0), extreme_bits(bits, max, 0.0)))
 }
 
@@ -151,7 +176,8 @@ fn fold_integers(
             to.wrapping_sub(from) as f64
         }
     });
-    out.m2 = squares(bits, sum as f64 / bits.len() as f64, float);
+    let mean = sum as f64 / bits.len() as f64;
+    out.m2 = squares(bits, |b| float(b) - mean);
     Some((min, max))
 }
 
@@ -171,24 +197,18 @@ fn steps(bits: &[u64], step: impl Fn(u64, u64) -> f64) -> f64 {
     lanes.iter().sum::<f64>() + rest
 }
 
-/// Sum of squares about `mean` of the values that are not NaN.
-fn squares(bits: &[u64], mean: f64, float: impl Fn(u64) -> f64) -> f64 {
+/// Sum of the squares of what `from_mean` says.
+fn squares(bits: &[u64], from_mean: impl Fn(u64) -> f64) -> f64 {
     let mut lanes = [0.0; LANES];
-    let mut add = |lane: usize, b: u64| {
-        let v = float(b);
-        let from_mean = if v.is_nan() { 0.0 } else { v - mean };
-        lanes[lane] += from_mean * from_mean;
-    };
     let (chunks, rest) = bits.as_chunks::<LANES>();
     for chunk in chunks {
-        for (lane, b) in chunk.iter().enumerate() {
-            add(lane, *b);
+        for (lane, b) in lanes.iter_mut().zip(chunk) {
+            let d = from_mean(*b);
+            *lane += d * d;
         }
     }
-    for (lane, b) in rest.iter().enumerate() {
-        add(lane, *b);
-    }
-    lanes.iter().sum()
+    let rest = rest.iter().map(|b| from_mean(*b)).map(|d| d * d);
+    lanes.iter().sum::<f64>() + rest.sum::<f64>()
 }
 
 #[cfg(test)]
