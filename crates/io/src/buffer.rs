@@ -22,7 +22,9 @@ impl PageBuf {
 
     /// The page that a buffer of one block is, without a copy; `None` if it is longer or shorter.
     pub fn from_buffer(buffer: AlignedBuf) -> Option<Self> {
-        Box::<[Block; 1]>::try_from(buffer.0.into_boxed_slice()).ok().map(Self)
+        Box::<[Block; 1]>::try_from(buffer.0.into_boxed_slice())
+            .ok()
+            .map(Self)
     }
 
     /// The bytes.

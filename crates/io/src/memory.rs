@@ -29,7 +29,14 @@ pub struct MemoryDevice {
 impl MemoryDevice {
     /// An empty directory with so many lanes, for blocks of 512 bytes.
     pub fn new(lanes: usize) -> Self {
-        Self::with_geometry(lanes, Geometry { offset_align: 512, memory_align: 512, max_vectors: 1024 })
+        Self::with_geometry(
+            lanes,
+            Geometry {
+                offset_align: 512,
+                memory_align: 512,
+                max_vectors: 1024,
+            },
+        )
     }
 
     /// An empty directory with a geometry of choice.
@@ -47,7 +54,11 @@ impl MemoryDevice {
         let files = self.files.lock();
         let entry = files.open.get(file.0 as usize).and_then(Option::as_ref);
         entry.map(|(_, bytes)| Arc::clone(bytes)).ok_or_else(|| {
-            IoError::new("use", format!("file {}", file.0), std::io::ErrorKind::NotFound.into())
+            IoError::new(
+                "use",
+                format!("file {}", file.0),
+                std::io::ErrorKind::NotFound.into(),
+            )
         })
     }
 
@@ -56,7 +67,11 @@ impl MemoryDevice {
             Op::Open { path, mode } => {
                 let mut files = self.files.lock();
                 if !mode.create && !files.by_path.contains_key(&path) {
-                    return Err(IoError::new("open", path, std::io::ErrorKind::NotFound.into()));
+                    return Err(IoError::new(
+                        "open",
+                        path,
+                        std::io::ErrorKind::NotFound.into(),
+                    ));
                 }
                 let bytes = Arc::clone(files.by_path.entry(path.clone()).or_default());
                 let len = {
@@ -67,14 +82,19 @@ impl MemoryDevice {
                     bytes.len() as u64
                 };
                 files.open.push(Some((path, bytes)));
-                Ok(Completion::Opened { file: FileId(files.open.len() as u32 - 1), len })
+                Ok(Completion::Opened {
+                    file: FileId(files.open.len() as u32 - 1),
+                    len,
+                })
             }
             Op::Close { file } => {
                 self.file(file)?;
                 self.files.lock().open[file.0 as usize] = None;
                 Ok(Completion::Done)
             }
-            Op::Write { file, offset, data, .. } => {
+            Op::Write {
+                file, offset, data, ..
+            } => {
                 let bytes = self.file(file)?;
                 let mut bytes = bytes.lock();
                 let end = offset as usize + data.len();
@@ -83,11 +103,15 @@ impl MemoryDevice {
                 }
                 match data {
                     WriteData::Pages(pages) => {
-                        for (page, into) in pages.iter().zip(bytes[offset as usize..].chunks_mut(4096)) {
+                        for (page, into) in
+                            pages.iter().zip(bytes[offset as usize..].chunks_mut(4096))
+                        {
                             into[..4096].copy_from_slice(page.bytes());
                         }
                     }
-                    WriteData::Buffer(buffer) => bytes[offset as usize..end].copy_from_slice(buffer.bytes()),
+                    WriteData::Buffer(buffer) => {
+                        bytes[offset as usize..end].copy_from_slice(buffer.bytes())
+                    }
                 }
                 Ok(Completion::Done)
             }
@@ -96,7 +120,11 @@ impl MemoryDevice {
             Op::Rename { from, to } => {
                 let mut files = self.files.lock();
                 match files.by_path.remove(&from) {
-                    None => Err(IoError::new("rename", from, std::io::ErrorKind::NotFound.into())),
+                    None => Err(IoError::new(
+                        "rename",
+                        from,
+                        std::io::ErrorKind::NotFound.into(),
+                    )),
                     Some(bytes) => {
                         files.by_path.insert(to, bytes);
                         Ok(Completion::Done)
@@ -169,13 +197,24 @@ impl Device for MemoryDevice {
 
     fn list(&self, path: &str) -> Result<Vec<Listed>, IoError> {
         let files = self.files.lock();
-        let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
-        let inside = files.by_path.iter().filter_map(|(p, bytes)| Some((p.strip_prefix(&prefix)?, bytes)));
+        let prefix = if path.is_empty() {
+            String::new()
+        } else {
+            format!("{path}/")
+        };
+        let inside = files
+            .by_path
+            .iter()
+            .filter_map(|(p, bytes)| Some((p.strip_prefix(&prefix)?, bytes)));
         Ok(inside
             .filter(|(name, _)| !name.contains('/'))
             .map(|(name, bytes)| {
                 let len = bytes.lock().len() as u64;
-                Listed { name: name.to_owned(), len, allocated: len }
+                Listed {
+                    name: name.to_owned(),
+                    len,
+                    allocated: len,
+                }
             })
             .collect())
     }

@@ -82,9 +82,23 @@ impl Ticket {
 impl Completer {
     /// Ends the operation and wakes whoever polled.
     pub fn complete(self, result: IoResult) {
+        self.end(result);
+    }
+
+    fn end(&self, result: IoResult) {
         let before = std::mem::replace(&mut *self.0.lock(), State::Ended(result));
         if let State::Pending(wakers) = before {
             wakers.into_iter().for_each(Waker::wake);
+        }
+    }
+}
+
+impl Drop for Completer {
+    /// A device that goes away fails what it never began, so that nobody waits for ever.
+    fn drop(&mut self) {
+        if matches!(&*self.0.lock(), State::Pending(_)) {
+            let cause = std::io::Error::other("the device was closed before the operation began");
+            self.end(Err(IoError::new("use", "the device", cause)));
         }
     }
 }
