@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::ops::{ControlFlow, Range};
 
-use alluvium_types::{Aggregate, Column, TimeRange, Value};
+use alluvium_types::{Aggregate, Column, TimeRange};
 
 use crate::combined::{Combined, TextAt};
 use crate::error::QueryError;

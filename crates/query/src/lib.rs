@@ -51,9 +51,10 @@ mod plan;
 mod raw;
 mod row_batch;
 mod source;
-mod stub;
+mod store_source;
 
 pub use alluvium_index::{Label, Matcher, Selector, Test};
+pub use alluvium_store::{Direction, ReadStats, SeriesInfo};
 pub use error::QueryError;
 pub use execution::{Execution, Stats};
 pub use explain::explain;
@@ -64,4 +65,3 @@ pub use output_series::OutputSeries;
 pub use plan::{Alternative, ColumnName, Fill, Grouping, Order, Plan, Selection, TagSet, Window};
 pub use row_batch::{BATCH_ROWS, RowBatch, RowRef};
 pub use source::{SeriesReader, SeriesScan, Source};
-pub use stub::{Direction, ReadStats, SeriesInfo};

@@ -8,31 +8,64 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use alluvium_protocol::json::{Format, Output, Request};
 use alluvium_protocol::{RowWriter, SeriesName};
-use alluvium_query::{QueryError, RowBatch, explain, plan};
-use common::{Memory, limits, start};
+use alluvium_query::{Execution, QueryError, RowBatch, Source, explain, plan};
+use common::{Memory, Real, limits};
 
 /// What `now` means in scripts: 1970-01-02T00:00:00Z.
 const NOW_NS: i64 = 86_400_000_000_000;
 
-fn answer(memory: &Memory, query: &str) -> String {
+/// The same points in a source of the tests' own and in a real store.
+struct Both {
+    memory: Memory,
+    real: Real,
+}
+
+impl Both {
+    fn new() -> Self {
+        Self {
+            memory: Memory::new(),
+            real: Real::new(),
+        }
+    }
+
+    fn load(&mut self, lines: &str) {
+        self.memory.load(lines);
+        self.real.load(lines);
+    }
+
+    /// What both sources answer.
+    fn answer(&self, query: &str) -> String {
+        let text = answer(&self.memory, query);
+        assert_eq!(
+            answer(&self.real.database.snapshot(), query),
+            text,
+            "the store answers {query}"
+        );
+        text
+    }
+}
+
+fn answer(source: &(impl Source + Clone + 'static), query: &str) -> String {
     let request = match Request::parse(query.as_bytes(), NOW_NS) {
         Ok(request) => request,
         Err(error) => return format!("error {}: {error}\n", error.code()),
     };
-    match rows(memory, &request) {
+    match rows(source, &request) {
         Ok(text) => text,
         Err(error) => format!("error {}: {error}\n", error.code()),
     }
 }
 
-fn rows(memory: &Memory, request: &Request) -> Result<String, QueryError> {
+fn rows(source: &(impl Source + Clone + 'static), request: &Request) -> Result<String, QueryError> {
     let plan = plan(request)?;
     if request.explain {
         return Ok(explain(&plan));
     }
-    let mut execution = start(memory, plan, limits())?;
+    let mut execution = Execution::start(Box::new(source.clone()), plan, limits(), Arc::default())?;
     // Csv unless the query asks for something of json.
     let json = request.output.format == Format::Json && request.output != Output::default();
     let output = if json || request.stats {
@@ -83,7 +116,7 @@ fn rows(memory: &Memory, request: &Request) -> Result<String, QueryError> {
 
 /// Runs one script; gives it back as it should be.
 fn run_script(text: &str) -> (String, Vec<String>) {
-    let mut memory = Memory::new();
+    let mut both = Both::new();
     let (mut out, mut wrong) = (Vec::new(), Vec::new());
     for block in text.trim_end().split("\n\n") {
         let first = block
@@ -92,15 +125,15 @@ fn run_script(text: &str) -> (String, Vec<String>) {
             .unwrap_or_default();
         if first == "load" {
             let at = block.find("load\n").expect("found above") + 5;
-            memory.load(&block[at..]);
+            both.load(&block[at..]);
             out.push(block.to_owned());
         } else if first == "reset" {
-            memory = Memory::new();
+            both = Both::new();
             out.push(block.to_owned());
         } else if first == "query" {
             let (head, expected) = block.split_once("\n----").unwrap_or((block, ""));
             let query = &head[head.find("query\n").expect("found above") + 6..];
-            let got = answer(&memory, query);
+            let got = both.answer(query);
             if got.trim_end() != expected.trim() {
                 wrong.push(format!(
                     "{query}\nanswers\n{got}\ninstead of\n{}",
@@ -142,7 +175,7 @@ fn scripts_answer_as_written() {
 fn the_page_answers_as_written() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/QUERY.md");
     let text = std::fs::read_to_string(path).expect("the page is there");
-    let mut memory = Memory::new();
+    let mut both = Both::new();
     let mut query: Option<String> = None;
     let (mut out, mut wrong, mut answers) = (String::new(), Vec::new(), 0);
     let mut lines = text.lines();
@@ -155,11 +188,11 @@ fn the_page_answers_as_written() {
         let body: Vec<&str> = lines.by_ref().take_while(|l| *l != "```").collect();
         let mut body = body.join("\n") + "\n";
         match mark {
-            "text load" => memory.load(&body),
+            "text load" => both.load(&body),
             "json query" => query = Some(body.clone()),
             "text answer" => {
                 let query = query.take().expect("an answer comes behind its query");
-                let got = answer(&memory, &query);
+                let got = both.answer(&query);
                 if got.trim_end() != body.trim_end() {
                     wrong.push(format!("{query}\nanswers\n{got}\ninstead of\n{body}"));
                 }

@@ -5,11 +5,12 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use alluvium_io::Clock;
+use alluvium_io::{Clock, MemoryDevice, SystemClock};
 use alluvium_query::{
     Direction, Execution, Label, Limits, Matcher, Plan, QueryError, ReadStats, RowBatch, Selector,
     SeriesInfo, SeriesReader, SeriesScan, Source, Test,
 };
+use alluvium_store::{Database, Store, StoreConfig};
 use alluvium_types::{
     Aggregate, Column, FieldId, Partition, Row, SeriesId, SeriesKey, TimeRange, Value, ValueKind,
 };
@@ -75,26 +76,9 @@ impl Memory {
 
     /// Adds points given as line protocol with times in nanoseconds; the last of a time wins.
     pub(crate) fn load(&mut self, lines: &str) {
-        use alluvium_protocol::line::{self, FieldValue, LineParser, Precision};
-        let mut parser =
-            LineParser::new(lines.as_bytes(), Precision::Ns, 0, line::Limits::default());
-        while let Some(line) = parser.next_line() {
-            let line = line.expect("a valid line");
-            let key = line::decode_key(line.key).expect("a valid key");
-            for field in line.fields {
-                let name = line::decode_name(field.name).expect("a valid field name");
-                let value = match field.value {
-                    FieldValue::F64(v) => Value::F64(v),
-                    FieldValue::I64(v) => Value::I64(v),
-                    FieldValue::U64(v) => Value::U64(v),
-                    FieldValue::Bool(v) => Value::Bool(v),
-                    FieldValue::Str { raw, escaped } => {
-                        Value::Str(line::decode_string(raw, escaped).as_ref().into())
-                    }
-                };
-                self.write(&key, &name, line.time_ns, value);
-            }
-        }
+        each_point(lines, |_, key, field, time, value| {
+            self.write(key, field, time, value);
+        });
     }
 
     fn write(&mut self, key: &SeriesKey, field: &str, time: i64, value: Value) {
@@ -122,6 +106,80 @@ impl Memory {
         let points: Vec<(i64, Value)> = points.iter().map(|(t, v)| (*t, Value::F64(*v))).collect();
         self.add(measurement, tags, "value", &points);
     }
+}
+
+/// Calls back with raw key, key, field, time and value of every point of some line protocol.
+fn each_point(lines: &str, mut point: impl FnMut(&[u8], &SeriesKey, &str, i64, Value)) {
+    use alluvium_protocol::line::{self, FieldValue, LineParser, Precision};
+    let mut parser = LineParser::new(lines.as_bytes(), Precision::Ns, 0, line::Limits::default());
+    while let Some(line) = parser.next_line() {
+        let line = line.expect("a valid line");
+        let key = line::decode_key(line.key).expect("a valid key");
+        for field in line.fields {
+            let name = line::decode_name(field.name).expect("a valid field name");
+            let value = match field.value {
+                FieldValue::F64(v) => Value::F64(v),
+                FieldValue::I64(v) => Value::I64(v),
+                FieldValue::U64(v) => Value::U64(v),
+                FieldValue::Bool(v) => Value::Bool(v),
+                FieldValue::Str { raw, escaped } => {
+                    Value::Str(line::decode_string(raw, escaped).as_ref().into())
+                }
+            };
+            point(line.key, &key, &name, line.time_ns, value);
+        }
+    }
+}
+
+/// A real store on a device in memory, with one database.
+pub(crate) struct Real {
+    pub(crate) store: Store,
+    pub(crate) database: Database,
+}
+
+impl Real {
+    pub(crate) fn new() -> Self {
+        let config = StoreConfig {
+            shards: 2,
+            volume_bytes: 1 << 20,
+            extent_pages: 4,
+            segment_bytes: 1 << 20,
+            ..StoreConfig::default()
+        };
+        let device = Arc::new(MemoryDevice::new(3));
+        let store =
+            Store::open(device, Arc::new(SystemClock), config).expect("an empty device opens");
+        let (database, created) = store.create_database("db").expect("the name is good");
+        created.wait().expect("memory takes everything");
+        Self { store, database }
+    }
+
+    pub(crate) fn load(&self, lines: &str) {
+        let mut writer = self.database.writer();
+        each_point(lines, |raw, key, field, time, value| {
+            let row = writer
+                .cached(raw)
+                .unwrap_or_else(|| writer.resolve(raw, key.clone()));
+            writer.begin_line(row, time).expect("a good time");
+            writer.field(field, value.as_ref()).expect("a good field");
+            writer.end_line().expect("a good line");
+        });
+        writer
+            .commit(None)
+            .expect("room")
+            .wait()
+            .expect("memory takes everything");
+    }
+}
+
+/// All rows a source gives, and the warnings.
+pub(crate) fn answer(
+    source: Box<dyn Source>,
+    plan: Plan,
+) -> Result<(Vec<OwnedRow>, Vec<String>), QueryError> {
+    let mut execution = Execution::start(source, plan, limits(), Arc::default())?;
+    let rows = drain(&mut execution)?;
+    Ok((rows, execution.warnings().to_vec()))
 }
 
 fn matches(m: &Matcher, info: &SeriesInfo) -> bool {

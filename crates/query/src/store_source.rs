@@ -1,0 +1,91 @@
+//! The store's snapshot as a source.
+
+use std::ops::ControlFlow;
+
+use alluvium_index::Selector;
+use alluvium_store::{SeriesCursor, SeriesSnapshot, Snapshot, StoreError};
+use alluvium_types::{Aggregate, Column, TimeRange};
+
+use crate::error::QueryError;
+use crate::output_series::write_name;
+use crate::source::{SeriesReader, SeriesScan, Source};
+use crate::{Direction, ReadStats, SeriesInfo};
+
+impl Source for Snapshot {
+    fn select(&self, selector: &Selector) -> Result<Vec<SeriesInfo>, QueryError> {
+        Snapshot::select(self, selector).map_err(|error| match error {
+            StoreError::Selector(error) => QueryError::Selector(Box::new(error)),
+            error => QueryError::Storage {
+                series: "the index".into(),
+                source: Box::new(error),
+            },
+        })
+    }
+
+    fn open(&self, series: &SeriesInfo) -> Result<Box<dyn SeriesReader>, QueryError> {
+        Ok(Box::new(Opened {
+            snapshot: self.series(series),
+            info: series.clone(),
+        }))
+    }
+}
+
+struct Opened {
+    snapshot: SeriesSnapshot,
+    info: SeriesInfo,
+}
+
+struct Scan {
+    cursor: SeriesCursor,
+    info: SeriesInfo,
+}
+
+fn failed<E>(info: &SeriesInfo) -> impl Fn(E) -> QueryError
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    |error| QueryError::Storage {
+        series: write_name(&info.metric_name(), info.key.tags()),
+        source: Box::new(error),
+    }
+}
+
+impl SeriesReader for Opened {
+    fn bounds(&self) -> Option<(i64, i64)> {
+        self.snapshot.first_time().zip(self.snapshot.last_time())
+    }
+
+    fn aggregate(&self, range: TimeRange, stats: &mut ReadStats) -> Result<Aggregate, QueryError> {
+        self.snapshot
+            .aggregate(range, stats)
+            .map_err(failed(&self.info))
+    }
+
+    fn buckets(
+        &self,
+        range: TimeRange,
+        step_ns: i64,
+        origin: i64,
+        stats: &mut ReadStats,
+        emit: &mut dyn FnMut(i64, &Aggregate) -> ControlFlow<()>,
+    ) -> Result<(), QueryError> {
+        self.snapshot
+            .buckets(range, step_ns, origin, stats, emit)
+            .map_err(failed(&self.info))
+    }
+
+    fn scan(&self, range: TimeRange, direction: Direction) -> Box<dyn SeriesScan> {
+        Box::new(Scan {
+            cursor: self.snapshot.scan(range, direction),
+            info: self.info.clone(),
+        })
+    }
+}
+
+impl SeriesScan for Scan {
+    fn next_batch(&mut self, stats: &mut ReadStats, out: &mut Column) -> Result<bool, QueryError> {
+        self.cursor
+            .next_batch(stats, out)
+            .map_err(failed(&self.info))
+    }
+}
