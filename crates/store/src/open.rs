@@ -132,7 +132,6 @@ impl StoreInner {
         let log_config = LogConfig {
             segment_bytes: config.segment_bytes,
             group_bytes_max,
-            ..LogConfig::default()
         };
         let shards = (0..config.shards)
             .map(|i| {

@@ -12,7 +12,7 @@ use alluvium_index::KeyHash;
 use alluvium_io::{AlignedBuf, Completion, Device, Lane, Op, OpenMode, Read};
 use alluvium_nbtree::read_tail_records;
 use alluvium_types::{Budget, DatabaseId, Owner, Partition};
-use alluvium_wal::{Entry, LogError, StreamInfo, read_section, replay};
+use alluvium_wal::{Entry, StreamInfo, read_section, replay, sync_stream};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -142,18 +142,14 @@ pub(crate) fn recover(
     load_definitions(inner, ledger)?;
     load_tails(inner, ledger, &mut report)?;
     let salt = salt(root.instance);
-    let from = |stream: &StreamInfo| {
-        if stream.incarnation == ledger.incarnation {
-            ledger
-                .redo_from
-                .get(usize::from(stream.shard))
-                .copied()
-                .unwrap_or(u64::MAX)
-        } else if stream.incarnation < ledger.incarnation {
-            u64::MAX
-        } else {
-            0
-        }
+    let from = |stream: &StreamInfo| match stream.incarnation.cmp(&ledger.incarnation) {
+        std::cmp::Ordering::Less => u64::MAX,
+        std::cmp::Ordering::Equal => ledger
+            .redo_from
+            .get(usize::from(stream.shard))
+            .copied()
+            .unwrap_or(u64::MAX),
+        std::cmp::Ordering::Greater => 0,
     };
     let needed: Vec<(&StreamInfo, u64)> = streams
         .iter()
@@ -161,6 +157,7 @@ pub(crate) fn recover(
         .filter(|(_, from)| *from != u64::MAX)
         .collect();
     for (stream, from) in &needed {
+        sync_stream(inner.device.as_ref(), Lane(0), stream)?;
         redo_catalog(inner, stream, salt, *from)?;
     }
     let mut lives: Vec<u32> = needed.iter().map(|(s, _)| s.incarnation).collect();
@@ -425,7 +422,7 @@ impl Redo<'_> {
                     }
                 }
                 Entry::Points(group) => {
-                    define_series(&part, &group, &self.inner.budget)?;
+                    define_series(&part, &group, &self.inner.budget);
                     self.points += group.bits.len() as u64;
                     let table = part.table.read();
                     let late_max = self.inner.config.late_points_max;
@@ -451,11 +448,7 @@ impl Redo<'_> {
 }
 
 /// Series are defined by their first point.
-fn define_series(
-    part: &PartitionState,
-    group: &alluvium_wal::PointGroup,
-    budget: &Budget,
-) -> Result<(), LogError> {
+fn define_series(part: &PartitionState, group: &alluvium_wal::PointGroup, budget: &Budget) {
     let table = part.table.read();
     let missing = |table: &crate::partition::SeriesTable| {
         let mut missing = Vec::new();
@@ -472,7 +465,7 @@ fn define_series(
     let missing = missing(&table);
     drop(table);
     if missing.is_empty() {
-        return Ok(());
+        return;
     }
     let mut index = part.index.write();
     let mut table = part.table.write();
@@ -487,7 +480,6 @@ fn define_series(
             budget.force(Owner::OpenTails, SERIES_BYTES);
         }
     }
-    Ok(())
 }
 
 fn undefined(partition: Partition, what: &'static str) -> OpenError {

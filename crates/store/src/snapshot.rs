@@ -223,7 +223,7 @@ impl SeriesSnapshot {
         let mut total = Aggregate::empty(self.kind);
         for (part, alone) in self.plan(range) {
             if let Some(tree) = alone {
-                total.merge(&tree.aggregate(&self.pages, part, stats)?)
+                total.merge(&tree.aggregate(&self.pages, part, stats)?);
             } else {
                 let mut cursor = self.scan(part, Direction::Forward);
                 let mut column = Column::new(self.kind);
@@ -395,7 +395,7 @@ impl Head {
                 }
                 Batches::Late(columns) => {
                     if let Some(column) = columns.pop_front() {
-                        self.batch = column
+                        self.batch = column;
                     } else {
                         self.batch.clear();
                         self.ended = true;

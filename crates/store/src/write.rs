@@ -95,7 +95,7 @@ impl RawKeys {
 struct Shapes {
     names: Vec<Box<str>>,
     by_name: HashMap<Box<str>, u32, foldhash::fast::FixedState>,
-    shapes: Vec<Box<[(u32, ValueKind)]>>,
+    lists: Vec<Box<[(u32, ValueKind)]>>,
     by_shape: HashMap<Box<[(u32, ValueKind)]>, u32, foldhash::fast::FixedState>,
 }
 
@@ -118,7 +118,7 @@ impl Shapes {
 
     fn shape(&mut self, fields: &[(u32, ValueKind)], guess: u32) -> u32 {
         if self
-            .shapes
+            .lists
             .get(guess as usize)
             .is_some_and(|s| **s == *fields)
         {
@@ -127,8 +127,8 @@ impl Shapes {
         if let Some(id) = self.by_shape.get(fields) {
             return *id;
         }
-        let id = self.shapes.len() as u32;
-        self.shapes.push(fields.into());
+        let id = self.lists.len() as u32;
+        self.lists.push(fields.into());
         self.by_shape.insert(fields.into(), id);
         id
     }
@@ -490,7 +490,7 @@ impl Writer {
                 continue;
             };
             known.measurement = measurement.0;
-            let shape = self.shapes.shapes[line.shape as usize].clone();
+            let shape = self.shapes.lists[line.shape as usize].clone();
             let mut decided: SmallVec<[(u32, ValueKind); 16]> = SmallVec::new();
             for (i, (name, raw)) in shape.iter().enumerate() {
                 let name_text = &self.shapes.names[*name as usize];
@@ -539,7 +539,7 @@ impl Writer {
             return at;
         };
         let measurement = self.keys.known[first.token as usize].measurement;
-        let shape = &self.shapes.shapes[first.shape as usize];
+        let shape = &self.shapes.lists[first.shape as usize];
         let plan = self
             .plans
             .entry((part.partition.0, measurement, first.shape))

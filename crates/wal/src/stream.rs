@@ -1,6 +1,6 @@
 //! Names of streams and their segments.
 
-use alluvium_io::{Device, IoError, Lane, Op};
+use alluvium_io::{Completion, Device, IoError, Lane, Op, OpenMode};
 
 use crate::error::LogError;
 
@@ -64,6 +64,33 @@ pub fn list_streams(device: &dyn Device) -> Result<Vec<StreamInfo>, LogError> {
         }
     }
     Ok(streams)
+}
+
+/// Makes a stream that was replayed durable. Waits.
+///
+/// After a kill its last frames may be in the kernel only; what the next process life builds on them (rows
+/// that they define, positions that they took) must not outlive them.
+///
+/// # Errors
+/// If a segment cannot be opened or synced.
+pub fn sync_stream(device: &dyn Device, lane: Lane, stream: &StreamInfo) -> Result<(), LogError> {
+    for (segment, _) in &stream.segments {
+        let path = segment_path(stream.incarnation, stream.shard, *segment);
+        let mode = OpenMode::default();
+        let open = Op::Open {
+            path: path.clone(),
+            mode,
+        };
+        let Completion::Opened { file, .. } = device.submit(lane, open).wait(device, lane)? else {
+            return Err(not_opened(&path).into());
+        };
+        device.submit(lane, Op::Sync { file }).wait(device, lane)?;
+        device.submit(lane, Op::Close { file }).wait(device, lane)?;
+    }
+    device
+        .submit(lane, Op::SyncDir { path: DIR.into() })
+        .wait(device, lane)?;
+    Ok(())
 }
 
 /// Removes the files of a stream that no superblock needs. Does not wait: a file that stays is removed the

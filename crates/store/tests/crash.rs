@@ -1,0 +1,330 @@
+//! Power cuts and kills on the simulated disk: nothing acknowledged is lost, changed or invented, also when
+//! the recovery itself is cut, and recovering twice gives what recovering once gives.
+//!
+//! One thread runs all shards. The seed decides batches, checkpoints, the moment and the kind of the end.
+//! `ALLUVIUM_SEEDS=from..to` runs others; a failure prints the seed.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod model;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+use alluvium_sim::{FaultPlan, SimClock, SimConfig, SimDevice};
+use alluvium_store::{Commit, Durability, Store, StoreConfig};
+use alluvium_types::Value;
+use model::{Dice, Line, Model, batch, read_all, write};
+
+type Key = (u32, String, bool);
+
+/// Every value a point may have after the next restart, and which one must not be missing.
+#[derive(Debug, Default)]
+struct Oracle {
+    history: BTreeMap<Key, BTreeMap<i64, Vec<(usize, Value)>>>,
+    acked: Vec<bool>,
+}
+
+impl Oracle {
+    fn of(model: &Model) -> Self {
+        let mut oracle = Self {
+            history: BTreeMap::new(),
+            acked: vec![true],
+        };
+        for (key, points) in &model.series {
+            let into = oracle.history.entry(key.clone()).or_default();
+            into.extend(points.iter().map(|(t, v)| (*t, vec![(0, v.clone())])));
+        }
+        oracle
+    }
+
+    fn begin(&mut self, lines: &[Line]) -> usize {
+        let number = self.acked.len();
+        self.acked.push(false);
+        for line in lines {
+            for (field, value) in &line.fields {
+                let text = matches!(value, Value::Str(_));
+                let points = self
+                    .history
+                    .entry((line.host, (*field).to_owned(), text))
+                    .or_default();
+                let values = points.entry(line.time).or_default();
+                // Of two values of one batch only the later can be seen.
+                values.retain(|(n, _)| *n != number);
+                values.push((number, value.clone()));
+            }
+        }
+        number
+    }
+
+    fn check(&self, found: &Model) -> Result<(), String> {
+        for (key, points) in &found.series {
+            let known = self.history.get(key);
+            for (time, value) in points {
+                let values = known
+                    .and_then(|k| k.get(time))
+                    .ok_or(format!("{key:?} at {time} was never sent"))?;
+                let last_acked = values
+                    .iter()
+                    .filter(|(n, _)| self.acked[*n])
+                    .map(|(n, _)| *n)
+                    .max();
+                let allowed = values
+                    .iter()
+                    .filter(|(n, _)| last_acked.is_none_or(|a| *n >= a));
+                if !allowed
+                    .clone()
+                    .any(|(_, v)| v.as_ref().same(value.as_ref()))
+                {
+                    return Err(format!(
+                        "{key:?} at {time} is {value:?}, sent and acknowledged: {values:?}"
+                    ));
+                }
+            }
+        }
+        for (key, points) in &self.history {
+            for (time, values) in points {
+                let acked = values.iter().any(|(n, _)| self.acked[*n]);
+                let there = found.series.get(key).is_some_and(|p| p.contains_key(time));
+                if acked && !there {
+                    return Err(format!(
+                        "{key:?} at {time} was acknowledged and is gone: {values:?}"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn config(shards: usize) -> StoreConfig {
+    StoreConfig {
+        shards,
+        volume_bytes: 256 << 10,
+        extent_pages: 4,
+        batch_pages: 3,
+        segment_bytes: 256 << 10,
+        group_bytes_max: 8 << 10,
+        checkpoint_log_bytes: 128 << 10,
+        late_points_max: 40,
+        tail_chain_max: 3,
+        memory_bytes: 64 << 20,
+        cache_percent: 1,
+        instance: Some([5; 16]),
+        ..StoreConfig::default()
+    }
+}
+
+struct World {
+    dice: Dice,
+    clock: Arc<SimClock>,
+    device: Arc<SimDevice>,
+    oracle: Oracle,
+    now: i64,
+    power_cut: bool,
+}
+
+impl World {
+    fn new(seed: u64, offset_align: u32) -> Self {
+        let sim = SimConfig {
+            lanes: 5,
+            offset_align,
+            ..SimConfig::default()
+        };
+        Self {
+            dice: Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
+            clock: Arc::new(SimClock::new(1_700_000_000_000_000_000)),
+            device: SimDevice::new(seed, sim),
+            oracle: Oracle::of(&Model::default()),
+            now: 1_000_000,
+            power_cut: true,
+        }
+    }
+
+    fn open(&mut self) -> Result<Store, alluvium_store::OpenError> {
+        let shards = 1 + self.dice.below(4) as usize;
+        let clock: Arc<dyn alluvium_store::Clock> = Arc::<SimClock>::clone(&self.clock);
+        let device: Arc<dyn alluvium_store::Device> = Arc::<SimDevice>::clone(&self.device);
+        Store::open(device, clock, config(shards))
+    }
+
+    /// Opens after an end; some openings are cut themselves, by power cuts only if the life ended in one:
+    /// after a kill, what was acknowledged as written may still be volatile.
+    fn recover(&mut self) -> Store {
+        for _ in 0..self.dice.below(3) {
+            let cut = self.device.ops() + self.dice.below(40);
+            self.device.set_faults(FaultPlan {
+                crash_after_ops: Some(cut),
+                ..FaultPlan::default()
+            });
+            // Whether it opened or not, the power goes.
+            drop(self.open().map(|store| drive_some(&store, &self.clock, 5)));
+            let power_cut = self.dice.below(2) == 0 && self.power_cut;
+            self.device = if power_cut {
+                self.device.crash()
+            } else {
+                self.device.kill()
+            };
+        }
+        self.open().unwrap()
+    }
+
+    fn check(&mut self, store: &Store) {
+        let found = store
+            .database("db")
+            .map_or(Model::default(), |db| read_all(&db));
+        self.oracle.check(&found).unwrap();
+        self.oracle = Oracle::of(&found);
+    }
+
+    /// One process life, which ends in a power cut or a kill.
+    fn live(&mut self, store: Store) {
+        let power_cut = self.dice.below(3) > 0;
+        self.power_cut = power_cut;
+        if self.dice.below(2) == 0 {
+            let cut = self.device.ops() + self.dice.below(400);
+            self.device.set_faults(FaultPlan {
+                crash_after_ops: Some(cut),
+                ..FaultPlan::default()
+            });
+        }
+        let mut pending: Vec<(usize, Durability, Commit)> = Vec::new();
+        if let Ok((database, created)) = store.create_database("db")
+            && wait(&store, created, &self.clock).is_some()
+        {
+            for _ in 0..self.dice.below(60) {
+                let lines = 1 + self.dice.below(60);
+                let lines = batch(&mut self.dice, &mut self.now, 6, lines);
+                let level = if self.dice.below(4) == 0 {
+                    Durability::Os
+                } else {
+                    Durability::Sync
+                };
+                let number = self.oracle.begin(&lines);
+                match write(&database, &lines, Some(level)) {
+                    Ok(commit) => pending.push((number, level, commit)),
+                    Err(_) => break,
+                }
+                if self.dice.below(12) == 0 {
+                    drop(store.checkpoint());
+                }
+                drive_some(&store, &self.clock, self.dice.below(12));
+                pending.retain_mut(|(number, level, commit)| match commit.poll(Waker::noop()) {
+                    Poll::Pending => true,
+                    Poll::Ready(result) => {
+                        let survives = *level == Durability::Sync || !power_cut;
+                        self.oracle.acked[*number] = result.is_ok() && survives;
+                        false
+                    }
+                });
+            }
+        }
+        drop((pending, store));
+        self.device = if power_cut {
+            self.device.crash()
+        } else {
+            self.device.kill()
+        };
+    }
+}
+
+fn drive_some(store: &Store, clock: &SimClock, turns: u64) {
+    for _ in 0..turns {
+        store.drive();
+        clock.advance_ns(3_000_000);
+    }
+}
+
+fn wait(store: &Store, mut commit: Commit, clock: &SimClock) -> Option<()> {
+    for _ in 0..10_000 {
+        if let Poll::Ready(result) = commit.poll(Waker::noop()) {
+            return result.ok().map(|_| ());
+        }
+        drive_some(store, clock, 1);
+    }
+    panic!("a commit neither ended nor failed");
+}
+
+fn run(seed: u64) {
+    let mut world = World::new(seed, if seed % 3 == 0 { 4096 } else { 512 });
+    let mut store = world.recover();
+    for _ in 0..6 {
+        world.live(store);
+        store = world.recover();
+        world.check(&store);
+    }
+    // Recovering again without writing changes nothing.
+    let once = store
+        .database("db")
+        .map_or(Model::default(), |db| read_all(&db));
+    drop(store);
+    world.device = world.device.kill();
+    let store = world.open().unwrap();
+    let twice = store
+        .database("db")
+        .map_or(Model::default(), |db| read_all(&db));
+    model::same(&once, &twice).unwrap();
+}
+
+fn seeds() -> std::ops::Range<u64> {
+    let given = std::env::var("ALLUVIUM_SEEDS").ok();
+    let parse = |s: &str| {
+        let (from, to) = s.split_once("..")?;
+        Some(from.parse().ok()?..to.parse().ok()?)
+    };
+    given.as_deref().and_then(parse).unwrap_or(1..61)
+}
+
+#[test]
+fn nothing_acknowledged_is_lost() {
+    for seed in seeds() {
+        println!("seed {seed}");
+        run(seed);
+    }
+}
+
+/// A short workload cut after every single operation of the device.
+#[test]
+fn every_operation_may_be_the_last() {
+    let mut cut = 0;
+    loop {
+        let mut world = World::new(99, 512);
+        world.device.set_faults(FaultPlan {
+            crash_after_ops: Some(cut),
+            ..FaultPlan::default()
+        });
+        let mut finished = false;
+        if let Ok(store) = world.open()
+            && let Ok((database, created)) = store.create_database("db")
+            && wait(&store, created, &world.clock).is_some()
+        {
+            for round in 0..6 {
+                let lines = batch(&mut world.dice, &mut world.now, 3, 30);
+                let number = world.oracle.begin(&lines);
+                let Ok(commit) = write(&database, &lines, None) else {
+                    break;
+                };
+                if wait(&store, commit, &world.clock).is_none() {
+                    break;
+                }
+                world.oracle.acked[number] = true;
+                if round % 2 == 1 && wait(&store, store.checkpoint(), &world.clock).is_none() {
+                    break;
+                }
+                finished = round == 5;
+            }
+        }
+        world.device = world.device.crash();
+        let store = world.open().unwrap();
+        world.check(&store);
+        if finished {
+            break;
+        }
+        cut += 1;
+    }
+    println!("cut after each of {cut} operations");
+    assert!(
+        cut > 50,
+        "the workload is too short to mean anything: {cut}"
+    );
+}
