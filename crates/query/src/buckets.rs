@@ -4,6 +4,7 @@
 //! and fills gaps; a heap puts the rows of groups in order of time.
 
 use std::cmp::Reverse;
+use std::collections::binary_heap::PeekMut;
 use std::collections::{BinaryHeap, VecDeque};
 use std::ops::{ControlFlow, Range};
 
@@ -376,19 +377,6 @@ impl BucketMerge {
         Ok(merge)
     }
 
-    fn requeue(&mut self, context: &mut Context, index: usize) -> Result<(), QueryError> {
-        let (cursor, row) = &mut self.groups[index];
-        *row = cursor.next(context, self.bins, self.piece)?;
-        match row {
-            Some(row) => {
-                let key = order_key(self.bins.direction, row.begin);
-                self.heap.push(Reverse((key, index)));
-            }
-            None => cursor.release(context),
-        }
-        Ok(())
-    }
-
     /// Moves rows into the batch until it is full. Returns whether none is left.
     pub(crate) fn fill(
         &mut self,
@@ -396,19 +384,28 @@ impl BucketMerge {
         out: &mut RowBatch,
     ) -> Result<bool, QueryError> {
         while !out.is_full() && !context.is_done() {
-            let Some(Reverse((_, index))) = self.heap.pop() else {
+            let Some(Reverse((_, index))) = self.heap.peek().copied() else {
                 return Ok(true);
             };
-            if let Some(row) = self.groups[index].1.take()
-                && context.admit()?
-            {
-                let group = self.groups[index].0.group;
-                let time = self.bins.row_time(row.begin);
-                out.begin(group as u32, &context.groups[group].output, time);
-                out.push_all(&row.values);
+            let (cursor, row) = &mut self.groups[index];
+            if let Some(row) = row.take() {
+                if context.admit()? {
+                    let series = &context.groups[cursor.group].output;
+                    out.begin(cursor.group as u32, series, self.bins.row_time(row.begin));
+                    out.push_all(&row.values);
+                }
                 context.spare_values.push(row.values);
             }
-            self.requeue(context, index)?;
+            *row = cursor.next(context, self.bins, self.piece)?;
+            // Changed in place, the top sinks once instead of leaving and coming back.
+            if let Some(mut top) = self.heap.peek_mut() {
+                if let Some(row) = row {
+                    *top = Reverse((order_key(self.bins.direction, row.begin), index));
+                } else {
+                    PeekMut::pop(top);
+                    cursor.release(context);
+                }
+            }
         }
         Ok(false)
     }

@@ -177,7 +177,7 @@ impl Execution {
         &self.context.stats
     }
 
-    /// What the asker should know beside the rows; complete once the last batch is out.
+    /// What the asker should know beside the rows.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -232,17 +232,8 @@ impl Execution {
     }
 
     fn end(&mut self) {
-        if self.ended {
-            return;
-        }
         self.ended = true;
         self.stage = None;
-        let bad = self.context.stats.read.bad_pages;
-        if bad > 0 {
-            self.warnings.push(format!(
-                "{bad} pages could not be read; their points are missing from the answer"
-            ));
-        }
     }
 }
 
@@ -254,6 +245,10 @@ impl Context {
     pub(crate) fn admit(&mut self) -> Result<bool, QueryError> {
         if self.skip > 0 {
             self.skip -= 1;
+            // Filled bins cost no read, at which the guard is asked otherwise.
+            if self.skip.is_multiple_of(4096) {
+                self.guard.check()?;
+            }
             return Ok(false);
         }
         if self.stats.rows >= self.guard.limits.rows {

@@ -6,6 +6,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::ops::Range;
 
 use alluvium_types::{Column, Values};
@@ -36,12 +37,13 @@ struct Cursor {
 enum State {
     Unread(Box<dyn SeriesReader>, alluvium_types::TimeRange),
     Reading(Box<dyn SeriesScan>),
+    Ended,
 }
 
 /// The points of some groups, merged by time, at equal times by group and member.
 pub(crate) struct RawMerge {
-    /// In the order of groups and members; `None` once read to its end.
-    cursors: Vec<Option<Cursor>>,
+    /// In the order of groups and members.
+    cursors: Vec<Cursor>,
     heap: BinaryHeap<Reverse<(i64, usize)>>,
 }
 
@@ -62,13 +64,13 @@ impl RawMerge {
                     Direction::Backward => range.end().saturating_sub(1),
                 };
                 heap.push(Reverse((order_key(direction, nearest), cursors.len())));
-                cursors.push(Some(Cursor {
+                cursors.push(Cursor {
                     group,
                     state: State::Unread(reader, range),
                     column: Column::new(info.id.kind()),
                     at: 0,
                     held: READER_BYTES,
-                }));
+                });
             }
         }
         Ok(Self { cursors, heap })
@@ -80,56 +82,77 @@ impl RawMerge {
         context: &mut Context,
         out: &mut RowBatch,
     ) -> Result<bool, QueryError> {
-        let direction = context.plan.direction;
         while !out.is_full() && !context.is_done() {
-            let Some(Reverse((_, index))) = self.heap.pop() else {
+            let Some(Reverse((_, index))) = self.heap.peek().copied() else {
                 return Ok(true);
             };
-            let Some(cursor) = &mut self.cursors[index] else {
-                continue;
-            };
-            if cursor.at == cursor.column.len() {
-                if cursor.load(context)? {
-                    let key = order_key(direction, cursor.column.times[0]);
-                    self.heap.push(Reverse((key, index)));
+            // Up to here the cursor at the top is before all others.
+            let until = second(&self.heap);
+            let cursor = &mut self.cursors[index];
+            let next = cursor.advance(context, out, index, until)?;
+            // Changed in place, the top sinks once instead of leaving and coming back.
+            if let Some(mut top) = self.heap.peek_mut() {
+                if let Some(key) = next {
+                    *top = Reverse((key, index));
                 } else {
-                    context.guard.release(cursor.held);
-                    self.cursors[index] = None;
+                    PeekMut::pop(top);
+                    self.cursors[index].close(context);
                 }
-                continue;
             }
-            // Up to here this cursor is before all others.
-            let until = self.heap.peek().map(|Reverse(next)| *next);
-            while let Some(time) = cursor.column.times.get(cursor.at).copied() {
-                let key = order_key(direction, time);
-                if until.is_some_and(|next| (key, index) > next)
-                    || out.is_full()
-                    || context.is_done()
-                {
-                    break;
-                }
-                if context.admit()? {
-                    out.begin(
-                        cursor.group as u32,
-                        &context.groups[cursor.group].output,
-                        time,
-                    );
-                    out.push(cursor.column.value(cursor.at));
-                }
-                cursor.at += 1;
-            }
-            // A column read to its end goes back with its last time: the next points come no earlier.
-            let at = cursor.at.min(cursor.column.len() - 1);
-            self.heap.push(Reverse((
-                order_key(direction, cursor.column.times[at]),
-                index,
-            )));
         }
         Ok(false)
     }
 }
 
+/// What comes behind the top of a heap: the nearer of its children.
+pub(crate) fn second<T: Ord + Copy>(heap: &BinaryHeap<Reverse<T>>) -> Option<T> {
+    match heap.as_slice() {
+        [_, Reverse(a), Reverse(b), ..] => Some(*a.min(b)),
+        [_, Reverse(a)] => Some(*a),
+        _ => None,
+    }
+}
+
 impl Cursor {
+    /// Moves the points that come before `until` into the batch. Returns where the cursor then stands in the order
+    /// of rows; `None` at its end.
+    fn advance(
+        &mut self,
+        context: &mut Context,
+        out: &mut RowBatch,
+        index: usize,
+        until: Option<(i64, usize)>,
+    ) -> Result<Option<i64>, QueryError> {
+        let direction = context.plan.direction;
+        if self.at == self.column.len() {
+            // The first point read may come behind those of other cursors.
+            let more = self.load(context)?;
+            return Ok(more.then(|| order_key(direction, self.column.times[0])));
+        }
+        while let Some(time) = self.column.times.get(self.at).copied() {
+            let key = order_key(direction, time);
+            if until.is_some_and(|next| (key, index) > next) || out.is_full() || context.is_done() {
+                return Ok(Some(key));
+            }
+            if context.admit()? {
+                let series = &context.groups[self.group].output;
+                out.begin(self.group as u32, series, time);
+                out.push(self.column.value(self.at));
+            }
+            self.at += 1;
+        }
+        // Read to its end, it stays where its last point was: the next points come no earlier.
+        Ok(self.column.times.last().map(|t| order_key(direction, *t)))
+    }
+
+    /// Gives back what it holds.
+    fn close(&mut self, context: &mut Context) {
+        context.guard.release(self.held);
+        self.held = 0;
+        self.column = Column::new(self.column.kind());
+        self.state = State::Ended;
+    }
+
     /// Reads the next batch; false at the end.
     fn load(&mut self, context: &mut Context) -> Result<bool, QueryError> {
         context.guard.check()?;

@@ -186,6 +186,39 @@ fn a_deadline_ends_a_query_between_batches() {
 }
 
 #[test]
+fn a_deadline_ends_rows_that_are_only_left_out() {
+    let memory = staggered(1, 2);
+    let clock = Arc::new(Steps {
+        tick: 1_000_000,
+        ..Steps::default()
+    });
+    let limits = Limits {
+        deadline_ms: 50,
+        ..Limits::new(clock)
+    };
+    let query = r#"{"group-aggregate": {"metric": "m", "step": 1, "func": "sum"}, "fill": 0,
+                    "range": {"from": 0, "to": 1000000000000}, "offset": 900000000000}"#;
+    assert_eq!(refused(&memory, query, limits).code(), "deadline_exceeded");
+}
+
+#[test]
+fn stats_are_one_json_object() {
+    let memory = staggered(2, 10);
+    let mut execution =
+        start(&memory, lowered(r#"{"select": "m", "limit": 3}"#), limits()).unwrap();
+    drain(&mut execution).unwrap();
+    let stats = alluvium_query::Stats {
+        memory_bytes_max: 5,
+        elapsed_ns: 12_034_567,
+        ..*execution.stats()
+    };
+    assert_eq!(
+        stats.json(),
+        r#"{"series":2,"groups":2,"rows":3,"leaf_pages":0,"inner_pages":0,"cached_pages":0,"aggregates_used":0,"points_decoded":3,"expired_pages":0,"bad_pages":0,"memory_bytes_max":5,"milliseconds":12.034}"#
+    );
+}
+
+#[test]
 fn cancelling_ends_a_query_for_good() {
     let memory = staggered(3, 1000);
     let cancel = Arc::new(AtomicBool::new(false));
