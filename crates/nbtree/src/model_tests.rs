@@ -2,10 +2,11 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use alluvium_block::{Appender, BlockStore};
 use alluvium_codec::Encoder;
-use alluvium_io::{Lane, MemoryDevice};
+use alluvium_io::{Device, Lane, MemoryDevice};
 use alluvium_types::{
     Aggregate, Column, DatabaseId, FieldId, Lsn, Partition, Row, SeriesId, Sum, TimeRange, Value,
     ValueKind, ValueRef,
@@ -397,6 +398,44 @@ fn aggregates_open_few_pages() {
         );
         assert!(stats.points_decoded <= 16 * 1024, "{stats:?}");
     }
+}
+
+#[test]
+fn pages_come_back_from_the_device_in_batches() {
+    let config = alluvium_block::BlockConfig {
+        cache_bytes: 0,
+        ..alluvium_block::BlockConfig::default()
+    };
+    let budget = Arc::new(alluvium_types::Budget::new(u64::MAX));
+    let device: Arc<dyn Device> = Arc::new(MemoryDevice::new(1));
+    let store = BlockStore::create(Arc::clone(&device), config, [1; 16], 1, budget);
+    let appender = store.appender(Lane(0));
+    let mut bench = Bench {
+        store,
+        appender,
+        encoder: Encoder::default(),
+    };
+    let mut tree = Tree::with_knobs(series(ValueKind::I64), 0, &TINY);
+    let points: Points = (0..30_000)
+        .map(|i| (i * 10, Value::I64(i * i % 1009)))
+        .collect();
+    for (time, value) in &points {
+        bench.push(&mut tree, *time, value.as_ref());
+    }
+    bench.appender.flush();
+    while bench.appender.drive() {
+        device.drive(Lane(0));
+    }
+    assert_eq!(bench.appender.queued_pages(), 0);
+    let before = bench.store.metrics().pages_read.load(Ordering::Relaxed);
+    check(
+        &tree.snapshot(),
+        &bench.store,
+        &points,
+        &[(100_003, 250_001)],
+    );
+    let read = bench.store.metrics().pages_read.load(Ordering::Relaxed) - before;
+    assert!(read > 1000, "only {read} pages came from the device");
 }
 
 #[test]
