@@ -97,7 +97,7 @@ impl Bell {
         fds: &[BorrowedFd<'_>],
         mut reap: impl FnMut(usize),
     ) {
-        let deadline = Instant::now() + timeout.min(Duration::from_secs(3600));
+        let deadline = Instant::now() + timeout.min(Duration::from_hours(1));
         let seen = self.seen();
         let mut state = self.state.lock();
         loop {

@@ -154,17 +154,8 @@ impl Files {
         let length = |fd: &OwnedFd| rustix::fs::fstat(fd).map(|s| s.st_size as u64);
         let mut len = length(&fd).map_err(failed)?;
         if mode.allocate > 0 {
-            let allocated =
-                retry(|| rustix::fs::fallocate(&fd, FallocateFlags::empty(), 0, mode.allocate));
-            match allocated {
-                // Without allocation a later write may meet a full disk; that it is reported is all we can do.
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) if len < mode.allocate => {
-                    rustix::fs::ftruncate(&fd, mode.allocate)
-                        .map_err(|e| IoError::new("allocate", path, e.into()))?;
-                }
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) | Ok(()) => {}
-                Err(e) => return Err(IoError::new("allocate", path, e.into())),
-            }
+            allocate(&fd, len, mode.allocate)
+                .map_err(|e| IoError::new("allocate", path, e.into()))?;
             len = length(&fd).map_err(failed)?;
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
@@ -305,6 +296,31 @@ fn geometry(file: &File, direct: bool) -> Geometry {
         offset_align: offset.max(512),
         memory_align: memory.max(512),
         ..safe
+    }
+}
+
+/// Reserves blocks for a file of length `before`, or leaves it as it was.
+fn allocate(fd: &OwnedFd, before: u64, wanted: u64) -> Result<(), Errno> {
+    let stat = rustix::fs::fstat(fd)?;
+    let missing = wanted.saturating_sub(stat.st_blocks as u64 * 512);
+    let space = rustix::fs::fstatvfs(fd)?;
+    // Asked first, because ext4 takes all there is before it finds that it is not enough, and until that is
+    // given back every other writer of the machine meets a full disk.
+    if missing > space.f_bavail.saturating_mul(space.f_frsize) {
+        return Err(Errno::NOSPC);
+    }
+    let allocated = retry(|| rustix::fs::fallocate(fd, FallocateFlags::empty(), 0, wanted));
+    match allocated {
+        // Without allocation a later write may meet a full disk; that it is reported is all we can do.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) if before < wanted => {
+            rustix::fs::ftruncate(fd, wanted)
+        }
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) | Ok(()) => Ok(()),
+        Err(e) => {
+            // Gives back what was taken; that the allocation failed matters more than if this does.
+            let _ = rustix::fs::ftruncate(fd, before);
+            Err(e)
+        }
     }
 }
 

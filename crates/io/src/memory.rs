@@ -96,6 +96,8 @@ impl MemoryDevice {
                 file, offset, data, ..
             } => {
                 let bytes = self.file(file)?;
+                self.geometry
+                    .check("write", &format!("file {}", file.0), offset, data.len())?;
                 let mut bytes = bytes.lock();
                 let end = offset as usize + data.len();
                 if bytes.len() < end {
@@ -110,7 +112,7 @@ impl MemoryDevice {
                         }
                     }
                     WriteData::Buffer(buffer) => {
-                        bytes[offset as usize..end].copy_from_slice(buffer.bytes())
+                        bytes[offset as usize..end].copy_from_slice(buffer.bytes());
                     }
                 }
                 Ok(Completion::Done)
@@ -185,6 +187,9 @@ impl Device for MemoryDevice {
     fn read(&self, reads: &mut [Read]) -> Result<(), IoError> {
         for read in reads {
             let bytes = self.file(read.file)?;
+            let path = format!("file {}", read.file.0);
+            self.geometry
+                .check("read", &path, read.offset, read.into.len())?;
             let bytes = bytes.lock();
             let begin = (read.offset as usize).min(bytes.len());
             let end = (begin + read.into.len()).min(bytes.len());

@@ -74,14 +74,21 @@ impl Worker {
         }
     }
 
-    /// Completes the tickets of what ended.
-    pub(crate) fn reap(&self) -> usize {
+    /// Adds what ended to a list, for the caller to tell.
+    pub(crate) fn take_ended(&self, into: &mut Vec<(Completer, IoResult)>) {
         if self.underway.load(Ordering::Relaxed) == 0 {
-            return 0;
+            return;
         }
-        let ended = std::mem::take(&mut *self.ended.lock());
+        let mut ended = self.ended.lock();
+        self.underway.fetch_sub(ended.len(), Ordering::Relaxed);
+        into.append(&mut ended);
+    }
+
+    /// Completes the tickets of what ended.
+    fn reap(&self) -> usize {
+        let mut ended = Vec::new();
+        self.take_ended(&mut ended);
         let count = ended.len();
-        self.underway.fetch_sub(count, Ordering::Relaxed);
         for (completer, result) in ended {
             completer.complete(result);
         }

@@ -15,7 +15,7 @@ pub enum Fault {
     /// A sync fails and what it should have made durable never will be, though later syncs succeed (a kernel
     /// marks pages clean that it could not write). Like [`Fault::Eio`] for others.
     LosesContent,
-    /// It claims success and does nothing. Can only be detected.
+    /// It claims success and does nothing (openings excepted). Can only be detected.
     Lost,
     /// A write lands this many bytes further on and claims success. Can only be detected.
     Misdirected {

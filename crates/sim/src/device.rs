@@ -225,11 +225,9 @@ impl Inner {
         match self.config.faults.ops.get(&number) {
             None => {}
             Some(Fault::NoSpace) => return failed(ErrorKind::StorageFull),
-            Some(Fault::Lost) => {
-                if !matches!(op, Op::Open { .. }) {
-                    return Ok(Completion::Done);
-                }
-            }
+            // An opening has to give a file, so it is never lost.
+            Some(Fault::Lost) if matches!(op, Op::Open { .. }) => {}
+            Some(Fault::Lost) => return Ok(Completion::Done),
             Some(Fault::Misdirected { by }) => {
                 let mut op = op.clone();
                 if let Op::Write { offset, .. } = &mut op {
@@ -422,7 +420,7 @@ impl Inner {
                 let Self { disk, dice, .. } = self;
                 let bytes = flat(data);
                 tear(&bytes, unit, dice, |skip, part| {
-                    disk.write(inode, offset + skip as u64, part.to_vec())
+                    disk.write(inode, offset + skip as u64, part.to_vec());
                 });
             }
             (op, _) => {
