@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alluvium_io::{
-    AlignedBuf, Backend, Completion, Device, DeviceOptions, Lane, Op, OpenMode, PageBuf,
-    PageWriteMode, WriteData, process_cpu_time,
+    AlignedBuf, Backend, Completion, DeviceOptions, Lane, Op, OpenMode, PageBuf, PageWriteMode,
+    WriteData, process_cpu_time,
 };
 
 const LANE: Lane = Lane(0);
@@ -30,7 +30,7 @@ type Cost = (Duration, Duration);
 fn measure(work: impl FnOnce() -> Result<(), Box<dyn Error>>) -> Result<Cost, Box<dyn Error>> {
     let (begin, cpu) = (Instant::now(), process_cpu_time());
     work()?;
-    Ok((begin.elapsed(), process_cpu_time() - cpu))
+    Ok((begin.elapsed(), process_cpu_time().saturating_sub(cpu)))
 }
 
 fn through_device(

@@ -177,3 +177,70 @@ impl Bell {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    const LONG: Duration = Duration::from_hours(1);
+
+    /// Leads this thread past the wait that a bell new to it ends at once.
+    fn met(bell: &Bell) {
+        bell.wait(Duration::ZERO, &[], |_| {});
+    }
+
+    #[test]
+    fn one_event_ends_the_waits_of_all_threads() {
+        let bell = Bell::new().expect("a bell");
+        let fd = eventfd().expect("an eventfd");
+        let waiting = std::sync::Barrier::new(4);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    met(&bell);
+                    waiting.wait();
+                    // One of them leads and polls; whether they wait already or not, the event reaches all.
+                    bell.wait(LONG, &[fd.as_fd()], |_| {});
+                });
+            }
+            waiting.wait();
+            bell.ring();
+        });
+    }
+
+    #[test]
+    fn descriptor_ends_the_waits_of_all_threads_and_is_reaped() {
+        let bell = Bell::new().expect("a bell");
+        let fd = eventfd().expect("an eventfd");
+        let reaped = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    met(&bell);
+                    bell.wait(LONG, &[fd.as_fd()], |index| {
+                        assert_eq!(index, 0);
+                        drain(fd.as_fd());
+                        reaped.fetch_add(1, Ordering::Relaxed);
+                        // A thread that comes later has something to wait for too.
+                        rustix::io::write(&fd, &1_u64.to_ne_bytes()).ok();
+                    });
+                });
+            }
+            rustix::io::write(&fd, &1_u64.to_ne_bytes()).expect("signals");
+        });
+        assert!(reaped.load(Ordering::Relaxed) >= 1);
+    }
+
+    #[test]
+    fn own_events_end_no_wait_of_ones_own() {
+        let bell = Bell::new().expect("a bell");
+        met(&bell);
+        bell.ring_others();
+        let begin = Instant::now();
+        bell.wait(Duration::from_millis(20), &[], |_| {});
+        assert!(begin.elapsed() >= Duration::from_millis(20));
+        bell.ring();
+        bell.wait(LONG, &[], |_| {});
+    }
+}

@@ -14,6 +14,7 @@ use crate::ticket::Completer;
 const BUFFER_PART_BYTES: usize = 256 << 20;
 const EINTR: i32 = 4;
 const EAGAIN: i32 = 11;
+const EFAULT: i32 = 14;
 const ECANCELED: i32 = 125;
 
 /// Where a request's bytes are.
@@ -139,8 +140,13 @@ impl Flight {
         self.outstanding -= 1;
         self.sync = match result {
             0 => SyncState::None,
-            // The link broke: the write was short or failed, and says so itself.
-            e if e == -ECANCELED => SyncState::Wanted,
+            // The link broke, and the write says itself that it was short or failed; or the thread that
+            // submitted has exited, which the kernel also tells by EFAULT, of a sync that has no memory to
+            // be at fault. Either way the sync never began.
+            e if matches!(-e, ECANCELED | EFAULT) && self.retries_left > 0 => {
+                self.retries_left -= 1;
+                SyncState::Wanted
+            }
             e => {
                 // Never retried: the kernel may have dropped what it could not write.
                 self.fail(std::io::Error::from_raw_os_error(-e));
@@ -150,7 +156,8 @@ impl Flight {
     }
 
     fn refused(&mut self, code: i32) {
-        if matches!(code, EINTR | EAGAIN) && self.retries_left > 0 {
+        // The kernel cancels what waits for one of its threads when the thread that submitted it exits.
+        if matches!(code, EINTR | EAGAIN | EFAULT | ECANCELED) && self.retries_left > 0 {
             self.retries_left -= 1;
         } else {
             self.fail(std::io::Error::from_raw_os_error(code));

@@ -419,7 +419,35 @@ pub(crate) fn check_threads(device: &Arc<dyn Device>) {
     files
         .iter()
         .for_each(|file| assert_pages(&**device, *file, 0, 0..300));
+    submitter_exits(&**device);
     // A wake before the wait ends it.
     device.wake();
     device.wait(Duration::from_hours(1));
+}
+
+/// A thread that ends with operations in flight takes none of them along.
+fn submitter_exits(device: &dyn Device) {
+    let (file, _) = open(device, "orphans", 0);
+    for round in 0..20 {
+        let submit = |i: u64| {
+            device.submit(
+                Lane(0),
+                write(file, i, pages(i..i + 1), i.is_multiple_of(4)),
+            )
+        };
+        let tickets = std::thread::scope(|scope| {
+            let submitter = scope.spawn(|| {
+                let tickets: Vec<_> = (round * 40..round * 40 + 40).map(submit).collect();
+                device.drive(Lane(0));
+                tickets
+            });
+            submitter.join().expect("submits")
+        });
+        for ticket in tickets {
+            ticket
+                .wait(device, Lane(0))
+                .expect("outlives its submitter");
+        }
+    }
+    assert_pages(device, file, 0, 0..800);
 }
