@@ -1,0 +1,102 @@
+//! Administration: databases, checkpoints, what the server says of itself.
+#![expect(
+    clippy::result_large_err,
+    reason = "a refusal is the answer itself, moved once"
+)]
+
+use std::sync::Arc;
+
+use alluvium_store::StoreError;
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+
+use crate::app::App;
+use crate::params::Params;
+use crate::reply::{self, Reply};
+use crate::status;
+use crate::tokens::Right;
+
+/// The head and the parameters of a request without a body.
+fn head_of(request: Request) -> (Parts, Params) {
+    let (head, _) = request.into_parts();
+    let params = Params::parse(head.uri.query().unwrap_or_default().as_bytes());
+    (head, params)
+}
+
+fn store_error(error: &StoreError) -> Reply {
+    let (status, code) = match error {
+        StoreError::BadName { .. } => (StatusCode::BAD_REQUEST, "bad_name"),
+        StoreError::TooManyDatabases { .. } => (StatusCode::BAD_REQUEST, "too_many_databases"),
+        StoreError::NoDatabase { .. } => (StatusCode::NOT_FOUND, "unknown_database"),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+    };
+    reply::error(status, code, &error.to_string())
+}
+
+/// `PUT /api/databases/NAME`: 201 if it was made, 200 if it was there.
+pub(crate) async fn put_database(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Reply {
+    let (head, params) = head_of(request);
+    let inner = async {
+        let store = app.store_or_reply()?;
+        app.authorize_or_reply(&head.headers, &params, Some((Right::Write, &name)))?;
+        let existed = store.database(&name).is_some();
+        let (_, commit) = store.create_database(&name).map_err(|e| store_error(&e))?;
+        commit.await.map_err(|e| store_error(&e))?;
+        let status = if existed {
+            StatusCode::OK
+        } else {
+            StatusCode::CREATED
+        };
+        Ok(reply::json(
+            status,
+            serde_json::json!({ "database": name }).to_string(),
+        ))
+    };
+    inner.await.unwrap_or_else(|reply: Reply| reply)
+}
+
+/// `POST /api/checkpoint` and `/api/flush`: answers when everything applied before is in the trees' files.
+pub(crate) async fn checkpoint(State(app): State<Arc<App>>, request: Request) -> Reply {
+    let (head, params) = head_of(request);
+    let inner = async {
+        let store = app.store_or_reply()?;
+        app.authorize_or_reply(&head.headers, &params, Some((Right::Admin, "*")))?;
+        let commit = store.checkpoint();
+        store.wake();
+        commit.await.map_err(|e| store_error(&e))?;
+        let status = store.status();
+        let body = serde_json::json!({ "checkpoints": status.checkpoints, "superblock": status.superblock_seq });
+        Ok(reply::json(StatusCode::OK, body.to_string()))
+    };
+    inner.await.unwrap_or_else(|reply: Reply| reply)
+}
+
+/// `GET /status`.
+pub(crate) async fn status(State(app): State<Arc<App>>, request: Request) -> Reply {
+    let (head, params) = head_of(request);
+    let inner = || {
+        app.authorize_or_reply(&head.headers, &params, None)?;
+        Ok(reply::json(StatusCode::OK, status::text(&app)))
+    };
+    inner().unwrap_or_else(|reply: Reply| reply)
+}
+
+/// `GET /metrics`.
+pub(crate) async fn metrics(State(app): State<Arc<App>>, request: Request) -> Reply {
+    let (head, params) = head_of(request);
+    let inner = || {
+        app.authorize_or_reply(&head.headers, &params, None)?;
+        let status = app.store().ok().map(alluvium_store::Store::status);
+        let text = app.metrics.text(status.as_ref());
+        Ok(reply::plain(
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            text,
+        ))
+    };
+    inner().unwrap_or_else(|reply: Reply| reply)
+}

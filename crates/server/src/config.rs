@@ -1,0 +1,108 @@
+//! What a server is told before it starts. Every limit of the outside has its name here.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use alluvium_io::DeviceOptions;
+use alluvium_store::{Device, StoreConfig};
+
+/// Where the data lies.
+#[derive(Debug, Clone)]
+pub enum Storage {
+    /// A directory, created if absent and locked while open.
+    Directory {
+        /// Its path.
+        path: PathBuf,
+        /// Which backend and how.
+        options: DeviceOptions,
+    },
+    /// A device that is open already: tests and embedders. It needs one lane more than there are shards.
+    Device(Arc<dyn Device>),
+}
+
+/// Settings of a server. Plain data; see [`Config::new`] for the defaults.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `HOST:PORT` of the HTTP interface; port 0 takes a free one.
+    pub http: String,
+    /// Where the data lies.
+    pub storage: Storage,
+    /// Settings of the store.
+    pub store: StoreConfig,
+    /// Tokens and their rights; `None` lets everybody in, on loopback addresses only.
+    pub token_file: Option<PathBuf>,
+    /// Allows other addresses than loopback without tokens.
+    pub insecure: bool,
+    /// Limits of requests.
+    pub limits: Limits,
+}
+
+/// Limits of requests, each with its default.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes of a request body, before and after decompression: 25,000,000. More is 413.
+    pub body_bytes_max: usize,
+    /// Bytes of one line of line protocol: 1 MiB.
+    pub line_bytes_max: usize,
+    /// Bytes of the head of a request: 64 KiB. More is 431.
+    pub header_bytes_max: usize,
+    /// How long the head of a request may take: 30 s.
+    pub header_time: Duration,
+    /// How long a body may make no progress before 408: 30 s.
+    pub body_idle: Duration,
+    /// Connections at once: 4096. More wait in the listener's queue.
+    pub connections_max: usize,
+    /// Bodies up to this many bytes are parsed where they arrived, larger ones on a thread for it: 256 KiB.
+    pub inline_bytes_max: usize,
+    /// Bodies parsed at once: twice the processors, at least 4. Also how many writers a database pools.
+    pub parallel_writes_max: usize,
+    /// Queries that run at once: twice the processors, at least 4. More wait.
+    pub queries_max: usize,
+    /// Queries that may wait for their turn: 256. More are 503.
+    pub queries_waiting_max: usize,
+    /// Longest run of a query: 60 s.
+    pub query_deadline: Duration,
+    /// Memory of one query: 256 MiB.
+    pub query_memory_bytes: u64,
+    /// How long a write waits for the device before 503: 30 s.
+    pub commit_time: Duration,
+    /// How long a stop waits for requests under way: 10 s.
+    pub stop_time: Duration,
+}
+
+impl Config {
+    /// A server for `storage` on the default address, `127.0.0.1:8181`.
+    pub fn new(storage: Storage) -> Self {
+        Self {
+            http: "127.0.0.1:8181".into(),
+            storage,
+            store: StoreConfig::default(),
+            token_file: None,
+            insecure: false,
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            body_bytes_max: 25_000_000,
+            line_bytes_max: 1 << 20,
+            header_bytes_max: 64 << 10,
+            header_time: Duration::from_secs(30),
+            body_idle: Duration::from_secs(30),
+            connections_max: 4096,
+            inline_bytes_max: 256 << 10,
+            parallel_writes_max: (2 * processors).max(4),
+            queries_max: (2 * processors).max(4),
+            queries_waiting_max: 256,
+            query_deadline: Duration::from_mins(1),
+            query_memory_bytes: 256 << 20,
+            commit_time: Duration::from_secs(30),
+            stop_time: Duration::from_secs(10),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The paths clients of InfluxDB begin with: `/ping`, `/health`, `/ready`, `/query`.
+
+use std::sync::Arc;
+
+use alluvium_protocol::influxql::{Answer, Statement, answer_body, parse};
+use alluvium_store::Store;
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode};
+
+use crate::app::App;
+use crate::body;
+use crate::params::Params;
+use crate::reply::{self, Reply};
+use crate::tokens::{Right, Verdict};
+
+/// Longest form body of `/query`.
+const FORM_BYTES_MAX: usize = 1 << 20;
+
+/// `GET,HEAD /ping`.
+pub(crate) async fn ping() -> Reply {
+    let mut reply = reply::empty(StatusCode::NO_CONTENT);
+    reply::set(&mut reply, "x-influxdb-build", "Alluvium");
+    reply
+}
+
+/// `GET /health`: the process answers.
+pub(crate) async fn health(State(app): State<Arc<App>>) -> Reply {
+    let (status, state, message) = match app.store() {
+        Ok(store) => match store.status().failure {
+            None => (
+                StatusCode::OK,
+                "pass",
+                "ready for queries and writes".to_owned(),
+            ),
+            Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, "fail", reason),
+        },
+        Err(("recovering", sentence)) => (StatusCode::OK, "pass", sentence),
+        Err((_, sentence)) => (StatusCode::SERVICE_UNAVAILABLE, "fail", sentence),
+    };
+    let body = serde_json::json!({
+        "name": "alluvium", "message": message, "status": state, "checks": [],
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    reply::json(status, body.to_string())
+}
+
+/// `GET /ready`: 503 until recovery is done.
+pub(crate) async fn ready(State(app): State<Arc<App>>) -> Reply {
+    match app.store_or_reply() {
+        Ok(_) => reply::json(StatusCode::OK, r#"{"status":"ready"}"#),
+        Err(reply) => reply,
+    }
+}
+
+/// `GET,POST /query`: parameters in the URL or in a form body.
+pub(crate) async fn query(State(app): State<Arc<App>>, request: Request) -> Reply {
+    answer(&app, request).await.unwrap_or_else(|reply| reply)
+}
+
+async fn answer(app: &App, request: Request) -> Result<Reply, Reply> {
+    let store = app.store_or_reply()?;
+    let (head, body) = request.into_parts();
+    let mut params = Params::parse(head.uri.query().unwrap_or_default().as_bytes());
+    if head.method == Method::POST {
+        let collected = body::collect(body, store.budget(), FORM_BYTES_MAX, app.limits.body_idle)
+            .await
+            .and_then(|c| c.unpack(body::Encoding::Identity, FORM_BYTES_MAX))
+            .map_err(|e| error(StatusCode::BAD_REQUEST, &e.to_string()))?;
+        params.extend(&collected.bytes);
+    }
+    app.authorize(&head.headers, &params, None)
+        .map_err(|(status, sentence)| error(status, sentence))?;
+    let statements = parse(params.get("q").unwrap_or_default())
+        .map_err(|e| error(StatusCode::BAD_REQUEST, &e.to_string()))?;
+    let mut answers = Vec::with_capacity(statements.len());
+    for statement in statements {
+        let allowed = |right: Right, database: &str| {
+            app.tokens.as_ref().is_none_or(|tokens| {
+                tokens.check(&head.headers, params.get("p"), Some((right, database)))
+                    == Verdict::Allowed
+            })
+        };
+        answers.push(run(app, store, statement, &allowed).await);
+    }
+    Ok(reply::json(StatusCode::OK, answer_body(&answers)))
+}
+
+async fn run(
+    app: &App,
+    store: &Store,
+    statement: Statement,
+    allowed: &impl Fn(Right, &str) -> bool,
+) -> Answer {
+    let forbidden = || {
+        Answer::Error(
+            "the token does not allow this; ask for a line in the token file that does".into(),
+        )
+    };
+    let result = match statement {
+        Statement::ShowDatabases => {
+            let names = store.databases().into_iter().map(|d| d.name);
+            let visible = names.filter(|n| allowed(Right::Read, n) || allowed(Right::Write, n));
+            return Answer::Databases(visible.collect());
+        }
+        Statement::CreateDatabase { name, .. } => {
+            // Who may write may create: clients do so at their start.
+            if !allowed(Right::Write, &name) {
+                return forbidden();
+            }
+            match store.create_database(&name) {
+                Ok((_, commit)) => commit.await.map(|_| ()),
+                Err(error) => Err(error),
+            }
+        }
+        Statement::DropDatabase { name } => {
+            if !allowed(Right::Admin, &name) {
+                return forbidden();
+            }
+            let Some(database) = store.database(&name) else {
+                return Answer::Done;
+            };
+            match store.drop_database(&name) {
+                Ok(commit) => {
+                    app.writers.forget(database.id());
+                    commit.await.map(|_| ())
+                }
+                Err(error) => Err(error),
+            }
+        }
+        Statement::Unsupported { what } => return Answer::unsupported(&what),
+        _ => return Answer::unsupported("the statement"),
+    };
+    result.map_or_else(|e| Answer::Error(e.to_string()), |()| Answer::Done)
+}
+
+fn error(status: StatusCode, sentence: &str) -> Reply {
+    let body = serde_json::json!({ "error": sentence });
+    reply::retry_later(reply::json(status, body.to_string()))
+}

@@ -1,0 +1,151 @@
+//! One body of line protocol into one database. CPU work, nothing waits.
+
+use alluvium_protocol::PartialWrite;
+use alluvium_protocol::line::{
+    Field, FieldValue, Limits, Line, LineError, LineErrorKind, LineParser, Precision, decode_key,
+    decode_name, decode_string,
+};
+use alluvium_store::{Commit, Durability, RefusedLine, ValueRef, WriteError};
+
+use crate::writers::PooledWriter;
+
+/// How to read and apply a body.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    pub precision: Precision,
+    /// For lines without a timestamp.
+    pub now_ns: i64,
+    pub line_bytes_max: usize,
+    /// Another level than the database's.
+    pub durability: Option<Durability>,
+    /// Keep good lines beside bad ones.
+    pub accept_partial: bool,
+}
+
+/// What became of a body.
+#[derive(Debug)]
+pub(crate) struct Ingested {
+    pub refused: PartialWrite,
+    pub lines: u64,
+    pub values: u64,
+    /// `None` if there was nothing to write.
+    pub commit: Option<Commit>,
+}
+
+/// Why a line was not taken.
+enum Refusal {
+    /// It could not be read.
+    Unread(LineErrorKind),
+    /// It was read and refused by the store.
+    Dropped(RefusedLine),
+}
+
+impl From<RefusedLine> for Refusal {
+    fn from(refused: RefusedLine) -> Self {
+        Self::Dropped(refused)
+    }
+}
+
+/// Parses the body and commits its good lines.
+///
+/// # Errors
+/// If the store refuses the batch as a whole; nothing of it was applied then.
+pub(crate) fn ingest(
+    to: &mut PooledWriter,
+    body: &[u8],
+    settings: Settings,
+) -> Result<Ingested, WriteError> {
+    let limits = Limits {
+        line_bytes_max: settings.line_bytes_max,
+        ..Limits::default()
+    };
+    let mut parser = LineParser::new(body, settings.precision, settings.now_ns, limits);
+    let mut refused = PartialWrite::new();
+    let mut values = 0;
+    to.writer.clear();
+    while let Some(parsed) = parser.next_line() {
+        let line = match parsed {
+            Ok(line) => line,
+            Err(error) => {
+                refused.push(error);
+                continue;
+            }
+        };
+        match add(to, &line) {
+            Ok(()) => values += line.fields.len() as u64,
+            Err(refusal) => {
+                to.writer.cancel_line();
+                match refusal {
+                    Refusal::Unread(kind) => {
+                        refused.push(LineError::new(line.number, line.raw, kind));
+                    }
+                    Refusal::Dropped(why) => {
+                        refused.push_dropped(line.number, line.raw, &why.to_string());
+                    }
+                }
+            }
+        }
+    }
+    if !refused.is_empty() && !settings.accept_partial {
+        to.writer.clear();
+        values = 0;
+    }
+    let lines = to.writer.lines() as u64;
+    let commit = if lines > 0 {
+        Some(to.writer.commit(settings.durability)?)
+    } else {
+        None
+    };
+    Ok(Ingested {
+        refused,
+        lines,
+        values,
+        commit,
+    })
+}
+
+fn add(to: &mut PooledWriter, line: &Line<'_, '_>) -> Result<(), Refusal> {
+    let row = match to.writer.cached(line.key) {
+        Some(row) => row,
+        None => to
+            .writer
+            .resolve(line.key, decode_key(line.key).map_err(Refusal::Unread)?),
+    };
+    to.writer.begin_line(row, line.time_ns)?;
+    for (at, field) in line.fields.iter().enumerate() {
+        let name = name(&mut to.names, at, field).map_err(Refusal::Unread)?;
+        match field.value {
+            FieldValue::F64(v) => to.writer.field(name, ValueRef::F64(v)),
+            FieldValue::I64(v) => to.writer.field(name, ValueRef::I64(v)),
+            FieldValue::U64(v) => to.writer.field(name, ValueRef::U64(v)),
+            FieldValue::Bool(v) => to.writer.field(name, ValueRef::Bool(v)),
+            FieldValue::Str { raw, escaped } => to
+                .writer
+                .field(name, ValueRef::Str(&decode_string(raw, escaped))),
+        }?;
+    }
+    to.writer.end_line()?;
+    Ok(())
+}
+
+/// Field names remembered by place; lines of one measurement repeat theirs.
+const NAMES_MAX: usize = 256;
+
+/// The decoded name of a field. A name that stood at the same place of the line before is compared, not
+/// checked again.
+fn name<'n>(
+    names: &'n mut Vec<(Box<[u8]>, Box<str>)>,
+    at: usize,
+    field: &Field<'_>,
+) -> Result<&'n str, LineErrorKind> {
+    let at = at.min(NAMES_MAX - 1);
+    if names.get(at).is_none_or(|(raw, _)| **raw != *field.name) {
+        let decoded = decode_name(field.name)?.into_owned().into_boxed_str();
+        // The places before this one are filled: their fields came first.
+        match names.get_mut(at) {
+            Some(place) => *place = (field.name.into(), decoded),
+            None => names.push((field.name.into(), decoded)),
+        }
+    }
+    Ok(&names[at].1)
+}

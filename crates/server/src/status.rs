@@ -1,0 +1,95 @@
+//! The text of `/status`.
+
+use alluvium_store::Status;
+use serde_json::{Value, json};
+
+use crate::app::App;
+
+/// The server and its store at this moment, as one JSON object.
+pub(crate) fn text(app: &App) -> String {
+    let m = &app.metrics;
+    let (state, store) = match app.store() {
+        Ok(store) => ("ready", Some(store_value(&store.status()))),
+        Err((state, _)) => (state, None),
+    };
+    let value = json!({
+        "name": "alluvium",
+        "version": env!("CARGO_PKG_VERSION"),
+        "state": state,
+        "process": {
+            "id": std::process::id(),
+            "cpu_seconds": alluvium_io::process_cpu_time().as_secs_f64(),
+            "resident_bytes": alluvium_io::resident_bytes(),
+        },
+        "server": {
+            "connections_open": m.connections_open.load(std::sync::atomic::Ordering::Relaxed),
+            "queries_running": m.queries_running.load(std::sync::atomic::Ordering::Relaxed),
+            "writes": m.write_requests.get(),
+            "lines": m.write_lines.get(),
+            "values": m.write_values.get(),
+            "queries": m.queries.get(),
+            "drops": {
+                "bad_line": m.write_refused_lines.get(),
+                "disk_full": m.writes_full.get(),
+                "busy": m.writes_busy.get(),
+                "body_idle": m.bodies_idle.get(),
+                "body_too_large": m.bodies_too_large.get(),
+            },
+        },
+        "store": store,
+    });
+    let mut text = value.to_string();
+    text.push('\n');
+    text
+}
+
+fn store_value(s: &Status) -> Value {
+    let memory: serde_json::Map<String, Value> = s
+        .memory
+        .iter()
+        .map(|(owner, bytes)| ((*owner).to_owned(), bytes.0.into()))
+        .collect();
+    let databases: Vec<Value> = s
+        .databases
+        .iter()
+        .map(|d| {
+            json!({
+                "id": d.id, "name": d.name, "durability": d.durability, "series": d.series,
+                "leaves": { "volumes": d.leaves.volumes, "pages": d.leaves.pages, "bytes": d.leaves.bytes.0 },
+                "inners": { "volumes": d.inners.volumes, "pages": d.inners.pages, "bytes": d.inners.bytes.0 },
+            })
+        })
+        .collect();
+    let bad_pages: Vec<Value> = s
+        .bad_pages
+        .iter()
+        .map(|(address, damage)| json!({ "address": address, "damage": damage }))
+        .collect();
+    let r = &s.recovery;
+    json!({
+        "backend": s.backend,
+        "incarnation": s.incarnation,
+        "superblock": s.superblock_seq,
+        "memory": { "limit_bytes": s.memory_limit.0, "by_owner": memory },
+        "databases": databases,
+        "log": { "live_bytes": s.log.0, "pending_bytes": s.log_pending.0 },
+        "pages": {
+            "pending": s.pages_pending, "read": s.pages_read, "cache_hits": s.page_cache_hits,
+            "written": s.pages_written, "write_batches": s.page_write_batches, "bad": bad_pages,
+        },
+        "tails_bytes": s.tails.0,
+        "definitions_bytes": s.definitions.0,
+        "checkpoints": { "count": s.checkpoints, "last_seconds": s.checkpoint_duration_ns as f64 / 1e9 },
+        "recovery": {
+            "clean": r.clean, "series_loaded": r.series_loaded, "frames": r.frames, "sections": r.sections,
+            "points": r.points, "log_bytes": r.log_bytes, "torn_streams": r.torn_streams,
+            "seconds": r.duration_ns as f64 / 1e9,
+        },
+        "points": {
+            "accepted": s.points, "late": s.late_points, "repeated": s.repeated_points,
+            "kind_conflicts": s.kind_conflicts, "widened": s.widened_values,
+        },
+        "failure": s.failure,
+        "full": s.full,
+    })
+}
