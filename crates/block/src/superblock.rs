@@ -263,6 +263,19 @@ impl RootCommit {
         }
     }
 
+    /// Whether a slot may have been overwritten: from then on a failure leaves it open which root a restart
+    /// would find, and the files of both must stay.
+    pub fn touched_slot(&self) -> bool {
+        !matches!(
+            self.step,
+            Step::OpenManifest(_)
+                | Step::WriteManifest(..)
+                | Step::CloseManifest(_)
+                | Step::SyncDir(_)
+                | Step::OpenSlots(_)
+        )
+    }
+
     /// Moves on as far as the device allows, without waiting.
     ///
     /// # Errors

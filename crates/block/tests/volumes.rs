@@ -1,7 +1,6 @@
 //! Appending, reading back, committing a root and opening again, on an in-memory device.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-
 use std::sync::Arc;
 
 use alluvium_block::{

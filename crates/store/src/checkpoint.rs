@@ -449,7 +449,7 @@ impl StoreInner {
         };
         let mut state = self.shards[*shard].state.lock();
         let list = list.get_or_insert_with(|| {
-            running.redo_from.push(state.log.last_seq() + 1);
+            running.redo_from.push(state.log.next_section_seq());
             let mut dirty = std::mem::take(&mut state.dirty);
             if running.full {
                 // A database that came in between has all its series on the list of dirty ones.
@@ -716,7 +716,9 @@ impl StoreInner {
     fn abandon(&self, checkpointer: &mut Checkpointer, running: Running, error: IoError, now: u64) {
         let lane = self.checkpoint_lane();
         let reason = error.to_string();
-        let full = error.kind == IoErrorKind::NoSpace;
+        let undecided =
+            matches!(&running.step, Step::Commit { commit, .. } if commit.touched_slot());
+        let full = error.kind == IoErrorKind::NoSpace && !undecided;
         let left = match running.step {
             Step::Capture {
                 list: Some(list), ..

@@ -272,8 +272,10 @@ impl StoreInner {
         for shard in &self.shards {
             let ended = self.device.drive(shard.lane);
             let mut state = shard.state.lock();
-            if retry && state.appender.is_full() {
+            if retry {
+                // A full device is tried again once a second.
                 state.appender.retry();
+                state.log.retry();
             }
             if state.flush_due_ns.is_some_and(|due| due <= now) {
                 state.flush_due_ns = None;
@@ -297,7 +299,6 @@ impl StoreInner {
             self.device.drive(shard.lane);
         }
         if retry {
-            // A full device is tried again once a second.
             self.next_retry_ns
                 .store(now + 1_000_000_000, Ordering::Relaxed);
         }

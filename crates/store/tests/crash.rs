@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use alluvium_sim::{FaultPlan, SimClock, SimConfig, SimDevice};
-use alluvium_store::{Commit, Durability, Store, StoreConfig};
+use alluvium_sim::{Fault, FaultPlan, SimClock, SimConfig, SimDevice};
+use alluvium_store::{Commit, Durability, Store, StoreConfig, WriteError};
 use alluvium_types::Value;
 use model::{Dice, Line, Model, batch, read_all, write};
 
@@ -158,7 +158,14 @@ impl World {
                 ..FaultPlan::default()
             });
             // Whether it opened or not, the power goes.
-            drop(self.open().map(|store| drive_some(&store, &self.clock, 5)));
+            let opened = self.open();
+            if std::env::var_os("ALLUVIUM_TRACE").is_some() {
+                println!(
+                    "  opening cut after {cut} operations: {:?}",
+                    opened.as_ref().map(Store::recovery)
+                );
+            }
+            drop(opened.map(|store| drive_some(&store, &self.clock, 5)));
             let power_cut = self.dice.below(2) == 0 && self.power_cut;
             self.device = if power_cut {
                 self.device.crash()
@@ -166,7 +173,15 @@ impl World {
                 self.device.kill()
             };
         }
-        self.open().unwrap()
+        let store = self.open().unwrap();
+        if std::env::var_os("ALLUVIUM_TRACE").is_some() {
+            println!(
+                "  {:?} {:?}",
+                store.recovery(),
+                store.status().superblock_seq
+            );
+        }
+        store
     }
 
     fn check(&mut self, store: &Store) {
@@ -218,6 +233,15 @@ impl World {
                     }
                 });
             }
+        }
+        if std::env::var_os("ALLUVIUM_TRACE").is_some() {
+            println!(
+                "  life ends in {}, checkpoints {}, failure {:?}, acked {:?}",
+                if power_cut { "a power cut" } else { "a kill" },
+                store.status().checkpoints,
+                store.status().failure,
+                self.oracle.acked
+            );
         }
         drop((pending, store));
         self.device = if power_cut {
@@ -275,15 +299,49 @@ fn seeds() -> std::ops::Range<u64> {
     given.as_deref().and_then(parse).unwrap_or(1..61)
 }
 
+/// Seeds that once failed.
+///
+/// 159: redo began behind the group being collected when a shard was captured, so sections that joined that group
+/// after the capture were in neither tails nor redo.
+const PINNED: [u64; 1] = [159];
+
 #[test]
 fn nothing_acknowledged_is_lost() {
-    for seed in seeds() {
+    for seed in PINNED.into_iter().chain(seeds()) {
         println!("seed {seed}");
         run(seed);
     }
 }
 
-/// A short workload cut after every single operation of the device.
+/// A short workload of writes and checkpoints; whether it came to its end without an error.
+fn short_workload(world: &mut World) -> bool {
+    let Ok(store) = world.open() else {
+        return false;
+    };
+    let Ok((database, created)) = store.create_database("db") else {
+        return false;
+    };
+    if wait(&store, created, &world.clock).is_none() {
+        return false;
+    }
+    for round in 0..6 {
+        let lines = batch(&mut world.dice, &mut world.now, 3, 30);
+        let number = world.oracle.begin(&lines);
+        let Ok(commit) = write(&database, &lines, None) else {
+            return false;
+        };
+        if wait(&store, commit, &world.clock).is_none() {
+            return false;
+        }
+        world.oracle.acked[number] = true;
+        if round % 2 == 1 && wait(&store, store.checkpoint(), &world.clock).is_none() {
+            return false;
+        }
+    }
+    true
+}
+
+/// The workload cut after every single operation of the device.
 #[test]
 fn every_operation_may_be_the_last() {
     let mut cut = 0;
@@ -293,27 +351,7 @@ fn every_operation_may_be_the_last() {
             crash_after_ops: Some(cut),
             ..FaultPlan::default()
         });
-        let mut finished = false;
-        if let Ok(store) = world.open()
-            && let Ok((database, created)) = store.create_database("db")
-            && wait(&store, created, &world.clock).is_some()
-        {
-            for round in 0..6 {
-                let lines = batch(&mut world.dice, &mut world.now, 3, 30);
-                let number = world.oracle.begin(&lines);
-                let Ok(commit) = write(&database, &lines, None) else {
-                    break;
-                };
-                if wait(&store, commit, &world.clock).is_none() {
-                    break;
-                }
-                world.oracle.acked[number] = true;
-                if round % 2 == 1 && wait(&store, store.checkpoint(), &world.clock).is_none() {
-                    break;
-                }
-                finished = round == 5;
-            }
-        }
+        let finished = short_workload(&mut world);
         world.device = world.device.crash();
         let store = world.open().unwrap();
         world.check(&store);
@@ -327,4 +365,97 @@ fn every_operation_may_be_the_last() {
         cut > 50,
         "the workload is too short to mean anything: {cut}"
     );
+}
+
+/// The N-th operation fails, for N = 0, 1, 2 … until the workload passes without meeting the failure: always an
+/// error or success, never a panic, a hang or a loss; and after an input or output error nothing is
+/// acknowledged any more.
+#[test]
+fn every_operation_may_fail() {
+    for fault in [Fault::Eio, Fault::NoSpace, Fault::Torn, Fault::LosesContent] {
+        let mut n = 0;
+        loop {
+            let mut world = World::new(7, 512);
+            let ops = BTreeMap::from([(n, fault)]);
+            world.device.set_faults(FaultPlan {
+                ops,
+                ..FaultPlan::default()
+            });
+            short_workload(&mut world);
+            let reached = world.device.ops() > n;
+            // Whatever was answered: what was acknowledged is there after the power goes.
+            world.device = world.device.crash();
+            let store = world.open().unwrap();
+            world.check(&store);
+            if !reached {
+                break;
+            }
+            n += 1;
+        }
+        println!("{fault:?} at each of {n} operations");
+        assert!(n > 50, "the workload is too short to mean anything: {n}");
+    }
+}
+
+/// A disk that fills up: writes are refused as such, reads stay right, and when there is room again writing goes
+/// on without a restart.
+#[test]
+fn a_full_disk_recovers_by_itself() {
+    let mut world = World::new(3, 512);
+    let store = world.open().unwrap();
+    let (database, created) = store.create_database("db").unwrap();
+    wait(&store, created, &world.clock).unwrap();
+    world.device.set_faults(FaultPlan {
+        capacity: Some(2 << 20),
+        ..FaultPlan::default()
+    });
+    let mut refused = false;
+    for _ in 0..2000 {
+        let lines = batch(&mut world.dice, &mut world.now, 6, 200);
+        match write(&database, &lines, None) {
+            Ok(commit) => {
+                let number = world.oracle.begin(&lines);
+                // The commit may wait for room; what was applied may be there.
+                for _ in 0..200 {
+                    drive_some(&store, &world.clock, 1);
+                }
+                drop((commit, number));
+            }
+            Err(WriteError::Full) => {
+                refused = true;
+                break;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(refused, "the disk never filled");
+    assert!(store.status().full);
+    assert!(store.status().failure.is_none());
+    let before = read_all(&database);
+    world.device.set_faults(FaultPlan::default());
+    let mut lines = batch(&mut world.dice, &mut world.now, 6, 50);
+    lines.retain(|l| !l.fields.is_empty());
+    let mut commit = None;
+    for _ in 0..2000 {
+        drive_some(&store, &world.clock, 1);
+        if let Ok(c) = write(&database, &lines, None) {
+            commit = Some(c);
+            break;
+        }
+    }
+    let number = world.oracle.begin(&lines);
+    wait(
+        &store,
+        commit.expect("writing goes on when there is room"),
+        &world.clock,
+    )
+    .unwrap();
+    world.oracle.acked[number] = true;
+    assert!(!store.status().full);
+    let after = read_all(&database);
+    assert!(before.series.keys().all(|k| after.series.contains_key(k)));
+    drop((database, store));
+    world.device = world.device.crash();
+    let store = world.open().unwrap();
+    world.check(&store);
 }

@@ -3,9 +3,13 @@
 //! A stream ends where a frame does not hold. That is the plain end of a segment if the next one continues from
 //! there. It is damage if any valid later frame says that the missing one was flushed: then nothing may be
 //! believed to have been lost by a crash alone. Otherwise it is the torn end of a write nobody was told of.
+//!
+//! A frame holds if its two checksums do, it names this instance, stream and segment, its number is one more
+//! than that of the frame before, and it repeats the header checksum of that frame: what a recycled file held
+//! before never does.
 
 use alluvium_io::{AlignedBuf, Completion, Device, FileId, Lane, Op, OpenMode, Read};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::FromBytes;
 
 use crate::error::LogError;
 use crate::layout::{FLAG_FIRST, FrameHeader, HEADER_BYTES, MAGIC};
@@ -57,13 +61,6 @@ impl<'a> SegmentReader<'a> {
         }
     }
 
-    fn close(self) -> Result<(), LogError> {
-        self.device
-            .submit(Lane(0), Op::Close { file: self.file })
-            .wait(self.device, Lane(0))?;
-        Ok(())
-    }
-
     /// The bytes from `offset` on, at least `len` of them unless the segment ends.
     fn bytes(&mut self, offset: u64, len: usize) -> Result<&[u8], LogError> {
         let wanted = len.min(self.len.saturating_sub(offset) as usize);
@@ -107,6 +104,14 @@ impl<'a> SegmentReader<'a> {
     }
 }
 
+impl Drop for SegmentReader<'_> {
+    fn drop(&mut self) {
+        let op = Op::Close { file: self.file };
+        drop(self.device.submit(Lane(0), op));
+        self.device.drive(Lane(0));
+    }
+}
+
 /// What identifies the frames of one segment.
 #[derive(Clone, Copy)]
 struct Identity {
@@ -116,8 +121,30 @@ struct Identity {
     segment: u32,
 }
 
-/// The frame at `offset` if it is whole and of this segment.
-fn frame(
+impl Identity {
+    fn of(stream: &StreamInfo, salt: u64, segment: u32) -> Self {
+        Self {
+            salt,
+            incarnation: stream.incarnation,
+            shard: stream.shard,
+            segment,
+        }
+    }
+
+    fn path(self) -> String {
+        segment_path(self.incarnation, self.shard, self.segment)
+    }
+
+    fn owns(self, header: &FrameHeader) -> bool {
+        header.salt.get() == self.salt
+            && header.incarnation.get() == self.incarnation
+            && header.shard.get() == self.shard
+            && header.segment.get() == self.segment
+    }
+}
+
+/// The header at `offset` if it holds and is of this segment.
+fn header(
     reader: &mut SegmentReader<'_>,
     offset: u64,
     identity: Identity,
@@ -127,20 +154,26 @@ fn frame(
         return Ok(None);
     };
     let ours = header.magic.get() == MAGIC
-        && header.salt.get() == identity.salt
-        && header.incarnation.get() == identity.incarnation
-        && header.shard.get() == identity.shard
-        && header.segment.get() == identity.segment
+        && identity.owns(&header)
         && header.checksum() == header.header_crc.get();
-    if !ours {
+    Ok(ours.then_some(header))
+}
+
+/// The frame at `offset` if it is whole and of this segment.
+fn frame(
+    reader: &mut SegmentReader<'_>,
+    offset: u64,
+    identity: Identity,
+) -> Result<Option<FrameHeader>, LogError> {
+    let Some(header) = header(reader, offset, identity)? else {
+        return Ok(None);
+    };
+    let len = HEADER_BYTES + header.payload_len.get() as usize;
+    // Checked before reading: a length must not cost memory that the segment does not have.
+    if offset + len as u64 > reader.len {
         return Ok(None);
     }
-    let len = header.payload_len.get() as usize;
-    if offset + (HEADER_BYTES + len) as u64 > reader.len {
-        return Ok(None);
-    }
-    let bytes = reader.bytes(offset, HEADER_BYTES + len)?;
-    let payload = bytes.get(HEADER_BYTES..HEADER_BYTES + len);
+    let payload = reader.bytes(offset, len)?.get(HEADER_BYTES..len);
     Ok(payload
         .filter(|p| alluvium_codec::crc32c(p) == header.payload_crc.get())
         .map(|_| header))
@@ -150,8 +183,20 @@ fn frame_bytes(header: &FrameHeader) -> u64 {
     (HEADER_BYTES + header.payload_len.get() as usize).next_multiple_of(FRAME_ALIGN) as u64
 }
 
-/// Reads a stream from frame `from_seq` on (0: from its first), calling `visit` with the number of the frame and
-/// the bytes of each of its sections, in order. Waits.
+/// Whether a frame is the one that must come next; without one before, whether reading may begin with it.
+fn follows(previous: Option<&FrameHeader>, frame: &FrameHeader, needed: u64) -> bool {
+    let seq = frame.seq.get();
+    match previous {
+        Some(p) => {
+            p.seq.get().checked_add(1) == Some(seq)
+                && frame.previous_crc.get() == p.header_crc.get()
+        }
+        None => (1..=needed).contains(&seq) && (seq > 1 || frame.previous_crc.get() == 0),
+    }
+}
+
+/// Reads a stream from frame `from_seq` on (0: all of it), calling `visit` with the number of the frame and
+/// the bytes of each of its sections, in order. Segments below `from_seq` need not be there. Waits.
 ///
 /// # Errors
 /// [`LogError::Damaged`] if acknowledged data does not hold, [`LogError::MissingSegment`] if a segment is gone,
@@ -163,118 +208,91 @@ pub fn replay(
     from_seq: u64,
     visit: &mut dyn FnMut(u64, &[u8]) -> Result<(), LogError>,
 ) -> Result<StreamEnd, LogError> {
+    let needed = from_seq.max(1);
     let mut end = StreamEnd {
-        next_seq: from_seq.max(1),
+        next_seq: needed,
         ..StreamEnd::default()
     };
+    let begin = first_segment(device, stream, salt, needed)?;
     let mut previous: Option<FrameHeader> = None;
-    let mut bad: Option<(u32, u64)> = None;
-    for (i, (segment, _)) in stream.segments.iter().enumerate() {
-        let identity = Identity {
-            salt,
-            incarnation: stream.incarnation,
-            shard: stream.shard,
-            segment: *segment,
-        };
-        let mut reader = SegmentReader::open(
-            device,
-            &segment_path(stream.incarnation, stream.shard, *segment),
-        )?;
-        if let Some((bad_segment, bad_offset)) = bad {
-            // The stream ended in an earlier segment: does this one continue from there, or tell of a loss?
-            let first = frame(&mut reader, 0, identity)?;
-            let continues = first.is_some_and(|f| {
-                follows(previous.as_ref(), &f, end.next_seq) && f.flags.get() & FLAG_FIRST != 0
+    let mut stop: Option<(u32, u64)> = None;
+    let mut number_before: Option<u32> = None;
+    for (segment, _) in stream.segments.iter().skip(begin) {
+        if let Some(missing) = number_before.map(|n| n.wrapping_add(1))
+            && missing != *segment
+        {
+            return Err(LogError::MissingSegment {
+                stream: stream.name(),
+                segment: missing,
             });
-            if !continues {
-                find_damage(
-                    &mut reader,
-                    0,
-                    identity,
-                    stream,
-                    end.next_seq,
-                    (bad_segment, bad_offset),
-                )?;
-                reader.close()?;
-                continue;
-            }
-            bad = None;
         }
+        number_before = Some(*segment);
+        let identity = Identity::of(stream, salt, *segment);
+        let mut reader = SegmentReader::open(device, &identity.path())?;
         let mut offset = 0;
-        loop {
-            let found = frame(&mut reader, offset, identity)?;
-            let Some(header) = found.filter(|f| match &previous {
-                Some(_) => follows(previous.as_ref(), f, end.next_seq),
-                // The first frame read may be any up to the one asked for.
-                None => f.seq.get() <= end.next_seq,
-            }) else {
-                break;
-            };
+        while let Some(header) = frame(&mut reader, offset, identity)?
+            .filter(|f| follows(previous.as_ref(), f, needed))
+            .filter(|f| (offset == 0) == (f.flags.get() & FLAG_FIRST != 0))
+        {
             let seq = header.seq.get();
             if seq >= from_seq {
                 let len = HEADER_BYTES + header.payload_len.get() as usize;
-                let payload = reader
-                    .bytes(offset, len)?
-                    .get(HEADER_BYTES..len)
-                    .unwrap_or_default();
-                visit_sections(seq, payload, visit)?;
-                end.next_seq = seq + 1;
-            } else if previous.is_some() || seq < end.next_seq {
-                end.next_seq = end.next_seq.max(seq + 1).min(from_seq.max(1));
+                let payload = reader.bytes(offset, len)?.get(HEADER_BYTES..len);
+                visit_sections(seq, payload.unwrap_or_default(), visit)?;
             }
+            end.next_seq = seq.saturating_add(1);
             end.durable_seq = end.durable_seq.max(header.durable_seq.get());
             end.bytes += frame_bytes(&header);
             offset += frame_bytes(&header);
             previous = Some(header);
-            if seq + 1 < from_seq {
-                end.next_seq = seq + 1;
-            }
         }
-        let rest = offset;
-        bad = Some((*segment, offset));
-        find_damage(
-            &mut reader,
-            rest,
-            identity,
-            stream,
-            next_of(previous.as_ref(), &end),
-            (*segment, rest),
-        )?;
-        reader.close()?;
-        if let Some(previous) = &previous {
-            end.next_seq = previous.seq.get() + 1;
+        // A segment that does not go on where the stream stopped leaves the end where it was.
+        if offset > 0 || stop.is_none() {
+            stop = Some((*segment, offset));
         }
-        if let Some((next, _)) = stream.segments.get(i + 1)
-            && *next != segment + 1
+        if let Some(at) = stop
+            && (offset < reader.len)
         {
-            return Err(LogError::MissingSegment {
-                stream: stream.name(),
-                segment: segment + 1,
-            });
+            find_damage(&mut reader, offset, identity, stream, end.next_seq, at)?;
         }
     }
-    // A last segment whose frames all hold ends in untouched or stale blocks: that is no torn frame.
-    end.torn_at = match bad {
-        Some((segment, offset)) => {
-            torn(device, stream, segment, offset)?.then_some((segment, offset))
-        }
-        None => None,
-    };
+    if let Some((segment, offset)) = stop {
+        let identity = Identity::of(stream, salt, segment);
+        end.torn_at = torn(device, identity, offset)?.then_some((segment, offset));
+    }
     Ok(end)
 }
 
-fn next_of(previous: Option<&FrameHeader>, end: &StreamEnd) -> u64 {
-    previous.map_or(end.next_seq, |p| p.seq.get() + 1)
+/// Index of the newest segment that begins at or before frame `needed`; what is older was trimmed, or is about
+/// to be. The first if none is known to.
+fn first_segment(
+    device: &dyn Device,
+    stream: &StreamInfo,
+    salt: u64,
+    needed: u64,
+) -> Result<usize, LogError> {
+    for (i, (segment, _)) in stream.segments.iter().enumerate().rev() {
+        let identity = Identity::of(stream, salt, *segment);
+        let mut reader = SegmentReader::open(device, &identity.path())?;
+        let Some(header) = header(&mut reader, 0, identity)? else {
+            continue;
+        };
+        if header.seq.get() <= needed {
+            return Ok(i);
+        }
+        if i == 0 {
+            // Nothing is written to a segment before the one in front of it is flushed: it was there.
+            return Err(LogError::MissingSegment {
+                stream: stream.name(),
+                segment: segment.saturating_sub(1),
+            });
+        }
+    }
+    Ok(0)
 }
 
-/// Whether a frame is the one that must come next.
-fn follows(previous: Option<&FrameHeader>, frame: &FrameHeader, _next: u64) -> bool {
-    previous.is_some_and(|p| {
-        frame.seq.get() == p.seq.get() + 1 && frame.previous_crc.get() == p.header_crc.get()
-    })
-}
-
-/// Looks through the rest of a segment for a frame that says frame `missing` was flushed.
+/// Looks through the rest of a segment for a frame that says frame `missing` was flushed. Its header is proof
+/// enough, whatever became of its payload.
 fn find_damage(
     reader: &mut SegmentReader<'_>,
     from: u64,
@@ -285,7 +303,7 @@ fn find_damage(
 ) -> Result<(), LogError> {
     let mut offset = from;
     while offset < reader.len {
-        if let Some(header) = frame(reader, offset, identity)?
+        if let Some(header) = header(reader, offset, identity)?
             && header.durable_seq.get() >= missing
         {
             let (segment, offset) = at;
@@ -301,20 +319,16 @@ fn find_damage(
     Ok(())
 }
 
-/// Whether something was being written where the stream ends.
-fn torn(
-    device: &dyn Device,
-    stream: &StreamInfo,
-    segment: u32,
-    offset: u64,
-) -> Result<bool, LogError> {
-    let mut reader = SegmentReader::open(
-        device,
-        &segment_path(stream.incarnation, stream.shard, segment),
-    )?;
-    let torn = reader.bytes(offset, HEADER_BYTES)?.iter().any(|b| *b != 0);
-    reader.close()?;
-    Ok(torn)
+/// Whether a frame of this segment was begun where the stream ends: zeros and whole frames of an earlier use of
+/// the file are a clean end.
+fn torn(device: &dyn Device, identity: Identity, offset: u64) -> Result<bool, LogError> {
+    let mut reader = SegmentReader::open(device, &identity.path())?;
+    let bytes = reader.bytes(offset, HEADER_BYTES)?;
+    let Ok((found, _)) = FrameHeader::read_from_prefix(bytes) else {
+        return Ok(false);
+    };
+    let whole = found.checksum() == found.header_crc.get();
+    Ok(found.magic.get() == MAGIC && (!whole || identity.owns(&found)))
 }
 
 fn visit_sections(
@@ -332,6 +346,3 @@ fn visit_sections(
     }
     Ok(())
 }
-
-// Kept beside the reader: a header is written and read by the same structure.
-const _: fn(&FrameHeader) -> &[u8] = |h| h.as_bytes();

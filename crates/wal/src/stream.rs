@@ -1,5 +1,7 @@
 //! Names of streams and their segments.
 
+use std::collections::BTreeMap;
+
 use alluvium_io::{Completion, Device, IoError, Lane, Op, OpenMode};
 
 use crate::error::LogError;
@@ -16,6 +18,8 @@ pub struct StreamInfo {
     pub shard: u16,
     /// Numbers and lengths in bytes of its segments, ascending.
     pub segments: Vec<(u32, u64)>,
+    /// Numbers of trimmed segments that were kept for reuse; they hold nothing.
+    pub free: Vec<u32>,
 }
 
 impl StreamInfo {
@@ -29,6 +33,11 @@ pub(crate) fn segment_path(incarnation: u32, shard: u16, segment: u32) -> String
     format!("{DIR}/{incarnation:08}-{shard:04}.{segment:08}")
 }
 
+/// Where a trimmed segment waits to be used again.
+pub(crate) fn free_path(incarnation: u32, shard: u16, segment: u32) -> String {
+    format!("{DIR}/free.{incarnation:08}-{shard:04}.{segment:08}")
+}
+
 fn parse(name: &str) -> Option<(u32, u16, u32)> {
     let (stream, segment) = name.split_once('.')?;
     let (incarnation, shard) = stream.split_once('-')?;
@@ -39,29 +48,35 @@ fn parse(name: &str) -> Option<(u32, u16, u32)> {
     ))
 }
 
-/// All streams of a data directory, by life and shard.
+/// All streams of a data directory, by life and shard. Files with other names are left out.
 ///
 /// # Errors
 /// If the directory cannot be read.
 pub fn list_streams(device: &dyn Device) -> Result<Vec<StreamInfo>, LogError> {
-    let mut found: Vec<(u32, u16, u32, u64)> = device
-        .list(DIR)?
-        .iter()
-        .filter_map(|f| parse(&f.name).map(|(i, s, n)| (i, s, n, f.len)))
-        .collect();
-    found.sort_unstable();
-    let mut streams: Vec<StreamInfo> = Vec::new();
-    for (incarnation, shard, segment, len) in found {
-        match streams.last_mut() {
-            Some(s) if (s.incarnation, s.shard) == (incarnation, shard) => {
-                s.segments.push((segment, len));
-            }
-            _ => streams.push(StreamInfo {
+    let mut streams: BTreeMap<(u32, u16), StreamInfo> = BTreeMap::new();
+    for file in device.list(DIR)? {
+        let free = file.name.strip_prefix("free.");
+        let Some((incarnation, shard, segment)) = parse(free.unwrap_or(&file.name)) else {
+            continue;
+        };
+        let stream = streams
+            .entry((incarnation, shard))
+            .or_insert_with(|| StreamInfo {
                 incarnation,
                 shard,
-                segments: vec![(segment, len)],
-            }),
+                segments: Vec::new(),
+                free: Vec::new(),
+            });
+        if free.is_some() {
+            stream.free.push(segment);
+        } else {
+            stream.segments.push((segment, file.len));
         }
+    }
+    let mut streams: Vec<StreamInfo> = streams.into_values().collect();
+    for stream in &mut streams {
+        stream.segments.sort_unstable();
+        stream.free.sort_unstable();
     }
     Ok(streams)
 }
@@ -98,6 +113,10 @@ pub fn sync_stream(device: &dyn Device, lane: Lane, stream: &StreamInfo) -> Resu
 pub fn remove_stream(device: &dyn Device, lane: Lane, stream: &StreamInfo) {
     for (segment, _) in &stream.segments {
         let path = segment_path(stream.incarnation, stream.shard, *segment);
+        drop(device.submit(lane, Op::Remove { path }));
+    }
+    for segment in &stream.free {
+        let path = free_path(stream.incarnation, stream.shard, *segment);
         drop(device.submit(lane, Op::Remove { path }));
     }
 }

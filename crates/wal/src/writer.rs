@@ -19,7 +19,7 @@ use zerocopy::IntoBytes;
 
 use crate::error::LogError;
 use crate::layout::{FLAG_FIRST, FrameHeader, HEADER_BYTES, MAGIC};
-use crate::stream::{DIR, not_opened, segment_path};
+use crate::stream::{DIR, free_path, not_opened, segment_path};
 
 /// Frames begin and end at multiples of this, the largest block of any device.
 pub(crate) const FRAME_ALIGN: usize = 4096;
@@ -112,6 +112,11 @@ struct Segment {
 
 #[derive(Debug)]
 enum Opening {
+    /// A trimmed segment gets the name of the next one.
+    Renamed {
+        number: u32,
+        ticket: Ticket,
+    },
     File {
         number: u32,
         capacity: u64,
@@ -123,6 +128,17 @@ enum Opening {
     },
     Ready(Segment),
 }
+
+/// A trimmed segment on its way out. One at a time, oldest first, each durable before the next: a power cut
+/// never leaves a hole between the segments that are there.
+#[derive(Debug)]
+enum Trimming {
+    Named(Ticket, Option<u32>),
+    Synced(Ticket, Option<u32>),
+}
+
+/// Trimmed segments kept for reuse: their blocks are allocated and written, so a flush changes no metadata.
+const FREE_SEGMENTS_MAX: usize = 2;
 
 /// Writes one stream. Belongs to a shard and is called under its lock.
 #[derive(Debug)]
@@ -142,6 +158,8 @@ pub struct LogWriter {
     closing: Option<Ticket>,
     next_segment: u32,
     pushed_seq: u64,
+    /// Newest group that has sections.
+    data_seq: u64,
     sent_seq: u64,
     written_seq: u64,
     durable_seq: u64,
@@ -149,6 +167,9 @@ pub struct LogWriter {
     previous_crc: u32,
     pins: Vec<u64>,
     trimmed: u64,
+    trimming: Option<Trimming>,
+    /// Numbers of trimmed segments that wait for reuse.
+    free: Vec<u32>,
     full: bool,
     failure: Option<LogError>,
 }
@@ -177,6 +198,7 @@ impl LogWriter {
             closing: None,
             next_segment: 1,
             pushed_seq: 0,
+            data_seq: 0,
             sent_seq: 0,
             written_seq: 0,
             durable_seq: 0,
@@ -184,6 +206,8 @@ impl LogWriter {
             previous_crc: 0,
             pins: Vec::new(),
             trimmed: 0,
+            trimming: None,
+            free: Vec::new(),
             full: false,
             failure: None,
         }
@@ -201,6 +225,7 @@ impl LogWriter {
             self.groups.push_back(Group::new(wall_ns));
             self.pushed_seq += 1;
         }
+        self.data_seq = self.pushed_seq;
         let group = self
             .groups
             .back_mut()
@@ -210,7 +235,7 @@ impl LogWriter {
             .extend_from_slice(&(section.len() as u32).to_le_bytes());
         group.payload.extend_from_slice(section);
         group.sections += 1;
-        group.points += points;
+        group.points = group.points.saturating_add(points);
         group.sync |= sync;
         LogTicket(group.ticket.clone())
     }
@@ -224,20 +249,14 @@ impl LogWriter {
             group.sync = true;
             return LogTicket(group.ticket.clone());
         }
+        // Empty frames promise nothing to anybody: only sections have to be flushed.
+        if self.durable_seq >= self.data_seq {
+            return LogTicket(Ticket::ended(Ok(Completion::Done)));
+        }
         match &self.in_flight {
             Some(frame) if frame.sync => LogTicket(frame.ticket.clone()),
-            None if self.durable_seq == self.pushed_seq || self.all_but_idle_durable() => {
-                LogTicket(Ticket::ended(Ok(Completion::Done)))
-            }
             _ => self.empty_frame(true, wall_ns),
         }
-    }
-
-    /// Whether only an idle frame, which nobody waits for, is not flushed.
-    fn all_but_idle_durable(&self) -> bool {
-        self.declared_seq == self.durable_seq
-            && self.durable_seq + 1 == self.pushed_seq
-            && self.pushed_seq > 1
     }
 
     fn empty_frame(&mut self, sync: bool, wall_ns: i64) -> LogTicket {
@@ -272,6 +291,7 @@ impl LogWriter {
                 self.fail_all();
                 return false;
             }
+            self.drop_trimmed();
             if !self.collect() {
                 return true;
             }
@@ -280,7 +300,7 @@ impl LogWriter {
                 continue;
             }
             if self.groups.is_empty() {
-                return false;
+                return self.trimming.is_some();
             }
             if !self.submit_next() {
                 return !self.full;
@@ -327,6 +347,11 @@ impl LogWriter {
                     self.open_segment(0);
                 }
             }
+            Some(Opening::Renamed { number, ticket }) => match ticket.result() {
+                None => self.opening = Some(Opening::Renamed { number, ticket }),
+                // A file that could not be renamed is no loss: a new one is made in its place.
+                Some(_) => self.open_file(number, self.capacity(0)),
+            },
             Some(Opening::File {
                 number,
                 capacity,
@@ -369,13 +394,32 @@ impl LogWriter {
         }
     }
 
+    /// Size of a segment that must take a frame of so many bytes.
+    fn capacity(&self, frame_bytes: u64) -> u64 {
+        let bytes = self.config.segment_bytes.max(frame_bytes);
+        bytes.next_multiple_of(FRAME_ALIGN as u64)
+    }
+
     fn open_segment(&mut self, frame_bytes: u64) {
+        // A number is used up only when the segment is: after a full disk the same file is tried again.
         let number = self.next_segment;
-        let capacity = self
-            .config
-            .segment_bytes
-            .max(frame_bytes)
-            .next_multiple_of(FRAME_ALIGN as u64);
+        let capacity = self.capacity(frame_bytes);
+        if capacity == self.capacity(0)
+            && let Some(free) = self.free.pop()
+        {
+            let op = Op::Rename {
+                from: free_path(self.incarnation, self.shard, free),
+                to: segment_path(self.incarnation, self.shard, number),
+            };
+            let ticket = self.device.submit(self.lane, op);
+            self.device.drive(self.lane);
+            self.opening = Some(Opening::Renamed { number, ticket });
+            return;
+        }
+        self.open_file(number, capacity);
+    }
+
+    fn open_file(&mut self, number: u32, capacity: u64) {
         let path = segment_path(self.incarnation, self.shard, number);
         let mode = OpenMode {
             create: true,
@@ -384,7 +428,6 @@ impl LogWriter {
         };
         let ticket = self.device.submit(self.lane, Op::Open { path, mode });
         self.device.drive(self.lane);
-        // A number is used up only when the segment is: after a full disk the same file is tried again.
         self.opening = Some(Opening::File {
             number,
             capacity,
@@ -401,7 +444,11 @@ impl LogWriter {
         if let Some(closing) = &self.closing {
             match closing.result() {
                 None => return false,
-                Some(Ok(_)) => self.closing = None,
+                Some(Ok(_)) => {
+                    self.closing = None;
+                    // Nothing is in flight here, so the sync covered all that was sent.
+                    self.durable_seq = self.sent_seq;
+                }
                 Some(Err(error)) => {
                     self.failure = Some(error.into());
                     return true;
@@ -448,7 +495,6 @@ impl LogWriter {
         }
         self.next_segment = segment.number + 1;
         self.segments.push_back(segment);
-        self.drop_trimmed();
         true
     }
 
@@ -521,6 +567,16 @@ impl LogWriter {
         }
     }
 
+    /// The lowest frame the next section pushed may be in: that of the group being collected, if there is one.
+    /// Whoever has captured everything up to now must redo from here.
+    pub fn next_section_seq(&self) -> u64 {
+        if self.groups.is_empty() {
+            self.pushed_seq + 1
+        } else {
+            self.pushed_seq
+        }
+    }
+
     /// Number of the newest group pushed.
     pub fn last_seq(&self) -> u64 {
         self.pushed_seq
@@ -561,7 +617,8 @@ impl LogWriter {
         self.segments.iter().map(|s| s.used).sum()
     }
 
-    /// Frames up to `seq` are no longer needed: segments that hold no others are removed, unless pinned.
+    /// Frames up to `seq` are no longer needed: segments that hold no others are recycled or
+    /// removed, unless pinned. Done in [`Self::drive`].
     pub fn trim(&mut self, seq: u64) {
         self.trimmed = self.trimmed.max(seq);
         self.drop_trimmed();
@@ -580,22 +637,72 @@ impl LogWriter {
         self.drop_trimmed();
     }
 
+    /// Takes the oldest segment out if nobody needs it. Moves on by one step of one segment at a time.
     fn drop_trimmed(&mut self) {
-        let kept_from = self.pins.iter().min().copied().unwrap_or(u64::MAX);
-        while self.segments.len() > 1
-            && let Some(oldest) = self.segments.front()
-            && oldest.last_seq <= self.trimmed
-            && oldest.last_seq < kept_from
-            && oldest.last_seq <= self.durable_seq
-        {
-            let path = segment_path(self.incarnation, self.shard, oldest.number);
-            drop(
-                self.device
-                    .submit(self.lane, Op::Close { file: oldest.file }),
-            );
-            drop(self.device.submit(self.lane, Op::Remove { path }));
-            self.segments.pop_front();
+        loop {
+            match self.trimming.take() {
+                Some(Trimming::Named(ticket, kept)) => {
+                    let Some(named) = ticket.result() else {
+                        self.trimming = Some(Trimming::Named(ticket, kept));
+                        return;
+                    };
+                    // A file that stays is in nobody's way: it is below every number that is read again.
+                    let kept = kept.filter(|_| named.is_ok());
+                    let ticket = self
+                        .device
+                        .submit(self.lane, Op::SyncDir { path: DIR.into() });
+                    self.device.drive(self.lane);
+                    self.trimming = Some(Trimming::Synced(ticket, kept));
+                }
+                Some(Trimming::Synced(ticket, kept)) => match ticket.result() {
+                    None => {
+                        self.trimming = Some(Trimming::Synced(ticket, kept));
+                        return;
+                    }
+                    Some(Ok(_)) => self.free.extend(kept),
+                    Some(Err(error)) => {
+                        self.failure.get_or_insert(error.into());
+                        return;
+                    }
+                },
+                None => {
+                    if self.failure.is_some() || !self.take_oldest() {
+                        return;
+                    }
+                }
+            }
         }
+    }
+
+    /// Begins to take out the oldest segment. Returns whether there was one to take.
+    fn take_oldest(&mut self) -> bool {
+        let kept_from = self.pins.iter().min().copied().unwrap_or(u64::MAX);
+        let needless = |s: &Segment| {
+            s.last_seq <= self.trimmed
+                && s.last_seq < kept_from
+                && s.last_seq <= self.durable_seq
+                && self.closing.is_none()
+        };
+        if self.segments.len() < 2 || !self.segments.front().is_some_and(needless) {
+            return false;
+        }
+        let Some(oldest) = self.segments.pop_front() else {
+            return false;
+        };
+        let close = Op::Close { file: oldest.file };
+        drop(self.device.submit(self.lane, close));
+        let path = segment_path(self.incarnation, self.shard, oldest.number);
+        let keep = oldest.capacity == self.capacity(0) && self.free.len() < FREE_SEGMENTS_MAX;
+        let op = if keep {
+            let to = free_path(self.incarnation, self.shard, oldest.number);
+            Op::Rename { from: path, to }
+        } else {
+            Op::Remove { path }
+        };
+        let ticket = self.device.submit(self.lane, op);
+        self.device.drive(self.lane);
+        self.trimming = Some(Trimming::Named(ticket, keep.then_some(oldest.number)));
+        true
     }
 }
 
