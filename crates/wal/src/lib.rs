@@ -28,7 +28,12 @@
 //! # Ok::<(), alluvium_wal::LogError>(())
 //! ```
 //!
-//! Limits: frames of 4 GiB, 2^32 segments a stream.
+//! What it is not: it does not decide what may be trimmed, and nothing in it waits but [`replay`],
+//! [`list_streams`] and [`sync_stream`], which belong to opening. [`LogWriter::drive`] moves the writer on; the
+//! lane itself is driven by whoever owns it.
+//!
+//! Limits: one frame in flight a stream; frames below 4 GiB; 2^32 segments a stream; at most two trimmed
+//! segments a stream are kept for reuse. What the bytes are stands in `docs/format/log.md`.
 
 mod error;
 mod group;

@@ -1,0 +1,132 @@
+//! Power cuts, kills and failures at every single operation of a workload with many segments, trims and
+//! recycled files: what was acknowledged is there, in order, without a gap.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::sync::Arc;
+
+use alluvium_sim::{Fault, FaultPlan, Prng, SimConfig, SimDevice};
+use alluvium_wal::{LogTicket, LogWriter};
+use common::{ended_well, numbers, section, settle, writer};
+
+struct Run {
+    /// Number of the section, whether it wanted a flush, its ticket.
+    pushed: Vec<(u64, bool, LogTicket)>,
+    /// Sections up to here were given up by a trim; `from` is the frame after it.
+    trimmed: u64,
+    from: u64,
+    log: LogWriter,
+}
+
+/// Some sixty sections in groups of a few, trims of what is durable.
+fn work(device: &Arc<SimDevice>, seed: u64) -> Run {
+    let mut dice = Prng::new(seed);
+    let mut run = Run {
+        pushed: Vec::new(),
+        trimmed: 0,
+        from: 1,
+        log: writer(device, 1),
+    };
+    let mut frames: Vec<(u64, u64)> = Vec::new();
+    for number in 1..=60_u64 {
+        let sync = dice.below(3) > 0;
+        let bytes = 10 + dice.below(6_000) as usize;
+        let ticket = run.log.push(&section(number, bytes), 1, sync, 0);
+        frames.push((run.log.last_seq(), number));
+        run.pushed.push((number, sync, ticket));
+        settle(&**device, &mut run.log, dice.below(6) as usize);
+        if number % 16 == 0 {
+            let flush = run.log.flush(0);
+            settle(&**device, &mut run.log, 60);
+            if ended_well(&flush) {
+                // All frames so far are durable; a checkpoint would let them go.
+                let keep = run.log.durable_seq().saturating_sub(2);
+                run.from = keep + 1;
+                let below = frames.iter().filter(|(seq, _)| *seq <= keep);
+                run.trimmed = below.map(|(_, n)| *n).max().unwrap_or(0);
+                run.log.trim(keep);
+            }
+        }
+        if run.log.idle_frame_due() && dice.below(4) == 0 {
+            run.log.write_idle_frame(0);
+        }
+    }
+    settle(&**device, &mut run.log, 300);
+    run
+}
+
+fn check(after: &SimDevice, run: &Run, power_cut: bool, story: &str) {
+    let (found, _) = numbers(after, 1, run.from).unwrap_or_else(|e| panic!("{story}: {e}"));
+    let first = run.trimmed + 1;
+    let expected: Vec<u64> = (first..first + found.len() as u64).collect();
+    assert_eq!(found, expected, "{story}");
+    for (number, sync, ticket) in &run.pushed {
+        if ended_well(ticket) && *number >= first && (*sync || !power_cut) {
+            assert!(found.contains(number), "{story}: {number} was acknowledged");
+        }
+    }
+}
+
+fn device(seed: u64, faults: FaultPlan) -> Arc<SimDevice> {
+    let config = SimConfig {
+        faults,
+        ..SimConfig::default()
+    };
+    SimDevice::new(seed, config)
+}
+
+#[test]
+fn every_acknowledged_section_survives_an_end_after_any_operation() {
+    for seed in 0..12 {
+        let whole = device(seed, FaultPlan::default());
+        let run = work(&whole, seed);
+        assert!(run.pushed.iter().all(|(_, _, t)| ended_well(t)));
+        assert!(run.trimmed > 20, "the workload trims");
+        let names = alluvium_io::Device::list(&*whole, "wal").unwrap();
+        assert!(names.len() < 12, "the workload recycles: {names:?}");
+        for cut in 0..=whole.ops() {
+            for power_cut in [true, false] {
+                let faults = FaultPlan {
+                    crash_after_ops: Some(cut),
+                    ..FaultPlan::default()
+                };
+                let disk = device(seed, faults);
+                let run = work(&disk, seed);
+                let after = if power_cut { disk.crash() } else { disk.kill() };
+                let story = format!("seed {seed}, cut {cut}, power cut {power_cut}");
+                check(&after, &run, power_cut, &story);
+            }
+        }
+    }
+}
+
+#[test]
+fn after_any_failed_operation_nothing_false_is_acknowledged() {
+    let ops = {
+        let whole = device(9, FaultPlan::default());
+        work(&whole, 9);
+        whole.ops()
+    };
+    for fault in [Fault::Eio, Fault::Torn, Fault::LosesContent, Fault::NoSpace] {
+        let mut poisoned = 0;
+        for number in 0..ops {
+            let faults = FaultPlan {
+                ops: [(number, fault)].into(),
+                ..FaultPlan::default()
+            };
+            let disk = device(9, faults);
+            let mut run = work(&disk, 9);
+            if run.log.failure().is_some() {
+                poisoned += 1;
+                let refused = run.log.push(&section(99, 10), 1, true, 0);
+                assert!(matches!(refused.result(), Some(Err(_))));
+                let ended = run.pushed.iter().all(|(_, _, t)| t.result().is_some());
+                assert!(ended, "{fault:?} at {number}: nobody waits for ever");
+            }
+            let after = disk.crash();
+            check(&after, &run, true, &format!("{fault:?} at {number}"));
+        }
+        assert!(poisoned > 20, "{fault:?}: {poisoned}");
+    }
+}

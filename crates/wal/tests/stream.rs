@@ -1,0 +1,302 @@
+//! What a stream gives back after cuts, rot, recycling, and a full disk.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::sync::Arc;
+
+use alluvium_io::{AlignedBuf, Completion, Device, Lane, Op, OpenMode, WriteData};
+use alluvium_sim::{FaultPlan, SimConfig, SimDevice};
+use alluvium_wal::{LogError, list_streams, remove_stream, replay};
+use common::{SALT, ended_well, numbers, put, section, settle, writer};
+use proptest::prelude::*;
+
+const FIRST: &str = "wal/00000001-0000.00000001";
+
+fn tame(seed: u64) -> Arc<SimDevice> {
+    let config = SimConfig {
+        latency_drives_max: 1,
+        ordered: true,
+        ..SimConfig::default()
+    };
+    SimDevice::new(seed, config)
+}
+
+fn overwrite(device: &dyn Device, path: &str, offset: u64, bytes: &[u8]) {
+    let run = |op| device.submit(Lane(0), op).wait(device, Lane(0)).unwrap();
+    let mode = OpenMode {
+        create: true,
+        ..OpenMode::default()
+    };
+    let path = path.to_owned();
+    let Completion::Opened { file, .. } = run(Op::Open { path, mode }) else {
+        panic!("nothing was opened")
+    };
+    let mut buffer = AlignedBuf::zeroed(bytes.len());
+    buffer.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
+    let data = WriteData::Buffer(Arc::new(buffer));
+    run(Op::Write {
+        file,
+        offset,
+        data,
+        sync: true,
+    });
+    run(Op::Close { file });
+}
+
+#[test]
+fn a_last_frame_cut_at_any_sector_is_a_torn_end() {
+    for cut in 0..24_u64 {
+        let device = tame(1);
+        let mut log = writer(&device, 1);
+        put(&*device, &mut log, 1, 100, true);
+        put(&*device, &mut log, 2, 11_000, true);
+        drop(log);
+        // Frame 1 takes one block, frame 2 three.
+        overwrite(&*device, FIRST, 4096 + cut * 512, &vec![0; 16_384]);
+        let (found, end) = numbers(&*device, 1, 0).unwrap();
+        let written = (11_000 + 72_u64).div_ceil(512);
+        if cut < written {
+            assert_eq!(found, [1], "cut at sector {cut}");
+            assert_eq!(end.torn_at, (cut > 0).then_some((1, 4096)), "cut {cut}");
+            assert_eq!(end.next_seq, 2);
+        } else {
+            assert_eq!(found, [1, 2], "cut {cut} takes padding only");
+            assert_eq!(end.torn_at, None);
+        }
+    }
+}
+
+#[test]
+fn rot_in_a_declared_frame_is_damage_and_named_and_in_the_last_a_torn_end() {
+    // One block each; frame 6 is the idle frame that declares frame 5.
+    for (idle, frames) in [(false, 5_u64), (true, 6)] {
+        for frame in 1..=frames {
+            for byte in [0, 3, 9, 17, 40, 48, 71, 72, 90] {
+                let device = tame(2);
+                let mut log = writer(&device, 1);
+                (1..=5).for_each(|n| put(&*device, &mut log, n, 200, true));
+                if idle {
+                    assert!(log.idle_frame_due());
+                    log.write_idle_frame(9);
+                    settle(&*device, &mut log, 100);
+                    assert!(!log.idle_frame_due(), "an idle frame needs no other");
+                }
+                let offset = (frame - 1) * 4096;
+                // The idle frame has no payload to rot.
+                let byte = if frame == 6 { byte.min(71) } else { byte };
+                assert!(device.flip_bit(FIRST, offset + byte, 5));
+                let got = numbers(&*device, 1, 0);
+                if frame == frames {
+                    let sound: Vec<u64> = (1..frame).collect();
+                    assert_eq!(got.unwrap().0, sound);
+                } else {
+                    let Err(LogError::Damaged {
+                        seq,
+                        segment,
+                        offset: at,
+                        ..
+                    }) = got
+                    else {
+                        panic!("frame {frame} byte {byte}: {got:?}")
+                    };
+                    assert_eq!((seq, segment, at), (frame, 1, offset));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stream_of_many_segments_replays_from_any_frame() {
+    let device = SimDevice::new(3, SimConfig::default());
+    let mut log = writer(&device, 1);
+    (1..=60).for_each(|n| put(&*device, &mut log, n, 5_000, n % 3 == 0));
+    assert_eq!(log.last_seq(), 60);
+    let streams = list_streams(&*device).unwrap();
+    assert!(streams[0].segments.len() >= 15, "{streams:?}");
+    for from in 0..=61 {
+        let (found, end) = numbers(&*device, 1, from).unwrap();
+        assert_eq!(found, (from.max(1)..=60).collect::<Vec<_>>());
+        assert_eq!(end.next_seq, 61);
+        assert_eq!(end.torn_at, None);
+    }
+    let path = "wal/00000001-0000.00000003".to_owned();
+    let remove = Op::Remove { path };
+    device
+        .submit(Lane(0), remove)
+        .wait(&*device, Lane(0))
+        .unwrap();
+    let got = numbers(&*device, 1, 1);
+    assert!(
+        matches!(got, Err(LogError::MissingSegment { segment: 3, .. })),
+        "{got:?}"
+    );
+    assert_eq!(numbers(&*device, 1, 40).unwrap().0.len(), 21);
+    let path = FIRST.to_owned();
+    let remove = Op::Remove { path };
+    device
+        .submit(Lane(0), remove)
+        .wait(&*device, Lane(0))
+        .unwrap();
+    let got = numbers(&*device, 1, 1);
+    assert!(
+        matches!(got, Err(LogError::MissingSegment { segment: 1, .. })),
+        "{got:?}"
+    );
+}
+
+#[test]
+fn trimmed_segments_are_recycled_and_their_old_frames_never_come_back() {
+    let device = SimDevice::new(4, SimConfig::default());
+    let mut log = writer(&device, 1);
+    for n in 1..=200 {
+        put(&*device, &mut log, n, 5_000, true);
+        if n == 50 {
+            log.pin(48);
+        }
+        if n == 100 {
+            assert!(numbers(&*device, 1, 48).is_ok(), "pinned");
+            assert!(log.live_bytes() > 50 * 8192);
+            log.unpin(48);
+        }
+        log.trim(n.saturating_sub(5));
+        settle(&*device, &mut log, 100);
+        if n >= 100 {
+            let (found, end) = numbers(&*device, 1, n.saturating_sub(4)).unwrap();
+            assert_eq!(found, (n.saturating_sub(4)..=n).collect::<Vec<_>>());
+            assert_eq!(end.torn_at, None, "stale frames are no torn frame");
+        }
+    }
+    assert!(log.live_bytes() <= 4 * common::SEGMENT);
+    let streams = list_streams(&*device).unwrap();
+    assert!(streams[0].segments.len() <= 5, "{streams:?}");
+    assert!(streams[0].free.len() <= 2);
+    drop(log);
+    remove_stream(&*device, Lane(0), &streams[0]);
+    while device.drive(Lane(0)) > 0 || !device.list("wal").unwrap().is_empty() {}
+    assert_eq!(list_streams(&*device).unwrap(), []);
+}
+
+#[test]
+fn many_pushes_share_one_flush_while_one_is_in_flight() {
+    let device = tame(5);
+    let mut log = writer(&device, 1);
+    put(&*device, &mut log, 1, 10, true);
+    let before = device.syncs();
+    let first = log.push(&section(2, 10), 1, true, 0);
+    log.drive();
+    let others: Vec<_> = (3..=40)
+        .map(|n| log.push(&section(n, 10), 1, n == 20, 0))
+        .collect();
+    settle(&*device, &mut log, 100);
+    assert!(ended_well(&first) && others.iter().all(ended_well));
+    assert!(device.syncs() - before <= 2);
+    assert_eq!(log.last_seq(), 3);
+    assert_eq!(
+        numbers(&*device.crash(), 1, 0).unwrap().0,
+        (1..=40).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn flush_covers_unsynced_frames_and_costs_nothing_twice() {
+    let device = tame(6);
+    let mut log = writer(&device, 1);
+    put(&*device, &mut log, 1, 10, true);
+    // Declares frame 1, is not flushed itself, and is data.
+    put(&*device, &mut log, 2, 10, false);
+    let flush = log.flush(0);
+    settle(&*device, &mut log, 100);
+    assert!(ended_well(&flush));
+    let (frames, syncs) = (log.last_seq(), device.syncs());
+    log.write_idle_frame(0);
+    settle(&*device, &mut log, 100);
+    assert!(ended_well(&log.flush(0)));
+    assert_eq!(device.syncs(), syncs);
+    assert_eq!(log.last_seq(), frames + 1, "the idle frame");
+    assert_eq!(numbers(&*device.crash(), 1, 0).unwrap().0, [1, 2]);
+}
+
+#[test]
+fn a_full_disk_stops_and_goes_on_without_loss() {
+    let device = tame(7);
+    let mut log = writer(&device, 1);
+    put(&*device, &mut log, 1, 10, true);
+    device.set_faults(FaultPlan {
+        capacity: Some(common::SEGMENT),
+        ..FaultPlan::default()
+    });
+    let tickets: Vec<_> = (2..=30)
+        .map(|n| {
+            let ticket = log.push(&section(n, 3_000), 1, true, 0);
+            settle(&*device, &mut log, 100);
+            ticket
+        })
+        .collect();
+    assert!(log.is_full() && log.failure().is_none());
+    assert!(log.pending_bytes() > 0);
+    assert!(tickets.last().unwrap().result().is_none());
+    device.set_faults(FaultPlan::default());
+    log.retry();
+    settle(&*device, &mut log, 1_000);
+    assert!(tickets.iter().all(ended_well));
+    assert_eq!(log.pending_bytes(), 0);
+    assert_eq!(
+        numbers(&*device, 1, 0).unwrap().0,
+        (1..=30).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn frames_of_another_instance_or_life_are_not_read() {
+    let device = tame(8);
+    let mut log = writer(&device, 1);
+    put(&*device, &mut log, 1, 10, true);
+    let stream = &list_streams(&*device).unwrap()[0];
+    let end = replay(&*device, stream, SALT + 1, 0, &mut |_, _| {
+        panic!("a frame of another instance")
+    });
+    assert_eq!(end.unwrap().next_seq, 1);
+    // The same file under the name of a later life.
+    let rename = Op::Rename {
+        from: FIRST.into(),
+        to: "wal/00000002-0000.00000001".into(),
+    };
+    device
+        .submit(Lane(0), rename)
+        .wait(&*device, Lane(0))
+        .unwrap();
+    assert_eq!(numbers(&*device, 2, 0).unwrap().0, [] as [u64; 0]);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_replay_without_a_panic(
+        bytes in prop::collection::vec(any::<u8>(), 1..200),
+        at in 0_u64..20_000,
+        from in 0_u64..4,
+    ) {
+        let device = tame(9);
+        let mut log = writer(&device, 1);
+        (1..=4).for_each(|n| put(&*device, &mut log, n, 3_000, true));
+        for (i, byte) in bytes.iter().enumerate() {
+            for bit in (0..8).filter(|bit| byte >> bit & 1 == 1) {
+                device.flip_bit(FIRST, at + i as u64, bit);
+            }
+        }
+        if let Ok((found, _)) = numbers(&*device, 1, from) {
+            // Only the last frame may be lost unnoticed.
+            prop_assert!(found.contains(&3));
+        }
+    }
+
+    #[test]
+    fn files_of_noise_replay_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 1..9000)) {
+        let device = tame(10);
+        overwrite(&*device, FIRST, 0, &bytes);
+        let (found, end) = numbers(&*device, 1, 0).unwrap();
+        prop_assert_eq!(found.len(), 0);
+        prop_assert_eq!(end.next_seq, 1);
+    }
+}
