@@ -43,6 +43,6 @@ pub use logic_addr::{LogicAddr, PageRef};
 pub use manifest::{Manifest, Sections};
 pub use page::{Page, PageDraft, PageKind, PageMeta};
 pub use store::{BlockConfig, BlockMetrics, BlockStore, Expect, OpenExtent, SyncBatch};
-pub use superblock::{Root, RootCommit, load_root, manifest_path};
+pub use superblock::{Root, RootCommit, load_root, manifest_path, settle_root};
 pub use volume::{Role, VolumeSetId};
 pub use volume_set::SetUsage;

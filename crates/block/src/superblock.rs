@@ -70,6 +70,29 @@ enum SlotVerdict {
     Bad(String),
 }
 
+/// Makes the root that was loaded durable, before anything is built on it. Waits.
+///
+/// After a kill in the middle of a commit the newest slot, or the superblock's name, may be in the kernel only:
+/// what is acknowledged on top of it must not outlive it.
+///
+/// # Errors
+/// If the device fails.
+pub fn settle_root(device: &dyn Device) -> Result<(), IoError> {
+    let lane = Lane(0);
+    let file = open(device, lane, FILE, false)?.0;
+    device.submit(lane, Op::Sync { file }).wait(device, lane)?;
+    device.submit(lane, Op::Close { file }).wait(device, lane)?;
+    device
+        .submit(
+            lane,
+            Op::SyncDir {
+                path: String::new(),
+            },
+        )
+        .wait(device, lane)?;
+    Ok(())
+}
+
 /// Reads the newest root that holds, with its manifest; `None` if the directory is new. Waits.
 ///
 /// # Errors
@@ -82,10 +105,23 @@ pub fn load_root(device: &dyn Device) -> Result<Option<(Root, Manifest)>, RootEr
         let ours = |name: &str| {
             name == "LOCK" || name.starts_with("manifest.") || name.starts_with("tails.")
         };
-        return match files.iter().find(|f| !ours(&f.name)) {
-            Some(file) => Err(RootError::Foreign {
-                example: file.name.clone(),
-            }),
+        let foreign = files
+            .iter()
+            .find(|f| !ours(&f.name))
+            .map(|f| f.name.clone());
+        let rest = ["wal", "vol"]
+            .into_iter()
+            .map(|dir| (dir, device.list(dir)));
+        for (dir, listed) in rest {
+            // Log or pages without a superblock: something removed it. To begin anew would bury them.
+            if let Some(file) = listed?.first() {
+                return Err(RootError::Foreign {
+                    example: format!("{dir}/{}", file.name),
+                });
+            }
+        }
+        return match foreign {
+            Some(example) => Err(RootError::Foreign { example }),
             None => Ok(None),
         };
     }

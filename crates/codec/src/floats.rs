@@ -13,8 +13,12 @@ const POWERS: [f64; 16] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
 ];
 
-/// Largest mantissa: below it every integer is a float and rounding is exact.
-const MANTISSA_MAX: f64 = 4_503_599_627_370_496.0;
+/// Largest mantissa: twice it added to a float leaves no bits for a fraction, which rounds to even and turns
+/// integers into floats and back by additions alone, on any machine.
+const MANTISSA_MAX: f64 = 2_251_799_813_685_248.0;
+
+/// 2^52 + 2^51.
+const MAGIC: f64 = 6_755_399_441_055_744.0;
 
 /// Values looked at to choose k.
 const SAMPLE: usize = 64;
@@ -22,14 +26,21 @@ const SAMPLE: usize = 64;
 /// The mantissa of a value for one k, if value = mantissa / 10^k exactly, the sign of zero included.
 #[inline]
 fn mantissa(bits: u64, power: f64) -> Option<i64> {
-    let value = f64::from_bits(bits);
-    let scaled = (value * power).round_ties_even();
-    if scaled.is_nan() || scaled.abs() >= MANTISSA_MAX {
+    let scaled = f64::from_bits(bits) * power;
+    // NaN fails the comparison.
+    if !(scaled.abs() < MANTISSA_MAX) {
         return None;
     }
-    let whole = scaled as i64;
+    let whole = (scaled + MAGIC).to_bits().wrapping_sub(MAGIC.to_bits()) as i64;
     // Compared after the cast, which loses the sign of zero as the decoder does.
-    ((whole as f64 / power).to_bits() == bits).then_some(whole)
+    (decimal(whole, power) == bits).then_some(whole)
+}
+
+/// The bits of mantissa / power.
+#[inline(always)]
+fn decimal(mantissa: i64, power: f64) -> u64 {
+    let float = f64::from_bits(MAGIC.to_bits().wrapping_add(mantissa as u64)) - MAGIC;
+    (float / power).to_bits()
 }
 
 /// The scale with fewest misfits in a sample, and how many of them.
@@ -149,7 +160,7 @@ pub(crate) fn decode_decimal(
     integers.clear();
     integers::decode(bytes, n, integers)?;
     let begin = out.len();
-    out.extend(integers.iter().map(|m| (*m as f64 / power).to_bits()));
+    out.extend(integers.iter().map(|m| decimal(*m, power)));
     for (place, raw) in exceptions {
         if let Some(slot) = out.get_mut(begin + place) {
             *slot = raw;

@@ -12,6 +12,9 @@ use crate::error::CodecError;
 use crate::packing::{pack, packed_bytes, unpack};
 use crate::varint::{get_i64, get_u64, put_i64, put_u64, unzigzag, zigzag};
 
+/// Values looked at to find a centre.
+const CENTRE_SAMPLE: usize = 255;
+
 /// Residuals of one width.
 const BLOCK: usize = 128;
 
@@ -24,6 +27,7 @@ const RAW: u8 = 8;
 #[derive(Debug, Default)]
 pub(crate) struct IntegerScratch {
     steps: Vec<i64>,
+    deltas: Vec<i64>,
     residuals: Vec<u64>,
     sorted: Vec<i64>,
 }
@@ -50,15 +54,31 @@ fn divisor(values: &[i64]) -> u64 {
     g.max(1)
 }
 
+/// Each value less the one before it, the first less zero.
+fn differences(values: &[i64], out: &mut Vec<i64>) {
+    out.clear();
+    let Some(first) = values.first() else { return };
+    out.push(*first);
+    out.extend(values.windows(2).map(|w| w[1].wrapping_sub(w[0])));
+}
+
 fn bit_len(value: u64) -> u32 {
     64 - value.leading_zeros()
 }
 
-fn median(values: &[i64], scratch: &mut Vec<i64>) -> i64 {
+/// About the median: of every so many-th value.
+fn centre(values: &[i64], scratch: &mut Vec<i64>) -> i64 {
     scratch.clear();
-    scratch.extend_from_slice(values);
+    scratch.extend(values.iter().step_by(values.len().div_ceil(CENTRE_SAMPLE)));
     let middle = scratch.len() / 2;
     *scratch.select_nth_unstable(middle).1
+}
+
+fn total_bits(values: &[i64], centre: i64) -> u64 {
+    values
+        .iter()
+        .map(|v| u64::from(bit_len(zigzag(v.wrapping_sub(centre)))))
+        .sum()
 }
 
 /// Appends a column of at least one value.
@@ -77,57 +97,40 @@ pub(crate) fn encode(values: &[i64], scratch: &mut IntegerScratch, out: &mut Vec
     let g = divisor(values);
     let IntegerScratch {
         steps,
+        deltas,
         residuals,
         sorted,
     } = scratch;
+    // A divisor past the signed range would only ever divide one distance.
+    let g = if g > i64::MAX as u64 { 1 } else { g };
     steps.clear();
-    let k = |x: i64| x.wrapping_sub(first) / g as i64;
-    if g == 1 || g > i64::MAX as u64 {
+    if g == 1 {
         steps.extend(values[1..].iter().map(|x| x.wrapping_sub(first)));
     } else {
-        steps.extend(values[1..].iter().map(|x| k(*x)));
+        steps.extend(values[1..].iter().map(|x| x.wrapping_sub(first) / g as i64));
     }
-    let g = if g > i64::MAX as u64 { 1 } else { g };
+    differences(steps, deltas);
     // Bits of all residuals by order, each about its own centre.
-    let centre0 = median(steps, sorted);
-    let cost0: u64 = steps
-        .iter()
-        .map(|s| u64::from(bit_len(zigzag(s.wrapping_sub(centre0)))))
-        .sum();
-    let deltas: Vec<i64> = steps
-        .iter()
-        .scan(0_i64, |last, s| {
-            Some(s.wrapping_sub(std::mem::replace(last, *s)))
-        })
-        .collect();
-    let centre1 = median(&deltas, sorted);
-    let cost1: u64 = deltas
-        .iter()
-        .map(|d| u64::from(bit_len(zigzag(d.wrapping_sub(centre1)))))
-        .sum();
-    let seconds = deltas.iter().scan(0_i64, |last, d| {
-        Some(d.wrapping_sub(std::mem::replace(last, *d)))
-    });
-    residuals.clear();
-    residuals.extend(seconds.map(zigzag));
-    let cost2: u64 = residuals.iter().map(|z| u64::from(bit_len(*z))).sum();
-    let order = if cost0 <= cost1 && cost0 <= cost2 {
-        residuals.clear();
-        residuals.extend(steps.iter().map(|s| zigzag(s.wrapping_sub(centre0))));
-        0
+    let centre0 = centre(steps, sorted);
+    let centre1 = centre(deltas, sorted);
+    let cost0 = total_bits(steps, centre0);
+    let cost1 = total_bits(deltas, centre1);
+    differences(deltas, sorted);
+    let cost2 = total_bits(sorted, 0);
+    let (order, chosen, about): (u8, &[i64], i64) = if cost0 <= cost1 && cost0 <= cost2 {
+        (0, steps, centre0)
     } else if cost1 <= cost2 {
-        residuals.clear();
-        residuals.extend(deltas.iter().map(|d| zigzag(d.wrapping_sub(centre1))));
-        1
+        (1, deltas, centre1)
     } else {
-        2
+        (2, sorted, 0)
     };
+    residuals.clear();
+    residuals.extend(chosen.iter().map(|r| zigzag(r.wrapping_sub(about))));
     out.push(PFOR + order);
     put_i64(out, first);
     put_u64(out, g);
     match order {
-        0 => put_i64(out, centre0),
-        1 => put_i64(out, centre1),
+        0 | 1 => put_i64(out, about),
         _ => {}
     }
     for block in residuals.chunks(BLOCK) {
@@ -148,37 +151,38 @@ fn put_block(block: &[u64], out: &mut Vec<u8>) {
         counts[bit_len(*z) as usize] += 1;
     }
     let widest = counts.iter().rposition(|c| *c > 0).unwrap_or(0);
-    // From the widest down: each step narrows all values and turns some into exceptions.
+    // From the widest down: each step narrows all values and turns some into exceptions, which take a byte for
+    // their place and seven bits a byte for what is above the width.
     let (mut best, mut best_bits) = (widest, packed_bytes(block.len(), widest as u32) * 8);
     let mut exceptions = 0;
-    let mut patch_bits = 0;
     for width in (0..widest).rev() {
         exceptions += counts[width + 1] as usize;
-        // All patches so far have one more bit above the width; seven bits a byte, and one byte of place.
-        patch_bits = exceptions * 8
-            + (width + 1..=widest)
-                .map(|w| counts[w] as usize * (w - width).div_ceil(7) * 8)
-                .sum::<usize>();
-        let bits = packed_bytes(block.len(), width as u32) * 8 + patch_bits;
+        // Each costs two bytes at least: a narrower width cannot pay for that many.
+        if exceptions * 16 >= best_bits {
+            break;
+        }
+        let patch_bytes: usize = (width + 1..=widest)
+            .map(|w| counts[w] as usize * (1 + (w - width).div_ceil(7)))
+            .sum();
+        let bits = (packed_bytes(block.len(), width as u32) + patch_bytes) * 8;
         if bits < best_bits {
             (best, best_bits) = (width, bits);
         }
     }
-    let _ = patch_bits;
     let width = best as u32;
-    let above = |z: &u64| if width >= 64 { 0 } else { z >> width };
-    let patched: Vec<(usize, u64)> = block
-        .iter()
-        .enumerate()
-        .map(|(i, z)| (i, above(z)))
-        .filter(|(_, high)| *high != 0)
-        .collect();
+    let exceptions: u32 = counts[best + 1..].iter().sum();
     out.push(width as u8);
-    out.push(patched.len() as u8);
+    out.push(exceptions as u8);
     pack(out, block, width);
-    for (place, high) in patched {
-        out.push(place as u8);
-        put_u64(out, high);
+    if exceptions > 0 {
+        for (place, z) in block
+            .iter()
+            .enumerate()
+            .filter(|(_, z)| bit_len(**z) > width)
+        {
+            out.push(place as u8);
+            put_u64(out, z >> width);
+        }
     }
 }
 
@@ -210,6 +214,16 @@ fn get_block(bytes: &mut &[u8], out: &mut [u64]) -> Result<(), CodecError> {
     Ok(())
 }
 
+/// Turns differences into what they add up to, going on from `total`.
+fn sum_up(values: &mut [u64], total: &mut u64) {
+    let mut sum = *total;
+    for value in values {
+        sum = sum.wrapping_add(*value);
+        *value = sum;
+    }
+    *total = sum;
+}
+
 /// Takes a column of `n` values, at least one, off the front, appending to `out`.
 pub(crate) fn decode(bytes: &mut &[u8], n: usize, out: &mut Vec<i64>) -> Result<(), CodecError> {
     let (encoding, rest) = bytes.split_first().ok_or(CodecError::Truncated)?;
@@ -235,27 +249,33 @@ pub(crate) fn decode(bytes: &mut &[u8], n: usize, out: &mut Vec<i64>) -> Result<
             let g = get_u64(bytes)? as i64;
             let centre = if order < 2 { get_i64(bytes)? } else { 0 };
             out.push(first);
-            let (mut step, mut delta) = (0_i64, 0_i64);
+            let (mut step, mut delta) = (0_u64, 0_u64);
             let mut left = n - 1;
             let mut block = [0_u64; BLOCK];
             while left > 0 {
                 let take = left.min(BLOCK);
                 let residuals = &mut block[..take];
                 get_block(bytes, residuals)?;
+                for z in residuals.iter_mut() {
+                    *z = unzigzag(*z).wrapping_add(centre) as u64;
+                }
                 match order {
-                    0 => out.extend(residuals.iter().map(|z| {
-                        let k = unzigzag(*z).wrapping_add(centre);
-                        first.wrapping_add(k.wrapping_mul(g))
-                    })),
-                    1 => out.extend(residuals.iter().map(|z| {
-                        step = step.wrapping_add(unzigzag(*z).wrapping_add(centre));
-                        first.wrapping_add(step.wrapping_mul(g))
-                    })),
-                    _ => out.extend(residuals.iter().map(|z| {
-                        delta = delta.wrapping_add(unzigzag(*z));
-                        step = step.wrapping_add(delta);
-                        first.wrapping_add(step.wrapping_mul(g))
-                    })),
+                    0 => {}
+                    1 => sum_up(residuals, &mut step),
+                    _ => {
+                        sum_up(residuals, &mut delta);
+                        sum_up(residuals, &mut step);
+                    }
+                }
+                // A multiplication a value is only paid where there is a divisor.
+                if g == 1 {
+                    out.extend(residuals.iter().map(|k| first.wrapping_add(*k as i64)));
+                } else {
+                    out.extend(
+                        residuals
+                            .iter()
+                            .map(|k| first.wrapping_add((*k as i64).wrapping_mul(g))),
+                    );
                 }
                 left -= take;
             }

@@ -29,6 +29,8 @@ pub(crate) fn pack(out: &mut Vec<u8>, values: &[u64], width: u32) {
 /// Takes `out.len()` values of `width` bits off the front.
 pub(crate) fn unpack(bytes: &mut &[u8], width: u32, out: &mut [u64]) -> Result<(), CodecError> {
     let len = packed_bytes(out.len(), width);
+    // Loads may reach into what follows: it is masked away.
+    let all = *bytes;
     let (mut packed, rest) = bytes.split_at_checked(len).ok_or(CodecError::Truncated)?;
     *bytes = rest;
     if width == 0 {
@@ -37,25 +39,11 @@ pub(crate) fn unpack(bytes: &mut &[u8], width: u32, out: &mut [u64]) -> Result<(
     }
     let mask = mask(width);
     let width = width as usize;
-    // Values whose eight bytes are all there go by one unaligned load each.
-    let whole = if width <= 57 && len >= 8 {
-        ((len - 8) * 8 / width + 1).min(out.len())
-    } else {
-        0
-    };
-    let (fast, slow) = out.split_at_mut(whole);
+    let done = unpack_groups(all, width, out);
+    let slow = &mut out[done..];
+    // Eight values take `width` whole bytes.
+    packed = packed.get(done / 8 * width..).unwrap_or_default();
     let mut bit = 0;
-    for value in fast {
-        let at = bit / 8;
-        let word = packed
-            .get(at..at + 8)
-            .and_then(|b| b.first_chunk::<8>())
-            .ok_or(CodecError::Truncated)?;
-        *value = u64::from_le_bytes(*word) >> (bit % 8) & mask;
-        bit += width;
-    }
-    packed = packed.get(bit / 8..).unwrap_or_default();
-    bit %= 8;
     for value in slow {
         let at = bit / 8;
         let mut word = [0_u8; 16];
@@ -66,6 +54,46 @@ pub(crate) fn unpack(bytes: &mut &[u8], width: u32, out: &mut [u64]) -> Result<(
         bit += width;
     }
     Ok(())
+}
+
+/// Eight values at a time, as long as eight spare bytes follow them. Returns how many were unpacked.
+///
+/// With the width known at compile time every shift and offset is a constant.
+fn groups<const W: usize, const N: usize>(packed: &[u8], out: &mut [u64]) -> usize {
+    let mask = mask(W as u32);
+    let mut done = 0;
+    for group in out.chunks_exact_mut(8) {
+        let Some(source) = packed
+            .get(done / 8 * W..)
+            .and_then(|p| p.first_chunk::<N>())
+        else {
+            break;
+        };
+        for (place, value) in group.iter_mut().enumerate() {
+            let (at, shift) = (place * W / 8, place * W % 8);
+            let mut word = [0; 8];
+            word.copy_from_slice(&source[at..at + 8]);
+            *value = u64::from_le_bytes(word) >> shift & mask;
+        }
+        done += 8;
+    }
+    done
+}
+
+/// [`groups`] for the width at hand; widths whose values may span nine bytes are left to the slow loop.
+fn unpack_groups(packed: &[u8], width: usize, out: &mut [u64]) -> usize {
+    macro_rules! by_width {
+        ($($w:literal)*) => {
+            match width {
+                $($w => groups::<$w, { $w + 8 }>(packed, out),)*
+                _ => 0,
+            }
+        };
+    }
+    by_width!(
+        1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37
+        38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57
+    )
 }
 
 fn mask(width: u32) -> u64 {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Poll, Waker};
 
-use alluvium_block::{BlockConfig, BlockStore, Root, load_root};
+use alluvium_block::{BlockConfig, BlockStore, Root, load_root, settle_root};
 use alluvium_io::{Clock, Device, Lane};
 use alluvium_nbtree::Encoder;
 use alluvium_types::{Budget, Lsn, Owner, PARTITION_COUNT, Partition};
@@ -99,6 +99,7 @@ impl StoreInner {
         let known = load_root(device.as_ref())?;
         let fresh = known.is_none();
         let (root, manifest) = if let Some(known) = known {
+            settle_root(device.as_ref())?;
             known
         } else {
             let instance = config.instance.unwrap_or_else(random_instance);
