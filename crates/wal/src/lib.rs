@@ -45,7 +45,7 @@ mod writer;
 
 pub use error::LogError;
 pub use group::PointGroup;
-pub use record::{Entry, Section, SectionBuilder, read_section, section_head};
+pub use record::{Entry, Section, SectionBuilder, SectionReader, read_section, section_head};
 pub use replay::{StreamEnd, replay};
 pub use stream::{StreamInfo, list_streams, remove_stream, sync_stream};
 pub use writer::{LogConfig, LogTicket, LogWriter};

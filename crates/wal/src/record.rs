@@ -189,22 +189,61 @@ pub fn section_head(mut bytes: &[u8]) -> Result<(DatabaseId, Partition, Lsn), Lo
 ///
 /// # Errors
 /// If the bytes are no section.
-pub fn read_section(mut bytes: &[u8]) -> Result<Section, LogError> {
-    let r = &mut bytes;
-    let (database, partition, lsn) = head(r)?;
+pub fn read_section(bytes: &[u8]) -> Result<Section, LogError> {
+    let mut reader = SectionReader::new(bytes)?;
     let mut entries = Vec::new();
-    while !r.is_empty() {
-        entries.push(entry(r)?);
+    while let Some(entry) = reader.next_entry(&mut PointGroup::default())? {
+        entries.push(entry);
     }
     Ok(Section {
-        database,
-        partition,
-        lsn,
+        database: reader.database,
+        partition: reader.partition,
+        lsn: reader.lsn,
         entries,
     })
 }
 
-fn entry(r: &mut &[u8]) -> Result<Entry, CodecError> {
+/// Reads a section entry by entry, for redo: points come in buffers of the caller.
+#[derive(Debug, Clone)]
+pub struct SectionReader<'a> {
+    /// Whose.
+    pub database: DatabaseId,
+    /// Which part.
+    pub partition: Partition,
+    /// The batch's position in it.
+    pub lsn: Lsn,
+    rest: &'a [u8],
+}
+
+impl<'a> SectionReader<'a> {
+    /// Reads whose section it is.
+    ///
+    /// # Errors
+    /// If the bytes are no section.
+    pub fn new(mut bytes: &'a [u8]) -> Result<Self, LogError> {
+        let (database, partition, lsn) = head(&mut bytes)?;
+        Ok(Self {
+            database,
+            partition,
+            lsn,
+            rest: bytes,
+        })
+    }
+
+    /// The next entry; `None` behind the last. [`Entry::Points`] takes the buffers of `scratch`: put the group
+    /// back there when it was used, and the next one costs no allocation.
+    ///
+    /// # Errors
+    /// If the bytes are no entry. What follows cannot be read then.
+    pub fn next_entry(&mut self, scratch: &mut PointGroup) -> Result<Option<Entry>, LogError> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(entry(&mut self.rest, scratch)?))
+    }
+}
+
+fn entry(r: &mut &[u8], scratch: &mut PointGroup) -> Result<Entry, CodecError> {
     Ok(match take(r, 1)?[0] {
         CREATE_DATABASE => Entry::CreateDatabase {
             id: DatabaseId(number(r)?),
@@ -234,9 +273,8 @@ fn entry(r: &mut &[u8]) -> Result<Entry, CodecError> {
             name: text(r)?,
         },
         POINTS => {
-            let mut group = PointGroup::default();
-            get_group(r, &mut group)?;
-            Entry::Points(group)
+            get_group(r, scratch)?;
+            Entry::Points(std::mem::take(scratch))
         }
         MARK => Entry::Mark(get_u64(r)?),
         other => {

@@ -1,6 +1,5 @@
 //! Power cuts, kills and failures at every single operation of a workload with many segments, trims and
 //! recycled files: what was acknowledged is there, in order, without a gap.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
