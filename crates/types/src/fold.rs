@@ -85,14 +85,14 @@ fn extremes(bits: &[u64]) -> (f64, f64, u64) {
 
 /// Sum of the numbers and what rounding lost of it. A loop of its own: with the extremes it would need more
 /// registers than there are.
-fn sum_floats(bits: &[u64]) -> Sum {
+fn sum_floats<const NANS: bool>(bits: &[u64]) -> Sum {
     let (mut high, mut low) = ([0.0; LANES], [0.0; LANES]);
     let (chunks, rest) = bits.as_chunks::<LANES>();
-    let last = padded(rest);
+    let last = std::array::from_fn(|i| rest.get(i).copied().unwrap_or_default());
     for chunk in chunks.iter().chain([&last]) {
         for (lane, b) in chunk.iter().enumerate() {
             let v = f64::from_bits(*b);
-            let v = if v.is_nan() { 0.0 } else { v };
+            let v = if NANS && v.is_nan() { 0.0 } else { v };
             // Two-sum (Knuth): what rounding lost, without asking which is larger.
             let sum = high[lane] + v;
             let added = sum - high[lane];
@@ -115,26 +115,41 @@ fn sum_floats(bits: &[u64]) -> Sum {
 fn fold_floats(bits: &[u64], out: &mut Aggregate) -> Option<(u64, u64)> {
     let (min, max, nans) = extremes(bits);
     out.nan_count = nans;
-    out.sum = sum_floats(bits);
-    out.increase = steps(bits, |from, to| {
+    // Most columns hold no NaN: asking every value whether it is one would cost a third of the time.
+    out.sum = if nans == 0 {
+        sum_floats::<false>(bits)
+    } else {
+        sum_floats::<true>(bits)
+    };
+    let step = |from: u64, to: u64| {
         let (from, to) = (f64::from_bits(from), f64::from_bits(to));
-        let step = if to < from { to } else { to - from };
-        if from.is_nan() || step.is_nan() {
-            0.0
-        } else {
-            step
-        }
-    });
+        if to < from { to } else { to - from }
+    };
+    out.increase = steps(bits, step);
+    if out.increase.is_nan() {
+        // NaN, or a step from one infinity to the same.
+        out.increase = steps(bits, |from, to| {
+            let taken = step(from, to);
+            if f64::from_bits(from).is_nan() || taken.is_nan() {
+                0.0
+            } else {
+                taken
+            }
+        });
+    }
     let numbers = out.number_count();
     if numbers == 0 {
         return None;
     }
     let mean = out.sum.to_f64() / numbers as f64;
-    let from_mean = |b| {
-        let v = f64::from_bits(b);
-        if v.is_nan() { 0.0 } else { v - mean }
+    out.m2 = if nans == 0 {
+        squares(bits, |b| f64::from_bits(b) - mean)
+    } else {
+        squares(bits, |b| {
+            let v = f64::from_bits(b);
+            if v.is_nan() { 0.0 } else { v - mean }
+        })
     };
-    out.m2 = squares(bits, from_mean);
     Some((extreme_bits(bits, min, -0.0), extreme_bits(bits, max, 0.0)))
 }
 
