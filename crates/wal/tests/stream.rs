@@ -5,7 +5,7 @@ mod common;
 
 use std::sync::Arc;
 
-use alluvium_io::{AlignedBuf, Completion, Device, Lane, Op, OpenMode, WriteData};
+use alluvium_io::{AlignedBuf, Completion, Device, Lane, Op, OpenMode, Read, WriteData};
 use alluvium_sim::{FaultPlan, SimConfig, SimDevice};
 use alluvium_wal::{LogError, list_streams, remove_stream, replay};
 use common::{SALT, ended_well, numbers, put, section, settle, writer};
@@ -268,6 +268,59 @@ fn frames_of_another_instance_or_life_are_not_read() {
         .wait(&*device, Lane(0))
         .unwrap();
     assert_eq!(numbers(&*device, 2, 0).unwrap().0, [] as [u64; 0]);
+}
+
+#[test]
+fn every_segment_begins_flushed_and_declares_the_one_before() {
+    let device = tame(11);
+    let mut log = writer(&device, 1);
+    // One block each, eight a segment, nobody asks for a flush.
+    for n in 1..=9 {
+        put(&*device, &mut log, n, 200, false);
+        assert_eq!(log.durable_seq(), if n == 9 { 9 } else { 1 });
+    }
+    assert!(device.flip_bit(FIRST, 7 * 4096 + 90, 0));
+    let got = numbers(&*device, 1, 0);
+    let Err(LogError::Damaged { seq, segment, .. }) = got else {
+        panic!("{got:?}")
+    };
+    assert_eq!((seq, segment), (8, 1));
+}
+
+#[test]
+fn a_frame_that_follows_another_one_breaks_the_chain() {
+    let frames = |second: usize| {
+        let device = tame(12);
+        let mut log = writer(&device, 1);
+        put(&*device, &mut log, 1, 100, false);
+        put(&*device, &mut log, 2, second, false);
+        put(&*device, &mut log, 3, 100, false);
+        device
+    };
+    let (ours, other) = (frames(100), frames(101));
+    let read = |device: &SimDevice| {
+        let open = Op::Open {
+            path: FIRST.into(),
+            mode: OpenMode::default(),
+        };
+        let opened = device.submit(Lane(0), open).wait(device, Lane(0)).unwrap();
+        let Completion::Opened { file, .. } = opened else {
+            panic!("nothing was opened")
+        };
+        let into = AlignedBuf::zeroed(4096);
+        let mut reads = [Read {
+            file,
+            offset: 8192,
+            into,
+        }];
+        device.read(&mut reads).unwrap();
+        reads[0].into.bytes().to_vec()
+    };
+    overwrite(&*ours, FIRST, 8192, &read(&ours));
+    assert_eq!(numbers(&*ours, 1, 0).unwrap().0, [1, 2, 3]);
+    overwrite(&*ours, FIRST, 8192, &read(&other));
+    let (found, end) = numbers(&*ours, 1, 0).unwrap();
+    assert_eq!((found, end.torn_at), (vec![1, 2], Some((1, 8192))));
 }
 
 proptest! {
