@@ -27,8 +27,7 @@ const SAMPLE: usize = 64;
 #[inline]
 fn mantissa(bits: u64, power: f64) -> Option<i64> {
     let scaled = f64::from_bits(bits) * power;
-    // NaN fails the comparison.
-    if !(scaled.abs() < MANTISSA_MAX) {
+    if scaled.is_nan() || scaled.abs() >= MANTISSA_MAX {
         return None;
     }
     let whole = (scaled + MAGIC).to_bits().wrapping_sub(MAGIC.to_bits()) as i64;

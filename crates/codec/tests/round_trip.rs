@@ -1,5 +1,4 @@
 //! Everything comes back bit for bit, arbitrary bytes are refused without a panic, nothing grows past raw.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use alluvium_codec::{Encoder, Hint, MAX_BLOCK_POINTS, Tail, decode_block};
 use alluvium_types::{Column, ValueKind, ValueRef};

@@ -12,7 +12,9 @@ use alluvium_index::KeyHash;
 use alluvium_io::{AlignedBuf, Completion, Device, Lane, Op, OpenMode, Read};
 use alluvium_nbtree::read_tail_records;
 use alluvium_types::{Budget, DatabaseId, Owner, Partition};
-use alluvium_wal::{Entry, StreamInfo, read_section, replay, sync_stream};
+use alluvium_wal::{
+    Entry, PointGroup, SectionReader, StreamInfo, read_section, replay, sync_stream,
+};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -342,6 +344,7 @@ fn redo_stream(
         inner,
         databases,
         hash_scratch: Vec::new(),
+        group: PointGroup::default(),
         sections: 0,
         points: 0,
         failed: None,
@@ -374,6 +377,7 @@ struct Redo<'a> {
     inner: &'a StoreInner,
     databases: HashMap<DatabaseId, Arc<DatabaseState>>,
     hash_scratch: Vec<u8>,
+    group: PointGroup,
     sections: u64,
     points: u64,
     failed: Option<OpenError>,
@@ -381,7 +385,7 @@ struct Redo<'a> {
 
 impl Redo<'_> {
     fn section(&mut self, bytes: &[u8]) -> Result<(), OpenError> {
-        let section = read_section(bytes)?;
+        let mut section = SectionReader::new(bytes)?;
         let (partition, lsn) = (section.partition, section.lsn);
         let shard = &self.inner.shards[shard_of(partition, self.inner.shards.len())];
         let mut state = shard.state.lock();
@@ -393,7 +397,7 @@ impl Redo<'_> {
             return Ok(());
         };
         let part = Arc::clone(database.partition(partition));
-        for entry in section.entries {
+        while let Some(entry) = section.next_entry(&mut self.group)? {
             match entry {
                 Entry::Row { row, key } => {
                     let hash = KeyHash::of(database.seed, &key, &mut self.hash_scratch);
@@ -430,6 +434,9 @@ impl Redo<'_> {
                     if state.apply(&database, &table, &group, lsn, late_max, counters) > 0 {
                         return Err(undefined(partition, "a series"));
                     }
+                    drop(table);
+                    // Its buffers serve the next group.
+                    self.group = group;
                 }
                 Entry::CreateDatabase { .. } | Entry::DropDatabase { .. } | Entry::Mark(_) => {}
             }
@@ -448,7 +455,7 @@ impl Redo<'_> {
 }
 
 /// Series are defined by their first point.
-fn define_series(part: &PartitionState, group: &alluvium_wal::PointGroup, budget: &Budget) {
+fn define_series(part: &PartitionState, group: &PointGroup, budget: &Budget) {
     let table = part.table.read();
     let missing = |table: &crate::partition::SeriesTable| {
         let mut missing = Vec::new();

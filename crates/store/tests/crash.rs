@@ -270,7 +270,7 @@ fn wait(store: &Store, mut commit: Commit, clock: &SimClock) -> Option<()> {
 }
 
 fn run(seed: u64) {
-    let mut world = World::new(seed, if seed % 3 == 0 { 4096 } else { 512 });
+    let mut world = World::new(seed, if seed.is_multiple_of(3) { 4096 } else { 512 });
     let mut store = world.recover();
     for _ in 0..6 {
         world.live(store);
