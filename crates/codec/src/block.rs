@@ -211,11 +211,10 @@ pub fn decode_block(bytes: &[u8], out: &mut Column) -> Result<usize, CodecError>
             );
         }
         (Values::Numeric(bits), INTEGER) => {
-            integers::decode(v, n, &mut scratch)?;
-            bits.extend(scratch.iter().map(|i| *i as u64));
+            integers::decode(v, n, bits)?;
         }
         (Values::Numeric(bits), DECIMAL) if kind == alluvium_types::ValueKind::F64 => {
-            floats::decode_decimal(v, n, &mut scratch, bits)?;
+            floats::decode_decimal(v, n, bits)?;
         }
         (Values::Numeric(bits), SPLIT) if kind == alluvium_types::ValueKind::F64 => {
             floats::decode_split(v, n, &mut scratch, bits)?;

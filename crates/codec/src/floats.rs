@@ -122,7 +122,6 @@ pub(crate) fn encode_decimal(
 pub(crate) fn decode_decimal(
     bytes: &mut &[u8],
     n: usize,
-    integers: &mut Vec<i64>,
     out: &mut Vec<u64>,
 ) -> Result<(), CodecError> {
     let (k, rest) = bytes.split_first().ok_or(CodecError::Truncated)?;
@@ -156,10 +155,11 @@ pub(crate) fn decode_decimal(
         exceptions.push((place, u64::from_le_bytes(*raw)));
         place += 1;
     }
-    integers.clear();
-    integers::decode(bytes, n, integers)?;
     let begin = out.len();
-    out.extend(integers.iter().map(|m| decimal(*m, power)));
+    integers::decode(bytes, n, out)?;
+    for bits in out.get_mut(begin..).unwrap_or_default() {
+        *bits = decimal(*bits as i64, power);
+    }
     for (place, raw) in exceptions {
         if let Some(slot) = out.get_mut(begin + place) {
             *slot = raw;

@@ -224,23 +224,46 @@ fn sum_up(values: &mut [u64], total: &mut u64) {
     *total = sum;
 }
 
+/// What a column of integers is read into: times and integers as they are, raw bits for values.
+pub(crate) trait Word: Copy {
+    fn of(value: i64) -> Self;
+}
+
+impl Word for i64 {
+    #[inline(always)]
+    fn of(value: i64) -> Self {
+        value
+    }
+}
+
+impl Word for u64 {
+    #[inline(always)]
+    fn of(value: i64) -> Self {
+        value as u64
+    }
+}
+
 /// Takes a column of `n` values, at least one, off the front, appending to `out`.
-pub(crate) fn decode(bytes: &mut &[u8], n: usize, out: &mut Vec<i64>) -> Result<(), CodecError> {
+pub(crate) fn decode<W: Word>(
+    bytes: &mut &[u8],
+    n: usize,
+    out: &mut Vec<W>,
+) -> Result<(), CodecError> {
     let (encoding, rest) = bytes.split_first().ok_or(CodecError::Truncated)?;
     *bytes = rest;
     match *encoding {
         CONST => {
             let value = get_i64(bytes)?;
-            out.resize(out.len() + n, value);
+            out.resize(out.len() + n, W::of(value));
         }
         ARITHMETIC => {
             let (first, delta) = (get_i64(bytes)?, get_i64(bytes)?);
-            out.extend((0..n as i64).map(|i| first.wrapping_add(delta.wrapping_mul(i))));
+            out.extend((0..n as i64).map(|i| W::of(first.wrapping_add(delta.wrapping_mul(i)))));
         }
         RAW => {
             let (words, rest) = bytes.split_at_checked(n * 8).ok_or(CodecError::Truncated)?;
             *bytes = rest;
-            let word = |w: &[u8]| w.first_chunk::<8>().map_or(0, |w| i64::from_le_bytes(*w));
+            let word = |w: &[u8]| W::of(w.first_chunk::<8>().map_or(0, |w| i64::from_le_bytes(*w)));
             out.extend(words.chunks_exact(8).map(word));
         }
         pfor if (PFOR..PFOR + 3).contains(&pfor) => {
@@ -248,7 +271,7 @@ pub(crate) fn decode(bytes: &mut &[u8], n: usize, out: &mut Vec<i64>) -> Result<
             let first = get_i64(bytes)?;
             let g = get_u64(bytes)? as i64;
             let centre = if order < 2 { get_i64(bytes)? } else { 0 };
-            out.push(first);
+            out.push(W::of(first));
             let (mut step, mut delta) = (0_u64, 0_u64);
             let mut left = n - 1;
             let mut block = [0_u64; BLOCK];
@@ -269,12 +292,16 @@ pub(crate) fn decode(bytes: &mut &[u8], n: usize, out: &mut Vec<i64>) -> Result<
                 }
                 // A multiplication a value is only paid where there is a divisor.
                 if g == 1 {
-                    out.extend(residuals.iter().map(|k| first.wrapping_add(*k as i64)));
+                    out.extend(
+                        residuals
+                            .iter()
+                            .map(|k| W::of(first.wrapping_add(*k as i64))),
+                    );
                 } else {
                     out.extend(
                         residuals
                             .iter()
-                            .map(|k| first.wrapping_add((*k as i64).wrapping_mul(g))),
+                            .map(|k| W::of(first.wrapping_add((*k as i64).wrapping_mul(g)))),
                     );
                 }
                 left -= take;
