@@ -1,2 +1,56 @@
-//! The `alluvium` binary.
-fn main() {}
+//! The `alluvium` binary: serve, demo, query, inspect, bench.
+//!
+//! Exit codes: 0 clean, 1 an error said on stderr in one sentence with the way out, 2 usage.
+
+mod args;
+mod bench;
+mod client;
+mod demo;
+mod error;
+mod hosts;
+mod inspect;
+mod memory;
+mod plot;
+mod query;
+mod rng;
+mod serve;
+mod settings;
+mod shapes;
+mod short_query;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+
+/// Keeps resident memory close to live bytes with many small buffers.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("ALLUVIUM_LOG")
+                .unwrap_or_else(|_| "warn".into()),
+        )
+        .init();
+    let result = match cli.command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Query(args) => query::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Bench(args) => bench::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads our output has had enough.
+        Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Sizes, and how much memory there is.
+
+use std::fs;
+
+/// Reads `4096`, `64KiB`, `2GiB`, `1.5GB`.
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let scale: f64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "k" | "kib" => 1024.0,
+        "kb" => 1e3,
+        "m" | "mib" => 1_048_576.0,
+        "mb" => 1e6,
+        "g" | "gib" => 1_073_741_824.0,
+        "gb" => 1e9,
+        "t" | "tib" => 1_099_511_627_776.0,
+        "tb" => 1e12,
+        _ => {
+            return Err(format!(
+                "{text:?} is no size; write it like 64MiB, 2GiB or 1000000"
+            ));
+        }
+    };
+    match number.parse::<f64>() {
+        Ok(number) if number * scale < 9e18 => Ok((number * scale) as u64),
+        _ => Err(format!(
+            "{text:?} is no size; write it like 64MiB, 2GiB or 1000000"
+        )),
+    }
+}
+
+/// Half of the machine or of its cgroup, whichever is smaller; 1 GiB where neither tells.
+pub(crate) fn default_budget() -> u64 {
+    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find(|l| l.starts_with("MemTotal:"))?;
+        line.split_whitespace()
+            .nth(1)?
+            .parse::<u64>()
+            .ok()
+            .map(|kib| kib * 1024)
+    });
+    let group = fs::read_to_string("/sys/fs/cgroup/memory.max")
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
+    machine
+        .into_iter()
+        .chain(group)
+        .min()
+        .map_or(1 << 30, |bytes: u64| bytes / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_size("4096"), Ok(4096));
+        assert_eq!(parse_size("4MiB"), Ok(4 << 20));
+        assert_eq!(parse_size("1.5 GB"), Ok(1_500_000_000));
+        assert_eq!(parse_size("2g"), Ok(2 << 30));
+        for bad in ["", "MiB", "4 bananas", "1e3", "99999999TiB"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+        assert!(default_budget() > 1 << 20);
+    }
+}

@@ -1,0 +1,159 @@
+//! Flags, environment and `alluvium.toml` into the settings of a server.
+
+use std::path::{Path, PathBuf};
+
+use alluvium_io::{Backend, DeviceOptions};
+use alluvium_server::{Config, Storage};
+use serde::Deserialize;
+
+use crate::args::ServeFlags;
+use crate::error::CliError;
+use crate::memory::{default_budget, parse_size};
+
+/// The settings file. Flags and environment win over it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct File {
+    http: Option<String>,
+    durability: Option<String>,
+    io: Option<String>,
+    memory: Option<String>,
+    shards: Option<usize>,
+    volume_size: Option<String>,
+    token_file: Option<PathBuf>,
+    insecure: Option<bool>,
+}
+
+impl File {
+    fn load(path: Option<&Path>) -> Result<Self, CliError> {
+        let given = path.is_some();
+        let path = path.unwrap_or(Path::new("alluvium.toml"));
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if !given && error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self::default());
+            }
+            Err(error) => {
+                return Err(CliError::io(format!(
+                    "cannot read the settings file {}",
+                    path.display()
+                ))(error));
+            }
+        };
+        Self::parse(&text).map_err(|reason| {
+            CliError::said(format!(
+                "the settings file {} is refused: {reason}",
+                path.display()
+            ))
+        })
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|e| e.message().to_owned())
+    }
+}
+
+/// The settings of a server for `dir`.
+pub(crate) fn config(dir: &Path, flags: &ServeFlags) -> Result<Config, CliError> {
+    let file = File::load(flags.config.as_deref())?;
+    let size = |flag: Option<u64>, text: &Option<String>| match (flag, text) {
+        (None, Some(text)) => parse_size(text).map(Some),
+        (flag, _) => Ok(flag),
+    };
+    let io = flags.io.as_deref().or(file.io.as_deref()).unwrap_or("auto");
+    let backend = match io {
+        "auto" => Backend::Auto,
+        "uring" => Backend::Uring,
+        "pwritev" => Backend::Pwritev,
+        other => {
+            return Err(CliError::said(format!(
+                "I/O backend {other:?} is unknown; use auto, uring or pwritev"
+            )));
+        }
+    };
+    let options = DeviceOptions {
+        backend,
+        ..DeviceOptions::default()
+    };
+    let mut config = Config::new(Storage::Directory {
+        path: dir.to_owned(),
+        options,
+    });
+    if let Some(http) = flags.http.as_ref().or(file.http.as_ref()) {
+        config.http.clone_from(http);
+    }
+    if let Some(level) = flags.durability.as_ref().or(file.durability.as_ref()) {
+        config.store.durability = level.parse().map_err(|e| CliError::said(format!("{e}")))?;
+    }
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    config.store.shards = flags.shards.or(file.shards).unwrap_or(processors.min(16));
+    if !(1..=16).contains(&config.store.shards) {
+        return Err(CliError::said(format!(
+            "{} shards are not possible; give 1 to 16",
+            config.store.shards
+        )));
+    }
+    config.store.memory_bytes = size(flags.memory, &file.memory)
+        .map_err(CliError::Said)?
+        .unwrap_or_else(default_budget);
+    if let Some(bytes) = size(flags.volume_size, &file.volume_size).map_err(CliError::Said)? {
+        config.store.volume_bytes = bytes;
+    }
+    config.token_file = flags.token_file.clone().or(file.token_file);
+    config.insecure = flags.insecure || file.insecure.unwrap_or(false);
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(
+            file.path(),
+            "http = \"127.0.0.1:1\"\nshards = 3\nmemory = \"64MiB\"\ndurability = \"os\"\n",
+        )
+        .unwrap();
+        let flags = ServeFlags {
+            config: Some(file.path().into()),
+            shards: Some(2),
+            ..ServeFlags::default()
+        };
+        let config = config(Path::new("d"), &flags).unwrap();
+        assert_eq!(
+            (config.http.as_str(), config.store.shards),
+            ("127.0.0.1:1", 2)
+        );
+        assert_eq!(config.store.memory_bytes, 64 << 20);
+        assert_eq!(config.store.durability.to_string(), "os");
+    }
+
+    #[test]
+    fn unknown_keys_and_words_are_refused_by_name() {
+        assert!(File::parse("htp = \"x\"").unwrap_err().contains("htp"));
+        let refused = |flags: ServeFlags| config(Path::new("d"), &flags).unwrap_err().to_string();
+        assert!(
+            refused(ServeFlags {
+                io: Some("aio".into()),
+                ..ServeFlags::default()
+            })
+            .contains("aio")
+        );
+        assert!(
+            refused(ServeFlags {
+                durability: Some("much".into()),
+                ..ServeFlags::default()
+            })
+            .contains("much")
+        );
+        assert!(
+            refused(ServeFlags {
+                shards: Some(0),
+                ..ServeFlags::default()
+            })
+            .contains("1 to 16")
+        );
+    }
+}
