@@ -50,7 +50,7 @@ impl Client {
             host,
             token: token.map(str::to_owned),
             stream: None,
-            timeout: Duration::from_secs(120),
+            timeout: Duration::from_mins(2),
         })
     }
 
@@ -173,7 +173,7 @@ fn read_answer(stream: &mut impl BufRead) -> Result<(Answer, bool), Error> {
         let value = value.trim();
         match name.to_ascii_lowercase().as_str() {
             "content-length" => {
-                length = Some(value.parse::<u64>().map_err(|_| malformed("its length"))?)
+                length = Some(value.parse::<u64>().map_err(|_| malformed("its length"))?);
             }
             "transfer-encoding" => chunked = value.eq_ignore_ascii_case("chunked"),
             "connection" => close = value.eq_ignore_ascii_case("close"),

@@ -309,23 +309,26 @@ fn volumes(dir: &Path, only: Option<u32>) -> Result<String, CliError> {
 }
 
 fn tree(dir: &Path, database: u32, series: Option<u64>) -> Result<String, CliError> {
-    let series = match series {
-        Some(series) => series,
-        None => {
-            let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
-            each_page(dir, None, &mut |_, _, found| {
-                if let Found::Page(page) = found
-                    && page.meta().database.0 == database
-                    && page.meta().series != 0
-                {
-                    *counts.entry(page.meta().series).or_default() += 1;
-                }
-            })?;
-            let largest = counts.into_iter().max_by_key(|(_, pages)| *pages);
-            largest
-                .ok_or_else(|| CliError::said(format!("database {database} has no pages yet: its points are in the log and the tails")))?
-                .0
-        }
+    let series = if let Some(series) = series {
+        series
+    } else {
+        let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
+        each_page(dir, None, &mut |_, _, found| {
+            if let Found::Page(page) = found
+                && page.meta().database.0 == database
+                && page.meta().series != 0
+            {
+                *counts.entry(page.meta().series).or_default() += 1;
+            }
+        })?;
+        let largest = counts.into_iter().max_by_key(|(_, pages)| *pages);
+        largest
+            .ok_or_else(|| {
+                CliError::said(format!(
+                    "database {database} has no pages yet: its points are in the log and the tails"
+                ))
+            })?
+            .0
     };
     let mut pages = Vec::new();
     each_page(dir, None, &mut |_, _, found| {

@@ -13,7 +13,7 @@ use crate::memory::{default_budget, parse_size};
 /// The settings file. Flags and environment win over it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct File {
+struct SettingsFile {
     http: Option<String>,
     durability: Option<String>,
     io: Option<String>,
@@ -24,7 +24,7 @@ struct File {
     insecure: Option<bool>,
 }
 
-impl File {
+impl SettingsFile {
     fn load(path: Option<&Path>) -> Result<Self, CliError> {
         let given = path.is_some();
         let path = path.unwrap_or(Path::new("alluvium.toml"));
@@ -55,7 +55,7 @@ impl File {
 
 /// The settings of a server for `dir`.
 pub(crate) fn config(dir: &Path, flags: &ServeFlags) -> Result<Config, CliError> {
-    let file = File::load(flags.config.as_deref())?;
+    let file = SettingsFile::load(flags.config.as_deref())?;
     let size = |flag: Option<u64>, text: &Option<String>| match (flag, text) {
         (None, Some(text)) => parse_size(text).map(Some),
         (flag, _) => Ok(flag),
@@ -132,7 +132,11 @@ mod tests {
 
     #[test]
     fn unknown_keys_and_words_are_refused_by_name() {
-        assert!(File::parse("htp = \"x\"").unwrap_err().contains("htp"));
+        assert!(
+            SettingsFile::parse("htp = \"x\"")
+                .unwrap_err()
+                .contains("htp")
+        );
         let refused = |flags: ServeFlags| config(Path::new("d"), &flags).unwrap_err().to_string();
         assert!(
             refused(ServeFlags {

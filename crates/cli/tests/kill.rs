@@ -62,12 +62,11 @@ impl Server {
             .split_whitespace()
             .find(|w| w.starts_with("http://"))
             .map(str::to_owned);
-        match url {
-            Some(url) => Ok(Self { child, url, output }),
-            None => {
-                let rest = child.wait_with_output().unwrap();
-                Err(String::from_utf8_lossy(&rest.stderr).into_owned())
-            }
+        if let Some(url) = url {
+            Ok(Self { child, url, output })
+        } else {
+            let rest = child.wait_with_output().unwrap();
+            Err(String::from_utf8_lossy(&rest.stderr).into_owned())
         }
     }
 
@@ -134,29 +133,26 @@ fn load(
             value += 1;
         }
         let answer = client.request("POST", "/write?db=kill", &[], body.as_bytes());
-        match answer {
-            Ok(answer) => {
-                assert_eq!(answer.status, 204, "{}", answer.text());
-                for (point, value) in batch {
-                    oracle.insert(
-                        point,
-                        Possible {
-                            acknowledged: Some(value),
-                            in_doubt: Vec::new(),
-                        },
-                    );
-                }
-                if acks.send(()).is_err() {
-                    // Nobody counts any more: the server was killed between two requests.
-                    return (oracle, value);
-                }
+        if let Ok(answer) = answer {
+            assert_eq!(answer.status, 204, "{}", answer.text());
+            for (point, value) in batch {
+                oracle.insert(
+                    point,
+                    Possible {
+                        acknowledged: Some(value),
+                        in_doubt: Vec::new(),
+                    },
+                );
             }
-            Err(_) => {
-                for (point, value) in batch {
-                    oracle.entry(point).or_default().in_doubt.push(value);
-                }
+            if acks.send(()).is_err() {
+                // Nobody counts any more: the server was killed between two requests.
                 return (oracle, value);
             }
+        } else {
+            for (point, value) in batch {
+                oracle.entry(point).or_default().in_doubt.push(value);
+            }
+            return (oracle, value);
         }
     }
 }
@@ -198,15 +194,14 @@ fn compare(url: &str, oracle: &mut Oracle) {
         assert_eq!(*float, format!("{found}.5"), "{point:?}");
     }
     assert_eq!(integers.len(), floats.len());
-    oracle.retain(|point, possible| match integers.get(point) {
-        Some(value) => {
+    oracle.retain(|point, possible| {
+        if let Some(value) = integers.get(point) {
             *possible = Possible {
                 acknowledged: value.parse().ok(),
                 in_doubt: Vec::new(),
             };
             true
-        }
-        None => {
+        } else {
             assert_eq!(
                 possible.acknowledged, None,
                 "{point:?} was acknowledged and is lost"
@@ -229,7 +224,7 @@ fn cycles(io: &str) {
     let mut rng = Rng::new(seed);
     let directory = tempfile::tempdir().unwrap();
     let mut oracles: Vec<Oracle> = vec![Oracle::new(); CONNECTIONS];
-    let mut values = vec![1_i64; CONNECTIONS];
+    let mut values = [1_i64; CONNECTIONS];
     let mut killed_in_recovery = 0;
     for cycle in 0..=cycles {
         let mut server = match Server::start(directory.path(), io) {
@@ -249,7 +244,7 @@ fn cycles(io: &str) {
         }
         server.wait_ready();
         if cycle > 0 {
-            let mut whole: Oracle = oracles.iter().flat_map(|o| o.clone()).collect();
+            let mut whole: Oracle = oracles.iter().flat_map(std::clone::Clone::clone).collect();
             compare(&server.url, &mut whole);
             for (connection, oracle) in oracles.iter_mut().enumerate() {
                 let own = format!("m connection={connection} ");

@@ -197,9 +197,9 @@ fn a_reader_that_goes_away_cancels_its_query() {
     let mut config = memory_config();
     config.limits.queries_max = 1;
     let server = Server::start(config);
-    let mut lines = String::new();
+    let mut lines = Vec::new();
     for i in 0..300_000 {
-        lines.push_str(&format!("m,series=s{} a={i} {i}\n", i % 3));
+        writeln!(lines, "m,series=s{} a={i} {i}", i % 3).unwrap();
     }
     assert_eq!(server.write(&lines).status, 204);
     let query = r#"{"select": "m_a"}"#;
@@ -234,9 +234,10 @@ fn limits_of_queries_are_named() {
     let mut config = memory_config();
     config.limits.query_memory_bytes = 10_000;
     let server = Server::start(config);
-    let lines: String = (0..1000)
-        .map(|i| format!("m,series=s{i} a={i} {i}\n"))
-        .collect();
+    let mut lines = Vec::new();
+    for i in 0..1000 {
+        writeln!(lines, "m,series=s{i} a={i} {i}").unwrap();
+    }
     assert_eq!(server.write(lines).status, 204);
     let answer = server.post("/api/query?db=test", r#"{"select": "m_a"}"#);
     assert_eq!(answer.json()["code"], "query_memory", "{}", answer.text());
