@@ -24,10 +24,6 @@ use clap::Parser;
 
 use crate::args::{Cli, Command};
 
-/// Keeps resident memory close to live bytes with many small buffers.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     tracing_subscriber::fmt()
