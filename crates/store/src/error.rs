@@ -153,6 +153,22 @@ pub enum RefusedLine {
         /// The limit.
         limit: usize,
     },
+    /// A measurement, tag key, tag value or field name is too long.
+    #[error("a name has {bytes} bytes, more than {limit}")]
+    LongName {
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A tag set has too many tags.
+    #[error("the line has {tags} tags, more than {limit}")]
+    ManyTags {
+        /// How many.
+        tags: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// A line without fields.
     #[error("the line has no fields")]
     NoFields,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use alluvium_index::{KeyHash, PartitionIndex};
+use alluvium_index::{IndexError, KeyHash, MAX_NAME_BYTES, MAX_TAGS, PartitionIndex};
 use alluvium_types::{
     Budget, FieldId, Lsn, MAX_STRING_BYTES, Owner, PARTITION_COUNT, Partition, Position, Row,
     SeriesKey, StringColumn, ValueKind, ValueRef,
@@ -24,6 +24,12 @@ use crate::shard::{ShardState, shard_of};
 /// Heap of one series beside its open leaf: its entry in the table and its shared allocation.
 pub(crate) const SERIES_BYTES: u64 = 320;
 
+/// Names or shapes after which a writer forgets what it has met.
+const SHAPES_MAX: usize = 16_384;
+
+/// Values of one group: a section is looked at between groups.
+const GROUP_VALUES_MAX: usize = 65_536;
+
 /// No shape.
 const NONE: u32 = u32::MAX;
 
@@ -42,6 +48,8 @@ struct Known {
     measurement: u32,
     /// The shape all of whose series are known to exist, as they are, for this row.
     ensured: u32,
+    /// Why no line may have this key.
+    refusal: Option<Box<RefusedLine>>,
 }
 
 /// Tag sections as they were sent, so that sorting and unescaping happen once a series and writer.
@@ -96,6 +104,8 @@ struct Shapes {
     names: Vec<Box<str>>,
     by_name: HashMap<Box<str>, u32, foldhash::fast::FixedState>,
     lists: Vec<Box<[(u32, ValueKind)]>>,
+    /// By name: the line that last used it and the place in that line.
+    used: Vec<(u64, u32)>,
     by_shape: HashMap<Box<[(u32, ValueKind)]>, u32, foldhash::fast::FixedState>,
 }
 
@@ -112,6 +122,7 @@ impl Shapes {
         }
         let id = self.names.len() as u32;
         self.names.push(name.into());
+        self.used.push((0, 0));
         self.by_name.insert(name.into(), id);
         id
     }
@@ -177,9 +188,13 @@ pub struct Writer {
     batch: Batch,
     group: PointGroup,
     open: Option<(RowToken, i64)>,
+    /// Number of the line begun, from 1.
+    line: u64,
     fields: Vec<(u32, ValueKind)>,
     last_names: Vec<u32>,
     last_shape: u32,
+    /// The first reason why a line of the batch could not be defined.
+    refused: Option<IndexError>,
     hash_scratch: Vec<u8>,
     reserved: u64,
 }
@@ -195,9 +210,11 @@ impl Writer {
             batch: Batch::default(),
             group: PointGroup::default(),
             open: None,
+            line: 0,
             fields: Vec::new(),
             last_names: Vec::new(),
             last_shape: NONE,
+            refused: None,
             hash_scratch: Vec::new(),
             reserved: 0,
         }
@@ -211,6 +228,7 @@ impl Writer {
     /// The row of a tag section that was not cached, whose canonical form is `key`.
     pub fn resolve(&mut self, raw_key: &[u8], key: SeriesKey) -> RowToken {
         let hash = KeyHash::of(self.database.seed, &key, &mut self.hash_scratch);
+        let refusal = check_key(&key).err().map(Box::new);
         let begin = self.keys.text.len();
         let known = Known {
             raw: begin..begin + raw_key.len(),
@@ -220,6 +238,7 @@ impl Writer {
             row: None,
             measurement: NONE,
             ensured: NONE,
+            refusal,
         };
         RowToken(self.keys.add(raw_key, known))
     }
@@ -227,12 +246,16 @@ impl Writer {
     /// Begins a line; one that was begun and not ended is forgotten.
     ///
     /// # Errors
-    /// If the time is the reserved `i64::MAX`.
+    /// If the time is the reserved `i64::MAX`, or the tag set has too many or too long parts.
     pub fn begin_line(&mut self, row: RowToken, time_ns: i64) -> Result<(), RefusedLine> {
         self.cancel_line();
         if time_ns == i64::MAX {
             return Err(RefusedLine::ReservedTime);
         }
+        if let Some(refusal) = &self.keys.known[row.0 as usize].refusal {
+            return Err(refusal.as_ref().clone());
+        }
+        self.line += 1;
         self.open = Some((row, time_ns));
         Ok(())
     }
@@ -240,8 +263,14 @@ impl Writer {
     /// Adds a field to the line begun. Of a field given twice the last wins.
     ///
     /// # Errors
-    /// If a string is too long.
+    /// If a string or the name is too long.
     pub fn field(&mut self, name: &str, value: ValueRef<'_>) -> Result<(), RefusedLine> {
+        if name.len() > MAX_NAME_BYTES {
+            return Err(RefusedLine::LongName {
+                bytes: name.len(),
+                limit: MAX_NAME_BYTES,
+            });
+        }
         let at = self.fields.len();
         let bits = match value {
             ValueRef::Str(text) => {
@@ -262,13 +291,15 @@ impl Writer {
             Some(slot) => *slot = id,
             None => self.last_names.push(id),
         }
-        // Lines are short: a scan is cheaper than a set. Equal names of one line are rare.
-        if let Some(again) = self.fields.iter().position(|(n, _)| *n == id) {
+        let used = &mut self.shapes.used[id as usize];
+        if used.0 == self.line {
+            let again = used.1 as usize;
             let base = self.batch.bits.len() - at;
             self.fields[again].1 = value.kind();
             self.batch.bits[base + again] = bits;
             return Ok(());
         }
+        *used = (self.line, at as u32);
         self.fields.push((id, value.kind()));
         self.batch.bits.push(bits);
         Ok(())
@@ -331,15 +362,31 @@ impl Writer {
         self.cancel_line();
         let result = self.commit_batch(durability.unwrap_or(self.database.durability));
         self.batch.clear();
-        if self.keys.bytes() > self.store.config.writer_cache_bytes_max {
-            self.keys.clear();
+        if self.keys.bytes() > self.store.config.writer_cache_bytes_max
+            || self.shapes.lists.len() > SHAPES_MAX
+            || self.shapes.names.len() > SHAPES_MAX
+        {
+            self.forget();
         }
         let bytes = self.keys.bytes() as u64;
         let budget = &self.store.budget;
         budget.force(Owner::Index, bytes);
         budget.release(Owner::Index, self.reserved);
         self.reserved = bytes;
-        result
+        match self.refused.take() {
+            // The other lines are applied and logged; whoever sent this one must know.
+            Some(error) => result.and(Err(error.into())),
+            None => result,
+        }
+    }
+
+    /// Forgets every key, name and shape it has met.
+    fn forget(&mut self) {
+        self.keys.clear();
+        self.shapes = Shapes::default();
+        self.plans.clear();
+        self.last_names.clear();
+        self.last_shape = NONE;
     }
 
     fn commit_batch(&mut self, durability: Durability) -> Result<Commit, WriteError> {
@@ -376,7 +423,7 @@ impl Writer {
                     continue;
                 }
                 let partition = Partition(p as u8);
-                let (lsn, ticket) = self.write_partition(&mut state, partition, durability)?;
+                let (lsn, ticket) = self.write_partition(&mut state, partition, durability);
                 position.0.push((partition, lsn));
                 last = ticket.or(last);
             }
@@ -405,14 +452,17 @@ impl Writer {
         state: &mut ShardState,
         partition: Partition,
         durability: Durability,
-    ) -> Result<(Lsn, Option<LogTicket>), WriteError> {
+    ) -> (Lsn, Option<LogTicket>) {
         let store = Arc::clone(&self.store);
         let database = Arc::clone(&self.database);
         let part = Arc::clone(database.partition(partition));
         let mut lines = std::mem::take(&mut self.batch.lines[usize::from(partition.0)]);
         let mut lsn = state.next_lsn(partition);
         state.section.begin(database.id, partition, lsn);
-        let defined = self.define(state, &part, &mut lines)?;
+        let defined = self.define(state, &part, &mut lines);
+        if self.refused.is_some() {
+            lines.retain(|line| line.shape != NONE);
+        }
         let logs_points = durability != Durability::None;
         let sync = durability == Durability::Sync;
         let mut ticket = None;
@@ -451,7 +501,7 @@ impl Writer {
         }
         lines.clear();
         self.batch.lines[usize::from(partition.0)] = lines;
-        Ok((lsn, ticket))
+        (lsn, ticket)
     }
 
     /// Makes sure that every row, field and series of the lines exists, logging what is new, and settles the
@@ -461,70 +511,87 @@ impl Writer {
         state: &mut ShardState,
         part: &PartitionState,
         lines: &mut [BatchLine],
-    ) -> Result<bool, WriteError> {
+    ) -> bool {
         let settled =
             |known: &Known, line: &BatchLine| known.row.is_some() && known.ensured == line.shape;
         if lines
             .iter()
             .all(|l| settled(&self.keys.known[l.token as usize], l))
         {
-            return Ok(false);
+            return false;
         }
         let mut index = part.index.write();
         let mut table = part.table.write();
         let mut defined = false;
         for line in lines {
-            let known = &mut self.keys.known[line.token as usize];
-            if settled(known, line) {
+            if settled(&self.keys.known[line.token as usize], line) {
                 continue;
             }
-            let row = if let Some(row) = known.row {
-                row
-            } else {
-                let (row, new) = define_row(&mut index, state, known)?;
-                defined |= new;
-                row
-            };
-            let measurement = index.measurement_of(row);
-            let Some(measurement) = measurement else {
-                continue;
-            };
-            known.measurement = measurement.0;
-            let shape = self.shapes.lists[line.shape as usize].clone();
-            let mut decided: SmallVec<[(u32, ValueKind); 16]> = SmallVec::new();
-            for (i, (name, raw)) in shape.iter().enumerate() {
-                let name_text = &self.shapes.names[*name as usize];
-                let field = if let Some(field) = index.field(measurement, name_text) {
-                    field
-                } else {
-                    let field = index.insert_field(measurement, name_text)?;
-                    let measurement_name = index.measurement_name(measurement).unwrap_or_default();
-                    state.section.field(measurement_name, field, name_text);
-                    defined = true;
-                    field
-                };
-                let bits = &mut self.batch.bits[line.values as usize + i];
-                let kind = self.store.settle_kind(&index, row, field, *raw, bits);
-                // A series is defined by its first point in the log; no entry of its own is needed.
-                if index.add_series(row, field, kind)? {
-                    let place = SeriesPlace {
-                        partition: part.partition,
-                        row,
-                        field,
-                    };
-                    if ensure_series(&mut table, place) {
-                        self.store.budget.force(Owner::OpenTails, SERIES_BYTES);
-                    }
-                }
-                decided.push((*name, kind));
-            }
-            if *decided == *shape {
-                known.ensured = line.shape;
-            } else {
-                line.shape = self.shapes.shape(&decided, NONE);
+            let result = self.define_line(state, part, &mut index, &mut table, line, &mut defined);
+            if let Err(error) = result {
+                // What was defined for it so far stays and is logged; the line itself is left out.
+                line.shape = NONE;
+                self.refused.get_or_insert(error);
             }
         }
-        Ok(defined)
+        defined
+    }
+
+    fn define_line(
+        &mut self,
+        state: &mut ShardState,
+        part: &PartitionState,
+        index: &mut PartitionIndex,
+        table: &mut SeriesTable,
+        line: &mut BatchLine,
+        defined: &mut bool,
+    ) -> Result<(), IndexError> {
+        let known = &mut self.keys.known[line.token as usize];
+        let row = if let Some(row) = known.row {
+            row
+        } else {
+            let (row, new) = define_row(index, state, known)?;
+            *defined |= new;
+            row
+        };
+        let measurement = index
+            .measurement_of(row)
+            .ok_or(IndexError::UnknownRow { row })?;
+        known.measurement = measurement.0;
+        let shape = self.shapes.lists[line.shape as usize].clone();
+        let mut decided: SmallVec<[(u32, ValueKind); 16]> = SmallVec::new();
+        for (i, (name, raw)) in shape.iter().enumerate() {
+            let name_text = &self.shapes.names[*name as usize];
+            let field = if let Some(field) = index.field(measurement, name_text) {
+                field
+            } else {
+                let field = index.insert_field(measurement, name_text)?;
+                let measurement_name = index.measurement_name(measurement).unwrap_or_default();
+                state.section.field(measurement_name, field, name_text);
+                *defined = true;
+                field
+            };
+            let bits = &mut self.batch.bits[line.values as usize + i];
+            let kind = self.store.settle_kind(index, row, field, *raw, bits);
+            // A series is defined by its first point in the log; no entry of its own is needed.
+            if index.add_series(row, field, kind)? {
+                let place = SeriesPlace {
+                    partition: part.partition,
+                    row,
+                    field,
+                };
+                if table.ensure(place).1 {
+                    self.store.budget.force(Owner::OpenTails, SERIES_BYTES);
+                }
+            }
+            decided.push((*name, kind));
+        }
+        if *decided == *shape {
+            known.ensured = line.shape;
+        } else {
+            line.shape = self.shapes.shape(&decided, NONE);
+        }
+        Ok(())
     }
 
     /// Collects the lines from `at` on that share a shape and a measurement; returns the first that does not.
@@ -566,7 +633,8 @@ impl Writer {
         let mut end = at;
         for line in &lines[at..] {
             let known = &self.keys.known[line.token as usize];
-            if line.shape != first.shape || known.measurement != measurement {
+            let full = group.bits.len() >= GROUP_VALUES_MAX;
+            if line.shape != first.shape || known.measurement != measurement || full {
                 break;
             }
             end += 1;
@@ -599,19 +667,34 @@ impl Drop for Writer {
     }
 }
 
-fn release(budget: &Budget, bytes: u64) {
-    budget.release(Owner::Index, bytes);
+/// Checks a tag set against what the index can number.
+fn check_key(key: &SeriesKey) -> Result<(), RefusedLine> {
+    let names = key.tags().iter().flat_map(|(k, v)| [k.len(), v.len()]);
+    let longest = names.chain([key.measurement().len()]).max().unwrap_or(0);
+    if longest > MAX_NAME_BYTES {
+        return Err(RefusedLine::LongName {
+            bytes: longest,
+            limit: MAX_NAME_BYTES,
+        });
+    }
+    if key.tags().len() > MAX_TAGS {
+        return Err(RefusedLine::ManyTags {
+            tags: key.tags().len(),
+            limit: MAX_TAGS,
+        });
+    }
+    Ok(())
 }
 
-fn ensure_series(table: &mut SeriesTable, place: SeriesPlace) -> bool {
-    table.ensure(place).1
+fn release(budget: &Budget, bytes: u64) {
+    budget.release(Owner::Index, bytes);
 }
 
 fn define_row(
     index: &mut PartitionIndex,
     state: &mut ShardState,
     known: &mut Known,
-) -> Result<(Row, bool), WriteError> {
+) -> Result<(Row, bool), IndexError> {
     if let Some(row) = index.lookup(known.hash) {
         known.row = Some(row);
         known.key = None;

@@ -68,3 +68,54 @@ fn equals_a_naive_store() {
         run(seed * 0x9e37_79b9);
     }
 }
+
+#[test]
+fn a_line_that_cannot_be_kept_costs_only_itself() {
+    use alluvium_store::{RefusedLine, ValueRef};
+    use alluvium_types::SeriesKey;
+
+    let device = Arc::new(MemoryDevice::new(5));
+    let store = open(&device, 2);
+    let (database, created) = store.create_database("db").unwrap();
+    created.wait().unwrap();
+    let mut writer = database.writer();
+    let good = writer.resolve(b"m,host=h1", SeriesKey::new("m", [("host", "h1")]).unwrap());
+    let long = writer.resolve(
+        b"x",
+        SeriesKey::new("x".repeat(65_537), [("a", "b")]).unwrap(),
+    );
+    let tags = (0..4097).map(|i| (format!("t{i}"), "v"));
+    let many = writer.resolve(b"y", SeriesKey::new("y", tags).unwrap());
+    assert!(matches!(
+        writer.begin_line(long, 1),
+        Err(RefusedLine::LongName { .. })
+    ));
+    assert!(matches!(
+        writer.begin_line(many, 1),
+        Err(RefusedLine::ManyTags { .. })
+    ));
+    assert_eq!(
+        writer.begin_line(good, i64::MAX),
+        Err(RefusedLine::ReservedTime)
+    );
+    writer.begin_line(good, 1).unwrap();
+    let name = "f".repeat(65_537);
+    assert!(matches!(
+        writer.field(&name, ValueRef::I64(1)),
+        Err(RefusedLine::LongName { .. })
+    ));
+    writer.cancel_line();
+    writer.begin_line(good, 2).unwrap();
+    // Of a field given twice the last wins, also with another kind.
+    writer.field("f", ValueRef::F64(1.0)).unwrap();
+    writer.field("b", ValueRef::Bool(true)).unwrap();
+    writer.field("f", ValueRef::F64(2.0)).unwrap();
+    writer.end_line().unwrap();
+    assert_eq!(writer.lines(), 1);
+    writer.commit(None).unwrap().wait().unwrap();
+    let found = read_all(&database);
+    let f = &found.series[&(1, "f".to_owned(), false)];
+    assert_eq!(f.len(), 1);
+    assert!(f[&2].as_ref().same(ValueRef::F64(2.0)));
+    assert_eq!(found.series.len(), 2);
+}
