@@ -17,7 +17,6 @@ use alluvium_wal::{
 };
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use smallvec::SmallVec;
 
 use crate::config::Durability;
 use crate::databases::DatabaseState;
@@ -244,7 +243,7 @@ fn load_tails(
             let mut state = series.latch();
             // A later file's record takes the place of an earlier one's.
             loaded_bytes -= state.heap_bytes() as i64;
-            state.runs = SmallVec::from_vec(record.runs);
+            state.runs = record.runs.into_iter().collect();
             state.lsn = key.lsn;
             state.loaded_lsn = key.lsn;
             let mut late = LateBuffer::default();
