@@ -37,19 +37,41 @@ const NONE: u32 = u32::MAX;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RowToken(u32);
 
+/// One tag set a writer has met; there may be one a series, so it is kept small.
 #[derive(Debug)]
 struct Known {
-    raw: std::ops::Range<usize>,
-    partition: Partition,
     hash: KeyHash,
+    /// Begin and length in the text.
+    raw: (u32, u32),
     /// Until the row is looked up under its shard's lock.
-    key: Option<Box<SeriesKey>>,
-    row: Option<Row>,
+    key: Option<Box<Unresolved>>,
+    /// `NONE` until it is looked up.
+    row: u32,
     measurement: u32,
     /// The shape all of whose series are known to exist, as they are, for this row.
     ensured: u32,
+    partition: Partition,
+}
+
+const _: () = assert!(size_of::<Known>() <= 48);
+
+impl Known {
+    fn text<'a>(&self, text: &'a [u8]) -> &'a [u8] {
+        let begin = self.raw.0 as usize;
+        &text[begin..begin + self.raw.1 as usize]
+    }
+
+    fn row(&self) -> Option<Row> {
+        (self.row != NONE).then_some(Row(self.row))
+    }
+}
+
+/// A tag set whose row is not known yet.
+#[derive(Debug)]
+struct Unresolved {
+    key: SeriesKey,
     /// Why no line may have this key.
-    refusal: Option<Box<RefusedLine>>,
+    refusal: Option<RefusedLine>,
 }
 
 /// Tag sections as they were sent, so that sorting and unescaping happen once a series and writer.
@@ -69,9 +91,7 @@ impl RawKeys {
     fn find(&self, raw: &[u8]) -> Option<u32> {
         let (known, text) = (&self.known, &self.text);
         self.table
-            .find(self.hash(raw), |i| {
-                text[known[*i as usize].raw.clone()] == *raw
-            })
+            .find(self.hash(raw), |i| *known[*i as usize].text(text) == *raw)
             .copied()
     }
 
@@ -86,7 +106,7 @@ impl RawKeys {
         self.known.push(known);
         let (entries, text, hasher) = (&self.known, &self.text, &self.hasher);
         self.table.insert_unique(hash, at, |i| {
-            std::hash::BuildHasher::hash_one(hasher, &text[entries[*i as usize].raw.clone()])
+            std::hash::BuildHasher::hash_one(hasher, entries[*i as usize].text(text))
         });
         at
     }
@@ -228,17 +248,16 @@ impl Writer {
     /// The row of a tag section that was not cached, whose canonical form is `key`.
     pub fn resolve(&mut self, raw_key: &[u8], key: SeriesKey) -> RowToken {
         let hash = KeyHash::of(self.database.seed, &key, &mut self.hash_scratch);
-        let refusal = check_key(&key).err().map(Box::new);
-        let begin = self.keys.text.len();
+        let refusal = check_key(&key).err();
         let known = Known {
-            raw: begin..begin + raw_key.len(),
-            partition: hash.partition(),
             hash,
-            key: Some(Box::new(key)),
-            row: None,
+            // The cache is bounded far below 4 GiB.
+            raw: (self.keys.text.len() as u32, raw_key.len() as u32),
+            key: Some(Box::new(Unresolved { key, refusal })),
+            row: NONE,
             measurement: NONE,
             ensured: NONE,
-            refusal,
+            partition: hash.partition(),
         };
         RowToken(self.keys.add(raw_key, known))
     }
@@ -252,8 +271,9 @@ impl Writer {
         if time_ns == i64::MAX {
             return Err(RefusedLine::ReservedTime);
         }
-        if let Some(refusal) = &self.keys.known[row.0 as usize].refusal {
-            return Err(refusal.as_ref().clone());
+        let unresolved = self.keys.known[row.0 as usize].key.as_ref();
+        if let Some(refusal) = unresolved.and_then(|u| u.refusal.as_ref()) {
+            return Err(refusal.clone());
         }
         self.line += 1;
         self.open = Some((row, time_ns));
@@ -513,7 +533,7 @@ impl Writer {
         lines: &mut [BatchLine],
     ) -> bool {
         let settled =
-            |known: &Known, line: &BatchLine| known.row.is_some() && known.ensured == line.shape;
+            |known: &Known, line: &BatchLine| known.row != NONE && known.ensured == line.shape;
         if lines
             .iter()
             .all(|l| settled(&self.keys.known[l.token as usize], l))
@@ -547,7 +567,7 @@ impl Writer {
         defined: &mut bool,
     ) -> Result<(), IndexError> {
         let known = &mut self.keys.known[line.token as usize];
-        let row = if let Some(row) = known.row {
+        let row = if let Some(row) = known.row() {
             row
         } else {
             let (row, new) = define_row(index, state, known)?;
@@ -638,7 +658,9 @@ impl Writer {
                 break;
             }
             end += 1;
-            let Some(row) = known.row else { continue };
+            let Some(row) = known.row() else {
+                continue;
+            };
             group.rows.push(row);
             group.times.push(line.time);
             let values = &self.batch.bits[line.values as usize..line.values as usize + width];
@@ -696,17 +718,18 @@ fn define_row(
     known: &mut Known,
 ) -> Result<(Row, bool), IndexError> {
     if let Some(row) = index.lookup(known.hash) {
-        known.row = Some(row);
+        known.row = row.0;
         known.key = None;
         return Ok((row, false));
     }
-    let key = known
+    let unresolved = known
         .key
         .as_deref()
         .expect("a key is kept until its row is known");
+    let key = &unresolved.key;
     let row = index.insert_row(known.hash, key)?;
     state.section.row(row, key);
-    known.row = Some(row);
+    known.row = row.0;
     known.key = None;
     Ok((row, true))
 }
