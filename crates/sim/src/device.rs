@@ -96,19 +96,36 @@ impl SimDevice {
     /// new device.
     #[must_use]
     pub fn crash(&self) -> Arc<Self> {
-        self.successor(true)
+        self.successor(true, None)
+    }
+
+    /// [`SimDevice::crash`] into a device with so many lanes, for a store that opens with another number of
+    /// shards. What becomes of the unsynced is decided by `seed` alone.
+    #[must_use]
+    pub fn crash_into(&self, lanes: usize, seed: u64) -> Arc<Self> {
+        self.successor(true, Some((lanes, seed)))
     }
 
     /// The device after `kill -9`: everything completed is there (though still volatile to a later power
     /// cut); each operation in flight took effect, did not, or was torn at page borders, as the seed decides.
     #[must_use]
     pub fn kill(&self) -> Arc<Self> {
-        self.successor(false)
+        self.successor(false, None)
     }
 
-    fn successor(&self, power_cut: bool) -> Arc<Self> {
+    /// [`SimDevice::kill`] into a device with so many lanes; what was in flight is decided by `seed` alone.
+    #[must_use]
+    pub fn kill_into(&self, lanes: usize, seed: u64) -> Arc<Self> {
+        self.successor(false, Some((lanes, seed)))
+    }
+
+    /// `into`: lanes and the seed that decides from now on, else those of this device.
+    fn successor(&self, power_cut: bool, into: Option<(usize, u64)>) -> Arc<Self> {
         let (after, dead) = {
             let mut inner = self.inner.lock();
+            if let Some((_, seed)) = into {
+                inner.dice = Prng::new(seed);
+            }
             let unit = if power_cut { SECTOR } else { PAGE_SIZE };
             let dead: Vec<Pending> = inner.lanes.iter_mut().flat_map(std::mem::take).collect();
             let powered = !inner.is_crashed();
@@ -124,6 +141,7 @@ impl SimDevice {
             };
             disk.forget_nameless();
             let mut config = inner.config.clone();
+            config.lanes = into.map_or(config.lanes, |(lanes, _)| lanes);
             config.faults = crate::FaultPlan {
                 capacity: config.faults.capacity,
                 ..Default::default()

@@ -196,6 +196,36 @@ fn sync_covers_only_what_completed_before_it_was_submitted() {
     assert!(lost > 10, "{lost}");
 }
 
+/// A successor has the lanes that were asked for, and its seed alone decides what it finds.
+#[test]
+fn successors_take_lanes_and_seed() {
+    let mut found = HashSet::new();
+    for seed in 0..40 {
+        let mut images = HashSet::new();
+        // What the life before drew does not matter.
+        for before in 0..3 {
+            let config = SimConfig {
+                ordered: true,
+                latency_drives_max: 1,
+                ..SimConfig::default()
+            };
+            let (disk, file) = settled(before, config);
+            run(&disk, write(file, 1, 2, 2, false)).expect("writes");
+            let after = disk.crash_into(5, seed);
+            assert_eq!(after.lanes(), 5);
+            let sync = after.submit(Lane(4), sync_root());
+            sync.wait(&*after, Lane(4)).expect("the last lane works");
+            images.insert(bytes(&after, "f", 3).expect("there"));
+            let killed = after.kill_into(1, seed);
+            assert_eq!(killed.lanes(), 1);
+            images.insert(bytes(&killed, "f", 3).expect("a kill changes nothing at rest"));
+        }
+        assert_eq!(images.len(), 1, "seed {seed}");
+        found.extend(images);
+    }
+    assert!(found.len() > 5, "{}", found.len());
+}
+
 #[test]
 fn kill_keeps_what_completed_and_tears_what_was_in_flight_at_pages() {
     let (mut whole, mut absent, mut torn) = (0, 0, 0);
