@@ -1,6 +1,10 @@
 //! The buffer in which a series' late points wait until they fill a run.
 
-use alluvium_types::{Column, TimeRange, ValueKind, ValueRef};
+use alluvium_types::{Column, MAX_STRING_BYTES, TimeRange, ValueKind, ValueRef};
+
+/// Bytes of text at which a buffer goes to a run. A checkpoint keeps a buffer as blocks, and a block of text may
+/// always unpack to 1 MiB; runs keep long texts beside their blocks.
+const TEXT_BYTES_MAX: usize = (1 << 20) - MAX_STRING_BYTES;
 
 #[derive(Debug, Clone, PartialEq)]
 enum LateValue {
@@ -46,6 +50,11 @@ impl LateBuffer {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.points.is_empty()
+    }
+
+    /// Whether one more of the longest texts could be more than a block of them may unpack to.
+    pub(crate) fn is_full_of_text(&self) -> bool {
+        self.text_bytes >= TEXT_BYTES_MAX
     }
 
     pub(crate) fn last_time(&self) -> Option<i64> {

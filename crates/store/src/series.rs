@@ -113,7 +113,7 @@ impl SeriesState {
         }
         let late = self.late.get_or_insert_default();
         late.insert(time, value);
-        if late.len() >= late_points_max {
+        if late.len() >= late_points_max || late.is_full_of_text() {
             self.flush_late(out, place, lsn);
         }
         Taken::Late
