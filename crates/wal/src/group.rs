@@ -18,6 +18,9 @@ const BITS: u8 = 4;
 const WORDS: u8 = 5;
 const TEXT: u8 = 6;
 
+/// From so many lines on, one word for all is shorter than a varint each.
+const EQUAL_LINES_MIN: usize = 9;
+
 const POWERS: [f64; 5] = [1.0, 10.0, 100.0, 1_000.0, 10_000.0];
 
 /// Below it every product with a power is rounded to the right integer or refused.
@@ -69,6 +72,9 @@ pub(crate) fn put_group(group: &PointGroup, out: &mut Vec<u8>) {
     }
     for (place, (_, kind)) in group.fields.iter().enumerate() {
         let column = group.bits.iter().skip(place).step_by(width.max(1)).copied();
+        if kind.is_numeric() && group.rows.len() >= EQUAL_LINES_MIN && put_equal(&column, out) {
+            continue;
+        }
         match kind {
             ValueKind::Str => put_texts(column, &group.strings, out),
             ValueKind::Bool => put_bools(column, out),

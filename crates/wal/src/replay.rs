@@ -1,8 +1,9 @@
 //! Reading a stream back, and telling a torn end from damage.
 //!
 //! A stream ends where a frame does not hold. That is the plain end of a segment if the next one continues from
-//! there. It is damage if any valid later frame says that the missing one was flushed: then nothing may be
-//! believed to have been lost by a crash alone. Otherwise it is the torn end of a write nobody was told of.
+//! there. It is damage if any valid later frame says that the missing one was flushed, or if reading was to begin
+//! behind it, and something is there: then nothing may be believed to have been lost by a crash alone. Otherwise
+//! it is the torn end of a write nobody was told of.
 //!
 //! A frame holds if its two checksums do, it names this instance, stream and segment, its number is one more
 //! than that of the frame before, and it repeats the header checksum of that frame: what a recycled file held
@@ -18,8 +19,10 @@ use crate::writer::FRAME_ALIGN;
 
 /// Bytes of one read.
 const READ_BYTES: usize = 1 << 20;
-/// Reads of one batch.
-const READS: usize = 4;
+/// Bytes read at once when a segment is read through.
+const THROUGH_BYTES: u64 = 4 * READ_BYTES as u64;
+/// Bytes read at once when one header is wanted.
+const PEEK_BYTES: u64 = FRAME_ALIGN as u64;
 
 /// Where a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,12 +42,14 @@ struct SegmentReader<'a> {
     device: &'a dyn Device,
     file: FileId,
     len: u64,
+    /// How much to read at once.
+    batch_bytes: u64,
     window: Vec<u8>,
     base: u64,
 }
 
 impl<'a> SegmentReader<'a> {
-    fn open(device: &'a dyn Device, path: &str) -> Result<Self, LogError> {
+    fn open(device: &'a dyn Device, path: &str, batch_bytes: u64) -> Result<Self, LogError> {
         let op = Op::Open {
             path: path.to_owned(),
             mode: OpenMode::default(),
@@ -54,6 +59,7 @@ impl<'a> SegmentReader<'a> {
                 device,
                 file,
                 len,
+                batch_bytes,
                 window: Vec::new(),
                 base: 0,
             }),
@@ -77,11 +83,11 @@ impl<'a> SegmentReader<'a> {
             self.base = offset;
             while self.window.len() < wanted {
                 let from = self.base + self.window.len() as u64;
-                let mut reads: Vec<Read> = (0..READS as u64)
-                    .map(|i| from + i * READ_BYTES as u64)
-                    .take_while(|offset| *offset < self.len)
+                let to = self.len.min(from + self.batch_bytes);
+                let mut reads: Vec<Read> = (from..to)
+                    .step_by(READ_BYTES)
                     .map(|offset| {
-                        let len = (self.len - offset).min(READ_BYTES as u64) as usize;
+                        let len = (to - offset).min(READ_BYTES as u64) as usize;
                         Read {
                             file: self.file,
                             offset,
@@ -213,22 +219,24 @@ pub fn replay(
         next_seq: needed,
         ..StreamEnd::default()
     };
-    let begin = first_segment(device, stream, salt, needed)?;
+    let (begin, first) = first_segment(device, stream, salt, needed)?;
+    // The next frame; 0 if not even the first header can be read.
+    let mut missing = first.unwrap_or(0);
     let mut previous: Option<FrameHeader> = None;
     let mut stop: Option<(u32, u64)> = None;
     let mut number_before: Option<u32> = None;
     for (segment, _) in stream.segments.iter().skip(begin) {
-        if let Some(missing) = number_before.map(|n| n.wrapping_add(1))
-            && missing != *segment
+        if let Some(expected) = number_before.map(|n| n.wrapping_add(1))
+            && expected != *segment
         {
             return Err(LogError::MissingSegment {
                 stream: stream.name(),
-                segment: missing,
+                segment: expected,
             });
         }
         number_before = Some(*segment);
         let identity = Identity::of(stream, salt, *segment);
-        let mut reader = SegmentReader::open(device, &identity.path())?;
+        let mut reader = SegmentReader::open(device, &identity.path(), THROUGH_BYTES)?;
         let mut offset = 0;
         while let Some(header) = frame(&mut reader, offset, identity)?
             .filter(|f| follows(previous.as_ref(), f, needed))
@@ -240,7 +248,8 @@ pub fn replay(
                 let payload = reader.bytes(offset, len)?.get(HEADER_BYTES..len);
                 visit_sections(seq, payload.unwrap_or_default(), visit)?;
             }
-            end.next_seq = seq.saturating_add(1);
+            missing = seq.saturating_add(1);
+            end.next_seq = missing;
             end.durable_seq = end.durable_seq.max(header.durable_seq.get());
             end.bytes += frame_bytes(&header);
             offset += frame_bytes(&header);
@@ -252,8 +261,15 @@ pub fn replay(
         }
         if let Some(at) = stop
             && (offset < reader.len)
+            && has_proof(&mut reader, offset, identity, missing, needed)?
         {
-            find_damage(&mut reader, offset, identity, stream, end.next_seq, at)?;
+            let (segment, offset) = at;
+            return Err(LogError::Damaged {
+                stream: stream.name(),
+                seq: if missing == 0 { needed } else { missing },
+                segment,
+                offset,
+            });
         }
     }
     if let Some((segment, offset)) = stop {
@@ -263,22 +279,22 @@ pub fn replay(
     Ok(end)
 }
 
-/// Index of the newest segment that begins at or before frame `needed`; what is older was trimmed, or is about
-/// to be. The first if none is known to.
+/// Index and first frame of the newest segment that begins at or before frame `needed`; what is older was
+/// trimmed, or is about to be. The first if none is known to.
 fn first_segment(
     device: &dyn Device,
     stream: &StreamInfo,
     salt: u64,
     needed: u64,
-) -> Result<usize, LogError> {
+) -> Result<(usize, Option<u64>), LogError> {
     for (i, (segment, _)) in stream.segments.iter().enumerate().rev() {
         let identity = Identity::of(stream, salt, *segment);
-        let mut reader = SegmentReader::open(device, &identity.path())?;
+        let mut reader = SegmentReader::open(device, &identity.path(), PEEK_BYTES)?;
         let Some(header) = header(&mut reader, 0, identity)? else {
             continue;
         };
         if header.seq.get() <= needed {
-            return Ok(i);
+            return Ok((i, Some(header.seq.get())));
         }
         if i == 0 {
             // Nothing is written to a segment before the one in front of it is flushed: it was there.
@@ -288,41 +304,38 @@ fn first_segment(
             });
         }
     }
-    Ok(0)
+    Ok((0, None))
 }
 
-/// Looks through the rest of a segment for a frame that says frame `missing` was flushed. Its header is proof
-/// enough, whatever became of its payload.
-fn find_damage(
+/// Looks through the rest of a segment for proof that frame `missing` had been flushed: a frame that says so.
+/// What came before a needed frame had been when the need was written down, so there any needed frame is proof.
+/// A header is enough, whatever became of its payload.
+fn has_proof(
     reader: &mut SegmentReader<'_>,
     from: u64,
     identity: Identity,
-    stream: &StreamInfo,
     missing: u64,
-    at: (u32, u64),
-) -> Result<(), LogError> {
-    let mut offset = from;
-    while offset < reader.len {
-        if let Some(header) = header(reader, offset, identity)?
-            && header.durable_seq.get() >= missing
-        {
-            let (segment, offset) = at;
-            return Err(LogError::Damaged {
-                stream: stream.name(),
-                seq: missing,
-                segment,
-                offset,
-            });
+    needed: u64,
+) -> Result<bool, LogError> {
+    for offset in (from..reader.len).step_by(FRAME_ALIGN) {
+        let proves = |header: FrameHeader| {
+            if missing < needed {
+                header.seq.get() >= needed
+            } else {
+                header.durable_seq.get() >= missing
+            }
+        };
+        if header(reader, offset, identity)?.is_some_and(proves) {
+            return Ok(true);
         }
-        offset += FRAME_ALIGN as u64;
     }
-    Ok(())
+    Ok(false)
 }
 
 /// Whether a frame of this segment was begun where the stream ends: zeros and whole frames of an earlier use of
 /// the file are a clean end.
 fn torn(device: &dyn Device, identity: Identity, offset: u64) -> Result<bool, LogError> {
-    let mut reader = SegmentReader::open(device, &identity.path())?;
+    let mut reader = SegmentReader::open(device, &identity.path(), PEEK_BYTES)?;
     let bytes = reader.bytes(offset, HEADER_BYTES)?;
     let Ok((found, _)) = FrameHeader::read_from_prefix(bytes) else {
         return Ok(false);

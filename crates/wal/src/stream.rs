@@ -41,11 +41,14 @@ pub(crate) fn free_path(incarnation: u32, shard: u16, segment: u32) -> String {
 fn parse(name: &str) -> Option<(u32, u16, u32)> {
     let (stream, segment) = name.split_once('.')?;
     let (incarnation, shard) = stream.split_once('-')?;
-    Some((
+    let (incarnation, shard, segment) = (
         incarnation.parse().ok()?,
         shard.parse().ok()?,
         segment.parse().ok()?,
-    ))
+    );
+    // Another spelling of the numbers is another file, and none of ours.
+    let spelled = segment_path(incarnation, shard, segment);
+    (spelled.strip_prefix(DIR)?.strip_prefix('/')? == name).then_some((incarnation, shard, segment))
 }
 
 /// All streams of a data directory, by life and shard. Files with other names are left out.

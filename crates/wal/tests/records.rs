@@ -154,6 +154,21 @@ fn regular_rows_take_few_bytes() {
     assert!(per_value < 2.5, "{per_value} bytes a value");
 }
 
+#[test]
+fn columns_that_stand_still_take_a_word() {
+    let floats = [0.0, 1.0 / 3.0].map(f64::to_bits);
+    for (kind, bits) in [
+        (ValueKind::F64, floats[0]),
+        (ValueKind::F64, floats[1]),
+        (ValueKind::I64, 3),
+        (ValueKind::U64, u64::MAX),
+    ] {
+        let length = |lines| check(&one_column(kind, &vec![bits; lines]));
+        // A row and a time each, nothing for the value.
+        assert_eq!(length(100) - length(50), 2 * 50, "{kind:?} {bits:x}");
+    }
+}
+
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![Just(String::new()), "[a-c]{1,2}", any::<String>()]
 }

@@ -248,6 +248,59 @@ fn a_full_disk_stops_and_goes_on_without_loss() {
     );
 }
 
+/// Who asks from frame 4 on says that what is before was flushed, though no frame that is left says so.
+#[test]
+fn rot_before_the_first_frame_that_is_needed_is_damage_if_one_that_is_needed_is_there() {
+    for bad in 1..=3_u64 {
+        for byte in [8, 90] {
+            let device = tame(13);
+            let mut log = writer(&device, 1);
+            put(&*device, &mut log, 1, 200, true);
+            (2..=6).for_each(|n| put(&*device, &mut log, n, 200, false));
+            assert_eq!(numbers(&*device, 1, 4).unwrap().0, [4, 5, 6]);
+            assert!(device.flip_bit(FIRST, (bad - 1) * 4096 + byte, 0));
+            let got = numbers(&*device, 1, 4);
+            assert!(
+                matches!(got, Err(LogError::Damaged { .. })),
+                "frame {bad} byte {byte}: {got:?}"
+            );
+            // Nobody needs what is there, and nobody says that more was.
+            assert_eq!(numbers(&*device, 1, 7).unwrap().0, [] as [u64; 0]);
+        }
+    }
+    let device = tame(13);
+    let mut log = writer(&device, 1);
+    put(&*device, &mut log, 1, 200, true);
+    (2..=6).for_each(|n| put(&*device, &mut log, n, 200, false));
+    assert!(device.flip_bit(FIRST, 3 * 4096 + 90, 0));
+    let (found, end) = numbers(&*device, 1, 4).unwrap();
+    assert_eq!(
+        (found, end.next_seq),
+        (vec![], 4),
+        "never flushed: a torn end"
+    );
+}
+
+#[test]
+fn files_with_other_names_are_left_alone() {
+    let device = tame(14);
+    let mut log = writer(&device, 1);
+    put(&*device, &mut log, 1, 10, true);
+    for name in [
+        "1-0.1",
+        "+0000001-0000.00000002",
+        "notes",
+        "00000001-0000.2",
+        "free.1-0.3",
+    ] {
+        overwrite(&*device, &format!("wal/{name}"), 0, &[7; 4096]);
+    }
+    let streams = list_streams(&*device).unwrap();
+    assert_eq!(streams.len(), 1);
+    assert_eq!((streams[0].segments.len(), streams[0].free.len()), (1, 0));
+    assert_eq!(numbers(&*device, 1, 0).unwrap().0, [1]);
+}
+
 #[test]
 fn frames_of_another_instance_or_life_are_not_read() {
     let device = tame(8);
