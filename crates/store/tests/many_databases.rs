@@ -332,7 +332,7 @@ fn dropped_databases_are_gone_and_their_files_soon() {
     world.settle(world.store.checkpoint());
     let (volumes, allocated, memory) = (world.volumes(), world.allocated(), world.memory());
     assert!(volumes.len() >= volumes_of_the_kept.len() + DATABASES / 2);
-    let last_id = databases.iter().map(|d| d.id()).max().unwrap();
+    let last_id = databases.iter().map(Database::id).max().unwrap();
 
     for number in (0..DATABASES).step_by(2) {
         let ended = world.store.drop_database(&name(number)).unwrap();
