@@ -300,7 +300,9 @@ impl LogWriter {
                 continue;
             }
             if self.groups.is_empty() {
-                return self.trimming.is_some();
+                let opening = self.opening.as_ref();
+                let opening = opening.is_some_and(|o| !matches!(o, Opening::Ready(_)));
+                return opening || self.trimming.is_some();
             }
             if !self.submit_next() {
                 return !self.full;

@@ -169,6 +169,26 @@ fn columns_that_stand_still_take_a_word() {
     }
 }
 
+#[test]
+fn texts_come_back_whether_a_dictionary_holds_them_or_not() {
+    for distinct in [1, 2, 63, 64, 65, 200] {
+        for lines in [1, 64, 127, 128, 129, 300_u64] {
+            let words: Vec<String> = (0..distinct).map(|n| format!("state {n}")).collect();
+            let mut group = one_column(ValueKind::Str, &[]);
+            group.strings = words.iter().map(String::as_str).collect();
+            // The last words come late, when a dictionary looks worth its while.
+            for line in 0..lines {
+                let at = if line < 256 { line % 64 } else { line };
+                group.bits.push(at % distinct);
+                group.rows.push(Row(0));
+                group.times.push(line as i64);
+            }
+            let bytes = check(&group) as u64;
+            assert!(distinct > 2 || lines < 64 || bytes < 40 + 4 * lines);
+        }
+    }
+}
+
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![Just(String::new()), "[a-c]{1,2}", any::<String>()]
 }

@@ -311,16 +311,23 @@ fn frames_of_another_instance_or_life_are_not_read() {
         panic!("a frame of another instance")
     });
     assert_eq!(end.unwrap().next_seq, 1);
-    // The same file under the name of a later life.
-    let rename = Op::Rename {
-        from: FIRST.into(),
-        to: "wal/00000002-0000.00000001".into(),
-    };
-    device
-        .submit(Lane(0), rename)
-        .wait(&*device, Lane(0))
-        .unwrap();
-    assert_eq!(numbers(&*device, 2, 0).unwrap().0, [] as [u64; 0]);
+    // The same file under the names of another shard, a later life, a later segment, and its own.
+    let mut from = FIRST.to_owned();
+    for (life, to, found) in [
+        (1, "wal/00000001-0001.00000001", 0),
+        (2, "wal/00000002-0000.00000001", 0),
+        (1, "wal/00000001-0000.00000002", 0),
+        (1, FIRST, 1),
+    ] {
+        let to = to.to_owned();
+        let rename = Op::Rename {
+            from: std::mem::replace(&mut from, to.clone()),
+            to,
+        };
+        let ticket = device.submit(Lane(0), rename);
+        ticket.wait(&*device, Lane(0)).unwrap();
+        assert_eq!(numbers(&*device, life, 0).unwrap().0.len(), found, "{from}");
+    }
 }
 
 #[test]
