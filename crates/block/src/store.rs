@@ -78,7 +78,7 @@ pub struct BlockStore {
     volumes: RwLock<HashMap<u32, Arc<Volume>, foldhash::fast::FixedState>>,
     pub(crate) sets: Mutex<HashMap<VolumeSetId, VolumeSet, foldhash::fast::FixedState>>,
     next_volume: AtomicU32,
-    /// Volumes were created since the directory was last synced.
+    /// Volumes were created or removed since the directory was last synced.
     created: std::sync::atomic::AtomicBool,
     bad: Mutex<BTreeMap<(u32, u32), Damage>>,
     metrics: BlockMetrics,
@@ -316,6 +316,11 @@ impl BlockStore {
             self.cache.forget_volume(volume.id);
         }
         gone.iter().map(|v| v.path()).collect()
+    }
+
+    /// Notes that volume files were removed: the next sync makes that durable, too.
+    pub fn note_removal(&self) {
+        self.created.store(true, Ordering::Release);
     }
 
     /// Pages of a database, by role.

@@ -220,15 +220,7 @@ pub fn decode_block(bytes: &[u8], out: &mut Column) -> Result<usize, CodecError>
             floats::decode_split(v, n, &mut scratch, bits)?;
         }
         (Values::Strings(texts), DICTIONARY) => {
-            // A block of a page never unpacks to more than its points of the longest string.
-            let most = MAX_BLOCK_POINTS * alluvium_types::MAX_STRING_BYTES;
-            strings::decode_dictionary(
-                v,
-                n,
-                &mut scratch,
-                most.min(bytes.len() * 16 + 65_536 * 16),
-                texts,
-            )?;
+            strings::decode_dictionary(v, n, &mut scratch, texts)?;
         }
         (Values::Strings(texts), PLAIN) => strings::decode_plain(v, n, &mut scratch, texts)?,
         (_, other) => {

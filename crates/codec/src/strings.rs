@@ -9,6 +9,9 @@ use crate::varint::{get_bytes, get_u64, put_bytes, put_u64};
 /// Most values of a dictionary.
 const DICTIONARY_MAX: usize = 256;
 
+/// Most text a dictionary may stand for: what bounds a decoder's memory, whatever the words and ids say.
+const DICTIONARY_TEXT_MAX: usize = 1 << 20;
+
 /// The dictionary and ids, if few values recur.
 pub(crate) fn dictionary<'a>(
     values: impl Iterator<Item = &'a str>,
@@ -16,7 +19,12 @@ pub(crate) fn dictionary<'a>(
     let mut words: Vec<&str> = Vec::new();
     let mut ids = Vec::new();
     let mut last = 0;
+    let mut text = 0;
     for value in values {
+        text += value.len();
+        if text > DICTIONARY_TEXT_MAX {
+            return None;
+        }
         // Neighbours mostly agree; the dictionary is short.
         if words.get(last) != Some(&value) {
             last = match words.iter().position(|w| *w == value) {
@@ -55,7 +63,6 @@ pub(crate) fn decode_dictionary(
     bytes: &mut &[u8],
     n: usize,
     integers: &mut Vec<i64>,
-    text_bytes_max: usize,
     out: &mut StringColumn,
 ) -> Result<(), CodecError> {
     let count = get_u64(bytes)?;
@@ -79,7 +86,7 @@ pub(crate) fn decode_dictionary(
             value: *id as u64,
         })?;
         total += word.len();
-        if total > text_bytes_max {
+        if total > DICTIONARY_TEXT_MAX {
             return Err(CodecError::Invalid {
                 field: "text length",
                 value: total as u64,

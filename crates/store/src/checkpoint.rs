@@ -195,6 +195,8 @@ pub(crate) struct Checkpointer {
     retry_at_ns: u64,
     /// Files of dropped databases, for the next ledger.
     removals: Vec<String>,
+    /// Those of them whose removal was submitted by the last checkpoint.
+    removed: Vec<String>,
     old_streams_removed: bool,
     pub last_duration_ns: u64,
     begun_ns: u64,
@@ -214,6 +216,7 @@ impl Checkpointer {
             completed: 0,
             last_error: None,
             wakers: Vec::new(),
+            removed: Vec::new(),
             old_streams_removed: false,
             last_ended_ns: 0,
             retry_at_ns: 0,
@@ -679,12 +682,19 @@ impl StoreInner {
         if let Some(seq) = running.root.seq.checked_sub(2).filter(|seq| *seq > 0) {
             remove(alluvium_block::manifest_path(seq));
         }
-        // Removals that the superblock before this one named already are safe now.
+        // Files of dropped databases go when both superblocks are past them, and are forgotten when the directory
+        // was synced after that: until then a power cut may bring them back.
+        let gone = std::mem::take(&mut checkpointer.removed);
+        checkpointer.removals.retain(|path| !gone.contains(path));
         for path in &checkpointer.previous.removals {
-            remove(path.clone());
+            if !gone.contains(path) {
+                remove(path.clone());
+                checkpointer.removed.push(path.clone());
+            }
         }
-        let done = checkpointer.previous.removals.clone();
-        checkpointer.removals.retain(|path| !done.contains(path));
+        if !checkpointer.removed.is_empty() {
+            self.block.note_removal();
+        }
         if checkpointer.previous.incarnation == self.incarnation {
             for (shard, from) in self.shards.iter().zip(&checkpointer.previous.redo_from) {
                 shard.state.lock().log.trim(from.saturating_sub(1));
