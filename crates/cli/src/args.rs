@@ -219,6 +219,9 @@ pub(crate) struct LoadArgs {
     /// Send bodies with gzip
     #[arg(long)]
     pub gzip: bool,
+    /// End without a checkpoint: everything is in the log, as recovery after a kill would find it
+    #[arg(long)]
+    pub no_checkpoint: bool,
     /// Durability of the requests, if more than the server's
     #[arg(long)]
     pub durability: Option<String>,

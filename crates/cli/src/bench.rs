@@ -176,6 +176,9 @@ fn load(args: &LoadArgs) -> Result<(), CliError> {
         ByteCount(number(&loaded, "/process/resident_bytes") as u64)
     ));
 
+    if args.no_checkpoint {
+        return Ok(());
+    }
     let checkpoint = send(&mut control, "POST", "/api/checkpoint", &[], b"")?;
     if checkpoint.status != 200 {
         return Err(CliError::said(format!(
