@@ -280,3 +280,45 @@ impl Database {
         Ok(names)
     }
 }
+
+/// Keeps the log from here on, until it is dropped: for whoever tails it.
+#[derive(Debug)]
+pub struct LogPin {
+    store: Arc<StoreInner>,
+    /// First frame kept, by shard.
+    from: Vec<u64>,
+}
+
+impl LogPin {
+    /// The first log frame kept, by shard of this process life; its stream is
+    /// `wal/<incarnation>-<shard>.<segment>`.
+    pub fn from(&self) -> &[u64] {
+        &self.from
+    }
+}
+
+impl Drop for LogPin {
+    fn drop(&mut self) {
+        for (shard, from) in self.store.shards.iter().zip(&self.from) {
+            shard.state.lock().log.unpin(*from);
+        }
+    }
+}
+
+impl Store {
+    /// Pins the log of every shard from its next frame on: no checkpoint recycles those segments while the pin
+    /// lives. A pin that is never dropped lets the log grow; it ends with the process.
+    pub fn pin_log(&self) -> LogPin {
+        let pin = |shard: &crate::shard::Shard| {
+            let mut state = shard.state.lock();
+            let from = state.log.next_section_seq();
+            state.log.pin(from);
+            from
+        };
+        let from = self.0.shards.iter().map(pin).collect();
+        LogPin {
+            store: Arc::clone(&self.0),
+            from,
+        }
+    }
+}

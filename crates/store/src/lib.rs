@@ -58,7 +58,7 @@ pub use alluvium_nbtree::{Direction, ReadStats};
 pub use alluvium_types::{Aggregate, TimeRange, ValueRef};
 pub use commit::Commit;
 pub use config::{Durability, DurabilityError, StoreConfig};
-pub use database::{Database, DatabaseInfo, Store};
+pub use database::{Database, DatabaseInfo, LogPin, Store};
 pub use error::{OpenError, RefusedLine, SeriesReadError, StoreError, WriteError};
 pub use recovery::RecoveryReport;
 pub use snapshot::{SeriesCursor, SeriesInfo, SeriesSnapshot, Snapshot};

@@ -119,3 +119,37 @@ fn a_line_that_cannot_be_kept_costs_only_itself() {
     assert!(f[&2].as_ref().same(ValueRef::F64(2.0)));
     assert_eq!(found.series.len(), 2);
 }
+
+#[test]
+fn a_pinned_log_outlives_checkpoints() {
+    let config = StoreConfig {
+        segment_bytes: 256 << 10,
+        ..config(1)
+    };
+    let device = Arc::new(MemoryDevice::new(5));
+    let store = Store::open(device, Arc::new(SystemClock), config).unwrap();
+    let (database, created) = store.create_database("db").unwrap();
+    created.wait().unwrap();
+    let (mut dice, mut now) = (Dice(5), 1_000_000);
+    let mut grow = || {
+        // More than a segment between checkpoints.
+        for _ in 0..16 {
+            let lines = batch(&mut dice, &mut now, 5, 1000);
+            write(&database, &lines, None).unwrap().wait().unwrap();
+        }
+        store.checkpoint().wait().unwrap();
+        store.checkpoint().wait().unwrap();
+        store.status().log.0
+    };
+    grow();
+    let unpinned = grow();
+    let pin = store.pin_log();
+    assert_eq!(pin.from().len(), 1);
+    let pinned = grow();
+    assert!(
+        pinned > unpinned + (256 << 10),
+        "{pinned} bytes kept by the pin, {unpinned} without"
+    );
+    drop(pin);
+    assert!(grow() < pinned);
+}
