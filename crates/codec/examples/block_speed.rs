@@ -6,7 +6,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use alluvium_codec::{Encoder, Hint, MAX_BLOCK_POINTS, decode_block, encoding_names};
+use alluvium_codec::{Encoder, Hint, MAX_BLOCK_POINTS, Models, decode_block, encoding_names};
 use alluvium_types::{Column, ValueKind, ValueRef};
 
 fn main() {
@@ -65,14 +65,24 @@ fn main() {
         let begun = Instant::now();
         for _ in 0..rounds {
             bytes.clear();
-            black_box(encoder.encode(&column, 0..MAX_BLOCK_POINTS, &mut hint, &mut bytes));
+            let range = 0..MAX_BLOCK_POINTS;
+            black_box(encoder.encode(&column, range, &mut hint, Models::default(), &mut bytes));
         }
         let encode = begun.elapsed().as_nanos() as f64 / (rounds * MAX_BLOCK_POINTS) as f64;
         let mut out = Column::new(kind);
         let begun = Instant::now();
         for _ in 0..rounds * 5 {
             out.clear();
-            black_box(decode_block(&bytes, &mut out)).expect("a whole block");
+            let first = column.times[0];
+            let models = Models::default();
+            black_box(decode_block(
+                &bytes,
+                MAX_BLOCK_POINTS,
+                first,
+                models,
+                &mut out,
+            ))
+            .expect("a whole block");
         }
         let decode = begun.elapsed().as_nanos() as f64 / (rounds * 5 * MAX_BLOCK_POINTS) as f64;
         let (times, values) = encoding_names(&bytes).expect("a whole block");

@@ -14,22 +14,43 @@ use std::hint::black_box;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use alluvium_codec::{Encoder, Hint, MAX_BLOCK_POINTS, decode_block, encoding_names};
+use alluvium_codec::{
+    Compression, Encoder, Hint, MAX_BLOCK_POINTS, Models, decode_block, encoding_names,
+};
 use alluvium_types::{Column, PAGE_HEADER_BYTES, PAGE_SIZE};
 
-const DIRECTORY_BYTES: usize = 12;
+const DIRECTORY_BYTES: usize = 6;
 const MEASURED: Duration = Duration::from_millis(100);
 
+/// A block and where it begins in its column.
+struct Block {
+    bytes: Vec<u8>,
+    begin: usize,
+    points: usize,
+}
+
+fn models(page: &[Block]) -> Models<'_> {
+    page.iter().fold(Models::default(), |models, block| {
+        models.after(&block.bytes).expect("a whole block")
+    })
+}
+
 /// Pages as lists of blocks, each page filled as far as it goes.
-fn pack(column: &Column) -> Vec<Vec<Vec<u8>>> {
-    let (mut encoder, mut hint) = (Encoder::default(), Hint::default());
-    let (mut pages, mut page) = (Vec::new(), Vec::new());
+fn pack(column: &Column, compression: Compression) -> Vec<Vec<Block>> {
+    let (mut encoder, mut hint) = (Encoder::new(compression), Hint::default());
+    let (mut pages, mut page) = (Vec::new(), Vec::<Block>::new());
     let mut room = PAGE_SIZE - PAGE_HEADER_BYTES;
     let mut begin = 0;
     while begin < column.len() {
         let mut fits = |points: usize, room: usize| {
             let mut bytes = Vec::new();
-            encoder.encode(column, begin..begin + points, &mut hint, &mut bytes);
+            encoder.encode(
+                column,
+                begin..begin + points,
+                &mut hint,
+                models(&page),
+                &mut bytes,
+            );
             (bytes.len() + DIRECTORY_BYTES <= room).then_some(bytes)
         };
         let take = MAX_BLOCK_POINTS.min(column.len() - begin);
@@ -54,7 +75,11 @@ fn pack(column: &Column) -> Vec<Vec<Vec<u8>>> {
             continue;
         };
         room -= bytes.len() + DIRECTORY_BYTES;
-        page.push(bytes);
+        page.push(Block {
+            bytes,
+            begin,
+            points,
+        });
         begin += points;
     }
     pages.push(page);
@@ -74,7 +99,14 @@ fn seconds(mut call: impl FnMut()) -> f64 {
 }
 
 fn main() {
-    let dirs: Vec<String> = std::env::args().skip(1).collect();
+    let mut dirs: Vec<String> = std::env::args().skip(1).collect();
+    let small = dirs.iter().any(|dir| dir == "--small");
+    dirs.retain(|dir| dir != "--small");
+    let compression = if small {
+        Compression::Small
+    } else {
+        Compression::Balanced
+    };
     if dirs.is_empty() {
         eprintln!("name directories with .csv.zst series");
         std::process::exit(2);
@@ -94,10 +126,10 @@ fn main() {
             if column.is_empty() {
                 continue;
             }
-            let pages = pack(column);
+            let pages = pack(column, compression);
             let mut bytes = (pages.len() - 1) * PAGE_SIZE + PAGE_HEADER_BYTES;
             bytes += pages.last().map_or(0, |page| {
-                page.iter().map(|b| b.len() + DIRECTORY_BYTES).sum()
+                page.iter().map(|b| b.bytes.len() + DIRECTORY_BYTES).sum()
             });
             let bits = bytes as f64 * 8.0 / column.len() as f64;
             log_sum += bits.ln();
@@ -105,7 +137,7 @@ fn main() {
 
             let mut names = BTreeMap::new();
             for block in pages.iter().flatten() {
-                let (times, values) = encoding_names(block).expect("a whole block");
+                let (times, values) = encoding_names(&block.bytes).expect("a whole block");
                 *names.entry(format!("{times}/{values}")).or_insert(0) += 1;
             }
             let mut names: Vec<(String, u32)> = names.into_iter().collect();
@@ -116,13 +148,19 @@ fn main() {
                 .map(|(name, blocks)| format!("{name} {blocks}"))
                 .collect();
 
-            let (mut encoder, mut hint) = (Encoder::default(), Hint::default());
+            let (mut encoder, mut hint) = (Encoder::new(compression), Hint::default());
             let mut out = Vec::new();
             let encode = seconds(|| {
                 for begin in (0..column.len()).step_by(MAX_BLOCK_POINTS) {
                     let end = column.len().min(begin + MAX_BLOCK_POINTS);
                     out.clear();
-                    black_box(encoder.encode(column, begin..end, &mut hint, &mut out));
+                    black_box(encoder.encode(
+                        column,
+                        begin..end,
+                        &mut hint,
+                        Models::default(),
+                        &mut out,
+                    ));
                 }
             });
             let mut back = Column::new(column.kind());
@@ -131,13 +169,28 @@ fn main() {
                 decoded = 0;
                 for page in &pages {
                     back.clear();
+                    let mut models = Models::default();
                     for block in page {
-                        decode_block(block, &mut back).expect("a whole block");
+                        let first = column.times[block.begin];
+                        decode_block(&block.bytes, block.points, first, models, &mut back)
+                            .expect("a whole block");
+                        models = models.after(&block.bytes).expect("a whole block");
                     }
                     decoded += black_box(&back).len();
                 }
             });
             assert_eq!(decoded, column.len());
+            back.clear();
+            for page in &pages {
+                let mut models = Models::default();
+                for block in page {
+                    let first = column.times[block.begin];
+                    decode_block(&block.bytes, block.points, first, models, &mut back)
+                        .expect("a whole block");
+                    models = models.after(&block.bytes).expect("a whole block");
+                }
+            }
+            assert!(back == *column, "{} comes back", one.name);
             let speed = |seconds: f64| column.len() as f64 / seconds / 1e6;
             println!(
                 "{:24} {:>5} {:>8} {bits:>6.2} {:>8.1} {:>8.1}  {}",

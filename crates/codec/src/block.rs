@@ -1,36 +1,48 @@
-//! Blocks: up to 1,024 points, self-describing.
+//! Blocks: up to 1,024 points, self-describing but for the number of points, the first time, and the models
+//! that blocks of one page share.
 //!
 //! ```text
-//! points u16 | bytes of the time column u16 | time encoding u8 | value encoding u8 | times | bytes of values u16.. | values
+//! varint bytes of the time column | time column | form u8 | scale u8 (decimals) | exceptions behind their varint
+//! length (decimals that have some) | bytes of the main column u16 (if something follows it) | main column | second
+//! column or words
 //! ```
 //!
-//! The value column is behind its varint length, so that a block tells where it ends.
+//! Forms: 0 raw, 8 bytes each. 1 integers. 2 decimals. 3 decimals and distances. 4 ordered bit patterns.
+//! 6 dictionary of texts. 8 texts. Bit 4 of forms 1, 2 and 4: the main column is of ids. Bit 7: the words are
+//! those of the block before. Bit 7 of a scale: there are exceptions.
 
 use std::ops::Range;
 
-use alluvium_types::{Column, Values};
+use alluvium_types::{Column, ValueKind, Values};
 
 use crate::error::CodecError;
-use crate::floats::{self, FloatScratch};
-use crate::integers::{self, IntegerScratch};
-use crate::strings;
-use crate::varint;
+use crate::floats::{self, Fit, FloatScratch};
+use crate::integers::{self, IntegerScratch, Known, LENT, Setting};
+use crate::models::{Models, columns};
+use crate::repeats::{self, Words};
+use crate::varint::{get_bytes, put_bytes, put_u64};
+use crate::{Compression, strings};
 
 /// Most points of a block.
 pub const MAX_BLOCK_POINTS: usize = 1024;
 
-const HEADER: usize = 6;
-
 const RAW: u8 = 0;
-const INTEGER: u8 = 1;
-const DECIMAL: u8 = 2;
-const SPLIT: u8 = 4;
-const DICTIONARY: u8 = 6;
-const PLAIN: u8 = 8;
+const INTEGERS: u8 = 1;
+pub(crate) const DECIMALS: u8 = 2;
+pub(crate) const DISTANCES: u8 = 3;
+const ORDERED: u8 = 4;
+const TEXT_DICTIONARY: u8 = 6;
+const TEXTS: u8 = 8;
 
-/// The last winning choice of one series: a scale. Never affects correctness.
+/// The bit of a form that says that the main column is of ids of a dictionary.
+const IDS: u8 = 0x10;
+
+/// The bit of a scale that says that exceptions follow.
+const EXCEPTIONS: u8 = 0x80;
+
+/// The last winning choice of one series. Never affects correctness.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Hint(u8);
+pub struct Hint(pub(crate) u8);
 
 /// What encoding a block came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,23 +51,91 @@ pub struct BlockStats {
     pub bytes: usize,
     /// Points in them.
     pub points: usize,
-    /// Encoding of the times.
-    pub time_encoding: u8,
-    /// Encoding of the values.
-    pub value_encoding: u8,
+}
+
+/// Where the parts of a value column are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ValueParts<'a> {
+    /// Without the bit that says that words are lent.
+    pub(crate) form: u8,
+    words_lent: bool,
+    scale: u8,
+    exceptions: &'a [u8],
+    /// All of it; `None` where there is no main column. The column of texts is followed by them.
+    pub(crate) main: Option<&'a [u8]>,
+    /// From its first byte to the end of the block.
+    pub(crate) second: Option<&'a [u8]>,
+    /// What follows form, scale and exceptions.
+    rest: &'a [u8],
+}
+
+impl<'a> ValueParts<'a> {
+    pub(crate) fn of(values: &'a [u8]) -> Result<Self, CodecError> {
+        let (first, mut rest) = values.split_first().ok_or(CodecError::Truncated)?;
+        let form = first & !LENT;
+        let words_lent = first & LENT != 0;
+        let mut scale = 0;
+        let mut exceptions: &[u8] = &[];
+        if matches!(form & !IDS, DECIMALS | DISTANCES) {
+            let (byte, after) = rest.split_first().ok_or(CodecError::Truncated)?;
+            (scale, rest) = (*byte & !EXCEPTIONS, after);
+            if byte & EXCEPTIONS != 0 {
+                exceptions = get_bytes(&mut rest)?;
+            }
+        }
+        let (mut main, mut second) = (Some(rest), None);
+        let two = form == DISTANCES || form == TEXT_DICTIONARY || form & IDS != 0;
+        if two && !words_lent {
+            let (bytes, after) = rest.split_first_chunk::<2>().ok_or(CodecError::Truncated)?;
+            let bytes = usize::from(u16::from_le_bytes(*bytes));
+            let parts = after.split_at_checked(bytes).ok_or(CodecError::Truncated)?;
+            (main, second) = (Some(parts.0), Some(parts.1));
+            rest = after;
+        }
+        if form == RAW || form == TEXTS {
+            main = None;
+        }
+        Ok(Self {
+            form,
+            words_lent,
+            scale,
+            exceptions,
+            main,
+            second,
+            rest,
+        })
+    }
 }
 
 /// Encodes blocks; holds buffers only. One per thread or shard, not per series.
 #[derive(Debug, Default)]
 pub struct Encoder {
+    compression: Compression,
     integers: IntegerScratch,
     floats: FloatScratch,
     signed: Vec<i64>,
-    values: Vec<u8>,
+    words: Words,
+    candidate: Vec<u8>,
 }
 
 impl Encoder {
-    /// Appends one block with the points of `range` of `column`, whose times strictly increase.
+    /// An encoder of the given choice between size and speed.
+    pub fn new(compression: Compression) -> Self {
+        Self {
+            compression,
+            ..Self::default()
+        }
+    }
+
+    /// What it chooses between size and speed from now on.
+    pub fn set_compression(&mut self, compression: Compression) {
+        self.compression = compression;
+    }
+
+    /// Appends one block with the points of `range` of `column`, whose times strictly increase. `models` are those
+    /// in force in its page.
+    ///
+    /// Cost: 10 to 40 ns a point.
     ///
     /// # Panics
     /// If the range is empty, longer than [`MAX_BLOCK_POINTS`], or outside the column.
@@ -64,6 +144,7 @@ impl Encoder {
         column: &Column,
         range: Range<usize>,
         hint: &mut Hint,
+        models: Models<'_>,
         out: &mut Vec<u8>,
     ) -> BlockStats {
         let n = range.len();
@@ -72,163 +153,366 @@ impl Encoder {
             "a block holds 1 to 1024 points"
         );
         let start = out.len();
-        out.extend_from_slice(&(n as u16).to_le_bytes());
-        out.extend_from_slice(&[0; 4]);
-        integers::encode(&column.times[range.clone()], &mut self.integers, out);
-        let time_len = out.len() - start - HEADER;
-        let time_encoding = out[start + HEADER];
-        self.values.clear();
-        let value_encoding = match &column.values {
-            Values::Numeric(bits) => self.numeric(column.kind(), &bits[range], hint),
+        let mut times = std::mem::take(&mut self.candidate);
+        times.clear();
+        let setting = Setting {
+            lent: models.times,
+            first_known: true,
+            ..Setting::own(self.compression)
+        };
+        integers::encode(
+            &column.times[range.clone()],
+            setting,
+            &mut self.integers,
+            &mut times,
+        );
+        put_u64(out, times.len() as u64);
+        out.extend_from_slice(&times);
+        self.candidate = times;
+        match &column.values {
+            Values::Numeric(bits) => self.numeric(column.kind(), &bits[range], hint, models, out),
             Values::Strings(texts) => {
                 let values = range.map(|i| texts.get(i).unwrap_or_default());
-                if let Some((words, ids)) = strings::dictionary(values.clone()) {
-                    strings::encode_dictionary(&words, &ids, &mut self.integers, &mut self.values);
-                    DICTIONARY
-                } else {
-                    strings::encode_plain(values, &mut self.integers, &mut self.values);
-                    PLAIN
-                }
+                self.texts(values, models, out);
             }
-        };
-        varint::put_bytes(out, &self.values);
-        out[start + 2..start + 4].copy_from_slice(&(time_len as u16).to_le_bytes());
-        out[start + 4] = time_encoding;
-        out[start + 5] = value_encoding;
+        }
         BlockStats {
             bytes: out.len() - start,
             points: n,
-            time_encoding,
-            value_encoding,
         }
     }
 
-    fn numeric(&mut self, kind: alluvium_types::ValueKind, bits: &[u64], hint: &mut Hint) -> u8 {
-        let encoding = if kind == alluvium_types::ValueKind::F64 {
-            let (k, misfits) = floats::choose_scale(bits, hint.0);
-            // A misfit costs nine bytes and a bit; past a twentieth the split is smaller.
-            if misfits * 20 <= bits.len() {
-                hint.0 = k;
-                floats::encode_decimal(
-                    bits,
-                    k,
-                    &mut self.floats,
-                    &mut self.integers,
-                    &mut self.values,
-                );
-                DECIMAL
-            } else {
-                floats::encode_split(bits, &mut self.floats, &mut self.integers, &mut self.values);
-                SPLIT
+    fn numeric(
+        &mut self,
+        kind: ValueKind,
+        bits: &[u64],
+        hint: &mut Hint,
+        models: Models<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        let start = out.len();
+        if kind == ValueKind::F64 {
+            let mut signed = std::mem::take(&mut self.signed);
+            match floats::choose(bits, hint) {
+                Fit::Decimals(k) => {
+                    floats::mantissas(bits, k, &mut signed, &mut self.floats);
+                    let mut head = vec![k];
+                    if self.floats.has_exceptions() {
+                        head[0] |= EXCEPTIONS;
+                        let mut exceptions = Vec::new();
+                        floats::put_exceptions(&self.floats, &mut exceptions);
+                        put_bytes(&mut head, &exceptions);
+                    }
+                    self.main_column(&signed, DECIMALS, &head, models, out);
+                }
+                Fit::Distances(k) => {
+                    floats::distances(bits, k, &mut signed, &mut self.floats);
+                    let lent = (models.second_form == DISTANCES).then_some(models.second);
+                    out.extend_from_slice(&[DISTANCES, k, 0, 0]);
+                    let main = out.len();
+                    let setting = self.setting(models.main);
+                    integers::encode(&signed, setting, &mut self.integers, out);
+                    put_length(out, main);
+                    let setting = self.setting(lent.flatten());
+                    integers::encode(&self.floats.distances, setting, &mut self.integers, out);
+                }
+                Fit::Ordered => {
+                    signed.clear();
+                    signed.extend(bits.iter().map(|b| floats::ordered(*b as i64)));
+                    self.main_column(&signed, ORDERED, &[], models, out);
+                }
             }
+            self.signed = signed;
         } else {
-            self.signed.clear();
-            self.signed.extend(bits.iter().map(|b| *b as i64));
-            integers::encode(&self.signed, &mut self.integers, &mut self.values);
-            INTEGER
-        };
-        if self.values.len() > bits.len() * 8 {
-            self.values.clear();
+            let mut signed = std::mem::take(&mut self.signed);
+            signed.clear();
+            signed.extend(bits.iter().map(|b| *b as i64));
+            self.main_column(&signed, INTEGERS, &[], models, out);
+            self.signed = signed;
+        }
+        if out.len() - start > 1 + bits.len() * 8 {
+            out.truncate(start);
+            out.push(RAW);
             bits.iter()
-                .for_each(|b| self.values.extend_from_slice(&b.to_le_bytes()));
-            return RAW;
+                .for_each(|b| out.extend_from_slice(&b.to_le_bytes()));
         }
-        encoding
+    }
+
+    fn setting<'m>(&self, lent: Option<&'m [u8]>) -> Setting<'m> {
+        Setting {
+            lent,
+            ..Setting::own(self.compression)
+        }
+    }
+
+    /// Appends form, scale and the values or their ids and words.
+    fn main_column(
+        &mut self,
+        values: &[i64],
+        form: u8,
+        head: &[u8],
+        models: Models<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        let start = out.len();
+        out.push(form);
+        out.extend_from_slice(head);
+        integers::encode(values, self.setting(models.main), &mut self.integers, out);
+        let plain = out.len() - start;
+        if !self.words.fill(values, plain * 8) {
+            return;
+        }
+        let mut words = std::mem::take(&mut self.words);
+        let lent = (models.second_form == form | IDS).then_some(models.second);
+        let known = lent
+            .flatten()
+            .and_then(|mut known| repeats::decode_words(&mut known).ok());
+        let words_lent = words.rank(known.as_deref());
+        let second = out.len();
+        out.push(form | IDS | if words_lent { LENT } else { 0 });
+        out.extend_from_slice(head);
+        if !words_lent {
+            out.extend_from_slice(&[0; 2]);
+        }
+        let main = out.len();
+        self.ids(&words.ids, models, out);
+        if !words_lent {
+            put_length(out, main);
+            words.put(self.compression, &mut self.integers, out);
+        }
+        self.words = words;
+        integers::keep_shorter(out, start, second);
+    }
+
+    fn ids(&mut self, ids: &[i64], models: Models<'_>, out: &mut Vec<u8>) {
+        let begin = out.len();
+        let setting = self.setting(models.main);
+        integers::encode(ids, setting, &mut self.integers, out);
+        integers::encode_symbols(ids, setting, &mut self.integers, begin, out);
+    }
+
+    fn texts<'a>(
+        &mut self,
+        values: impl Iterator<Item = &'a str> + Clone,
+        models: Models<'a>,
+        out: &mut Vec<u8>,
+    ) {
+        let lent = (models.second_form == TEXT_DICTIONARY).then_some(models.second);
+        let known = lent
+            .flatten()
+            .and_then(|mut w| strings::decode_words(&mut w).ok());
+        let found = strings::dictionary(values.clone(), known.unwrap_or_default());
+        let Some((words, ids, words_lent)) = found else {
+            out.push(TEXTS);
+            let setting = Setting::own(self.compression);
+            strings::encode_plain(values, setting, &mut self.integers, out);
+            return;
+        };
+        out.push(TEXT_DICTIONARY | if words_lent { LENT } else { 0 });
+        if !words_lent {
+            out.extend_from_slice(&[0; 2]);
+        }
+        let main = out.len();
+        self.ids(&ids, models, out);
+        if !words_lent {
+            put_length(out, main);
+            strings::put_words(&words, out);
+        }
     }
 }
 
-/// Number of points of the block at the front.
-///
-/// # Errors
-/// If there is no whole header or its number is not 1 to 1024.
-pub fn block_points(bytes: &[u8]) -> Result<usize, CodecError> {
-    let head = bytes.first_chunk::<HEADER>().ok_or(CodecError::Truncated)?;
-    let n = usize::from(u16::from_le_bytes([head[0], head[1]]));
-    if (1..=MAX_BLOCK_POINTS).contains(&n) {
-        Ok(n)
-    } else {
-        Err(CodecError::Invalid {
-            field: "points of a block",
-            value: n as u64,
-        })
-    }
+/// Fills in the length of what stands from `main` on, two bytes before it.
+fn put_length(out: &mut [u8], main: usize) {
+    // A block that long is never kept: it does not fit a page.
+    let length = u16::try_from(out.len() - main).unwrap_or(u16::MAX);
+    out[main - 2..main].copy_from_slice(&length.to_le_bytes());
 }
 
-/// Names of the time and value encodings of the block at the front, for people.
+/// Names of the time and value encodings of a block, for people.
 ///
 /// # Errors
-/// If there is no whole header.
-pub fn encoding_names(bytes: &[u8]) -> Result<(&'static str, &'static str), CodecError> {
-    let head = bytes.first_chunk::<HEADER>().ok_or(CodecError::Truncated)?;
-    let time = match head[4] {
-        0 => "const",
-        1 => "arithmetic",
-        2 => "pfor order 0",
-        3 => "pfor order 1",
-        4 => "pfor order 2",
-        8 => "raw",
-        _ => "unknown",
-    };
-    let value = match head[5] {
+/// If the bytes end within the heads of its columns.
+pub fn encoding_names(block: &[u8]) -> Result<(&'static str, String), CodecError> {
+    let (times, values) = columns(block)?;
+    let parts = ValueParts::of(values)?;
+    let form = match parts.form & !IDS {
         RAW => "raw",
-        INTEGER => "integer",
-        DECIMAL => "decimal",
-        SPLIT => "split",
-        DICTIONARY => "dictionary",
-        PLAIN => "plain",
+        INTEGERS => "integers",
+        DECIMALS => "decimals",
+        DISTANCES => "decimals and distances",
+        ORDERED => "bit patterns",
+        TEXT_DICTIONARY => "words",
+        TEXTS => "texts",
         _ => "unknown",
     };
-    Ok((time, value))
+    let ids = if parts.form & IDS != 0 { " by id" } else { "" };
+    let main = parts.main.map_or("", integers::encoding_name);
+    Ok((
+        integers::encoding_name(times),
+        format!("{form}{ids} {main}").trim_end().to_owned(),
+    ))
 }
 
-/// Decodes the block at the front, appending to `out`; returns the bytes it took.
+/// Decodes a block of `points` points of which the first is at `first_time`, appending to `out`. `models` are those
+/// in force behind the blocks before it in its page.
 ///
 /// # Errors
-/// If the bytes are no block of the column's kind; `out` may hold a part of it then.
-pub fn decode_block(bytes: &[u8], out: &mut Column) -> Result<usize, CodecError> {
-    let n = block_points(bytes)?;
-    let head = bytes.first_chunk::<HEADER>().ok_or(CodecError::Truncated)?;
-    let time_len = usize::from(u16::from_le_bytes([head[2], head[3]]));
-    let mut times = bytes
-        .get(HEADER..HEADER + time_len)
-        .ok_or(CodecError::Truncated)?;
-    let mut rest = bytes
-        .get(HEADER + time_len..)
-        .ok_or(CodecError::Truncated)?;
-    integers::decode(&mut times, n, &mut out.times)?;
-    let mut values = varint::get_bytes(&mut rest)?;
-    let used = bytes.len() - rest.len();
-    let v = &mut values;
-    let mut scratch = Vec::new();
-    let kind = out.kind();
-    match (&mut out.values, head[5]) {
-        (Values::Numeric(bits), RAW) => {
-            let words = v.get(..n * 8).ok_or(CodecError::Truncated)?;
-            bits.extend(
-                words
-                    .chunks_exact(8)
-                    .map(|w| w.first_chunk::<8>().map_or(0, |w| u64::from_le_bytes(*w))),
-            );
-        }
-        (Values::Numeric(bits), INTEGER) => {
-            integers::decode(v, n, bits)?;
-        }
-        (Values::Numeric(bits), DECIMAL) if kind == alluvium_types::ValueKind::F64 => {
-            floats::decode_decimal(v, n, bits)?;
-        }
-        (Values::Numeric(bits), SPLIT) if kind == alluvium_types::ValueKind::F64 => {
-            floats::decode_split(v, n, &mut scratch, bits)?;
-        }
-        (Values::Strings(texts), DICTIONARY) => {
-            strings::decode_dictionary(v, n, &mut scratch, texts)?;
-        }
-        (Values::Strings(texts), PLAIN) => strings::decode_plain(v, n, &mut scratch, texts)?,
-        (_, other) => {
-            return Err(CodecError::Invalid {
-                field: "value encoding",
-                value: u64::from(other),
-            });
-        }
+/// If the bytes are not exactly a block of the column's kind, or `points` is not 1 to 1024; `out` may hold a part
+/// of it then.
+pub fn decode_block(
+    block: &[u8],
+    points: usize,
+    first_time: i64,
+    models: Models<'_>,
+    out: &mut Column,
+) -> Result<(), CodecError> {
+    if !(1..=MAX_BLOCK_POINTS).contains(&points) {
+        return Err(CodecError::Invalid {
+            field: "points of a block",
+            value: points as u64,
+        });
     }
-    Ok(used)
+    let (mut times, values) = columns(block)?;
+    let known = Known {
+        lent: models.times,
+        first: Some(first_time),
+        part: false,
+    };
+    integers::decode(&mut times, points, known, &mut out.times)?;
+    ended(times)?;
+    let parts = ValueParts::of(values)?;
+    let kind = out.kind();
+    let rest = match &mut out.values {
+        Values::Numeric(bits) => decode_numbers(kind, &parts, points, models, bits)?,
+        Values::Strings(texts) => {
+            let mut rest = parts.rest;
+            let mut ids = Vec::new();
+            let known = Known {
+                lent: models.main,
+                ..Known::default()
+            };
+            match parts.form {
+                TEXT_DICTIONARY => {
+                    let mut main = parts.main.ok_or(CodecError::Truncated)?;
+                    integers::decode(&mut main, points, known, &mut ids)?;
+                    ended(main)?;
+                    rest = parts.second.unwrap_or_default();
+                    let words = with_second(&parts, models, &mut rest, strings::decode_words)?;
+                    strings::look_up(&ids, &words, texts)?;
+                }
+                TEXTS => strings::decode_plain(&mut rest, points, &mut ids, texts)?,
+                other => return Err(wrong_form(other)),
+            }
+            rest
+        }
+    };
+    ended(rest)
+}
+
+fn ended(rest: &[u8]) -> Result<(), CodecError> {
+    if rest.is_empty() {
+        return Ok(());
+    }
+    Err(CodecError::Invalid {
+        field: "bytes behind a column",
+        value: rest.len() as u64,
+    })
+}
+
+fn wrong_form(form: u8) -> CodecError {
+    CodecError::Invalid {
+        field: "form of values",
+        value: u64::from(form),
+    }
+}
+
+/// Reads what follows the main column, or what an earlier block lends.
+fn with_second<'a, T>(
+    parts: &ValueParts<'a>,
+    models: Models<'a>,
+    rest: &mut &'a [u8],
+    read: impl Fn(&mut &'a [u8]) -> Result<T, CodecError>,
+) -> Result<T, CodecError> {
+    if !parts.words_lent {
+        return read(rest);
+    }
+    let lent = (models.second_form == parts.form).then_some(models.second);
+    let mut lent = lent.flatten().ok_or(wrong_form(parts.form))?;
+    read(&mut lent)
+}
+
+/// Returns what follows the column.
+fn decode_numbers<'a>(
+    kind: ValueKind,
+    parts: &ValueParts<'a>,
+    points: usize,
+    models: Models<'a>,
+    out: &mut Vec<u64>,
+) -> Result<&'a [u8], CodecError> {
+    let mut rest = parts.rest;
+    let form = parts.form & !IDS;
+    let of_kind = match form {
+        RAW => parts.form == RAW && !parts.words_lent,
+        INTEGERS => kind != ValueKind::F64,
+        DECIMALS | ORDERED => kind == ValueKind::F64,
+        DISTANCES => kind == ValueKind::F64 && parts.form == DISTANCES && !parts.words_lent,
+        _ => false,
+    };
+    if !of_kind {
+        return Err(wrong_form(parts.form));
+    }
+    if form == RAW {
+        let (words, after) = rest
+            .split_at_checked(points * 8)
+            .ok_or(CodecError::Truncated)?;
+        out.extend(
+            words
+                .chunks_exact(8)
+                .map(|w| w.first_chunk::<8>().map_or(0, |w| u64::from_le_bytes(*w))),
+        );
+        return Ok(after);
+    }
+    let begin = out.len();
+    let known = Known {
+        lent: models.main,
+        ..Known::default()
+    };
+    let mut main = parts.main.ok_or(CodecError::Truncated)?;
+    integers::decode(&mut main, points, known, out)?;
+    ended(main)?;
+    rest = parts.second.unwrap_or_default();
+    let column = out.get_mut(begin..).unwrap_or_default();
+    if parts.form & IDS != 0 {
+        let words = with_second(parts, models, &mut rest, repeats::decode_words)?;
+        repeats::look_up(column, &words)?;
+    } else if parts.words_lent {
+        return Err(wrong_form(parts.form));
+    }
+    match form {
+        DECIMALS => {
+            floats::from_mantissas(column, parts.scale)?;
+            floats::get_exceptions(parts.exceptions, column)?;
+        }
+        DISTANCES => {
+            let mut distances = Vec::with_capacity(points);
+            let lent = (models.second_form == DISTANCES).then_some(models.second);
+            let known = Known {
+                lent: lent.flatten(),
+                ..Known::default()
+            };
+            let read = |bytes: &mut &'a [u8]| {
+                let mut distances: Vec<i64> = Vec::with_capacity(points);
+                integers::decode(bytes, points, known, &mut distances)?;
+                Ok(distances)
+            };
+            distances.extend(with_second(parts, models, &mut rest, read)?);
+            floats::from_mantissas(column, parts.scale)?;
+            floats::move_by(column, &distances);
+        }
+        ORDERED => column
+            .iter_mut()
+            .for_each(|b| *b = floats::ordered(*b as i64) as u64),
+        _ => {}
+    }
+    Ok(rest)
 }

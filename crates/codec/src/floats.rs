@@ -1,13 +1,13 @@
-//! Float columns: decimals where they are decimals, split bit patterns where they are not.
+//! Float columns as integers: mantissas where the values are decimals, mantissas and distances where they are
+//! nearly, ordered bit patterns where they are not.
 //!
-//! Encoding 2, decimal (after Afroozeh and others, ALP 2023, but with a true division): value = mantissa / 10^k
-//! for one k in the block, checked bit for bit; values that misfit are exceptions.
-//! Encoding 4, split: the upper bits, which change slowly, as an integer column; the lower ones packed.
+//! Decimals (after Afroozeh and others, ALP 2023, but with a true division): value = mantissa / 10^k for one k in
+//! the block, checked bit for bit; values that misfit are exceptions. Averages and sums of decimals are a few
+//! units in the last place off: their distance from mantissa / 10^k, counted in floats, is a column of its own.
 
+use crate::block::{DECIMALS, DISTANCES, Hint};
 use crate::error::CodecError;
-use crate::integers::{self, IntegerScratch};
-use crate::packing::{pack, unpack};
-use crate::varint::{get_u64, put_u64};
+use crate::varint::{get_u64, put_u64, zigzag};
 
 const POWERS: [f64; 16] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
@@ -23,16 +23,31 @@ const MAGIC: f64 = 6_755_399_441_055_744.0;
 /// Values looked at to choose k.
 const SAMPLE: usize = 64;
 
+/// How a column of floats becomes integers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fit {
+    /// Mantissas of a scale, few exceptions.
+    Decimals(u8),
+    /// Mantissas of a scale, and how far each value is from its decimal.
+    Distances(u8),
+    /// Bit patterns in the order of the values.
+    Ordered,
+}
+
+/// Whole number nearest to `value * power`, if it is small enough.
+#[inline(always)]
+fn nearest(value: f64, power: f64) -> Option<i64> {
+    let scaled = value * power;
+    // NaN is not.
+    (scaled.abs() < MANTISSA_MAX)
+        .then(|| (scaled + MAGIC).to_bits().wrapping_sub(MAGIC.to_bits()) as i64)
+}
+
 /// The mantissa of a value for one k, if value = mantissa / 10^k exactly, the sign of zero included.
-#[inline]
+#[inline(always)]
 fn mantissa(bits: u64, power: f64) -> Option<i64> {
-    let scaled = f64::from_bits(bits) * power;
-    if scaled.is_nan() || scaled.abs() >= MANTISSA_MAX {
-        return None;
-    }
-    let whole = (scaled + MAGIC).to_bits().wrapping_sub(MAGIC.to_bits()) as i64;
     // Compared after the cast, which loses the sign of zero as the decoder does.
-    (decimal(whole, power) == bits).then_some(whole)
+    nearest(f64::from_bits(bits), power).filter(|whole| decimal(*whole, power) == bits)
 }
 
 /// The bits of mantissa / power.
@@ -42,8 +57,81 @@ fn decimal(mantissa: i64, power: f64) -> u64 {
     (float / power).to_bits()
 }
 
+/// Bit patterns to integers in the order of the values, and back.
+#[inline(always)]
+pub(crate) fn ordered(bits: i64) -> i64 {
+    bits ^ ((bits >> 63) as u64 >> 1) as i64
+}
+
+/// How many floats `bits` is above mantissa / power.
+#[inline(always)]
+fn distance(bits: u64, mantissa: i64, power: f64) -> i64 {
+    ordered(bits as i64).wrapping_sub(ordered(decimal(mantissa, power) as i64))
+}
+
+fn bit_len(value: i64) -> u32 {
+    64 - zigzag(value).leading_zeros()
+}
+
+/// Chooses by samples; remembers the choice.
+pub(crate) fn choose(bits: &[u64], hint: &mut Hint) -> Fit {
+    let (k, misfits) = choose_scale(bits, hint.0 & 15);
+    // A misfit costs nine bytes and a bit: past a twentieth something else is smaller.
+    if misfits * 20 <= bits.len() {
+        hint.0 = k | DECIMALS << 4;
+        return Fit::Decimals(k);
+    }
+    let step = bits.len().div_ceil(SAMPLE);
+    let pairs = || bits.windows(2).step_by(step);
+    // Bits of a delta of bit patterns, or of a pattern's distance from the first.
+    let pattern = |b: u64| ordered(b as i64);
+    let by_delta: u32 = pairs()
+        .map(|w| bit_len(pattern(w[1]).wrapping_sub(pattern(w[0]))))
+        .sum();
+    let from_first: u32 = pairs()
+        .map(|w| bit_len(pattern(w[1]).wrapping_sub(pattern(bits[0]))))
+        .sum();
+    let mut best = (by_delta.min(from_first), Fit::Ordered);
+    // A scale that costs more than what is known already is left early.
+    let mut try_scale = |k: u8| {
+        let power = POWERS[usize::from(k)];
+        let mut cost = 0;
+        for pair in pairs() {
+            let whole = |b: u64| nearest(f64::from_bits(b), power);
+            let (Some(before), Some(this)) = (whole(pair[0]), whole(pair[1])) else {
+                return;
+            };
+            cost += bit_len(this - before) + bit_len(distance(pair[1], this, power));
+            if cost >= best.0 {
+                return;
+            }
+        }
+        best = (cost, Fit::Distances(k));
+    };
+    let remembered = hint.0 & 15;
+    if hint.0 >> 4 == DISTANCES {
+        try_scale(remembered);
+    }
+    (0..POWERS.len() as u8).for_each(&mut try_scale);
+    // A misfit of any value that was not looked at would spoil the distances.
+    if let Fit::Distances(k) = best.1 {
+        let power = POWERS[usize::from(k)];
+        if bits
+            .iter()
+            .any(|b| nearest(f64::from_bits(*b), power).is_none())
+        {
+            best.1 = Fit::Ordered;
+        }
+    }
+    hint.0 = match best.1 {
+        Fit::Distances(k) => k | DISTANCES << 4,
+        _ => 0,
+    };
+    best.1
+}
+
 /// The scale with fewest misfits in a sample, and how many of them.
-pub(crate) fn choose_scale(bits: &[u64], remembered: u8) -> (u8, usize) {
+fn choose_scale(bits: &[u64], remembered: u8) -> (u8, usize) {
     let step = bits.len().div_ceil(SAMPLE);
     let misfits = |k: u8| {
         let power = POWERS[usize::from(k)];
@@ -52,7 +140,7 @@ pub(crate) fn choose_scale(bits: &[u64], remembered: u8) -> (u8, usize) {
             .filter(|b| mantissa(**b, power).is_none())
             .count()
     };
-    let mut best = (remembered.min(15), misfits(remembered.min(15)));
+    let mut best = (remembered, misfits(remembered));
     // The remembered scale is kept only if a smaller one would not do as well.
     for k in 0..POWERS.len() as u8 {
         let count = misfits(k);
@@ -68,161 +156,101 @@ pub(crate) fn choose_scale(bits: &[u64], remembered: u8) -> (u8, usize) {
 
 #[derive(Debug, Default)]
 pub(crate) struct FloatScratch {
-    mantissas: Vec<i64>,
     exceptions: Vec<(usize, u64)>,
+    pub(crate) distances: Vec<i64>,
 }
 
-/// Appends k, the exceptions (gap, raw bits) and the mantissas.
-pub(crate) fn encode_decimal(
-    bits: &[u64],
-    k: u8,
-    scratch: &mut FloatScratch,
-    integers: &mut IntegerScratch,
-    out: &mut Vec<u8>,
-) {
+/// Takes values apart into mantissas and exceptions.
+pub(crate) fn mantissas(bits: &[u64], k: u8, out: &mut Vec<i64>, scratch: &mut FloatScratch) {
     let power = POWERS[usize::from(k)];
-    let FloatScratch {
-        mantissas,
-        exceptions,
-    } = scratch;
-    mantissas.clear();
+    let exceptions = &mut scratch.exceptions;
+    out.clear();
     exceptions.clear();
-    let mut last = 0;
+    let mut last = None;
     for (i, b) in bits.iter().enumerate() {
         match mantissa(*b, power) {
-            Some(m) => last = m,
+            Some(m) => last = Some(m),
             // The mantissa before costs nothing in a column of deltas.
             None => exceptions.push((i, *b)),
         }
-        mantissas.push(last);
+        out.push(last.unwrap_or(0));
     }
-    if let Some((first, _)) = exceptions.first()
-        && *first == 0
-    {
-        // Leading exceptions take the first mantissa there is.
-        let fill = bits.iter().find_map(|b| mantissa(*b, power)).unwrap_or(0);
-        for (m, b) in mantissas.iter_mut().zip(bits) {
-            if mantissa(*b, power).is_some() {
-                break;
-            }
-            *m = fill;
-        }
+    // Leading exceptions take the first mantissa there is.
+    let leading = exceptions
+        .iter()
+        .enumerate()
+        .take_while(|(i, (place, _))| i == place)
+        .count();
+    let fill = out.get(leading).copied().unwrap_or(0);
+    out[..leading].fill(fill);
+}
+
+impl FloatScratch {
+    /// Whether the last values taken apart had exceptions.
+    pub(crate) fn has_exceptions(&self) -> bool {
+        !self.exceptions.is_empty()
     }
-    out.push(k);
-    put_u64(out, exceptions.len() as u64);
+}
+
+/// Appends for each exception its gap and raw bits.
+pub(crate) fn put_exceptions(scratch: &FloatScratch, out: &mut Vec<u8>) {
     let mut next = 0;
-    for (place, raw) in exceptions.iter() {
+    for (place, raw) in &scratch.exceptions {
         put_u64(out, (place - next) as u64);
         out.extend_from_slice(&raw.to_le_bytes());
         next = place + 1;
     }
-    integers::encode(mantissas, integers, out);
 }
 
-pub(crate) fn decode_decimal(
-    bytes: &mut &[u8],
-    n: usize,
-    out: &mut Vec<u64>,
-) -> Result<(), CodecError> {
-    let (k, rest) = bytes.split_first().ok_or(CodecError::Truncated)?;
-    *bytes = rest;
-    let power = *POWERS.get(usize::from(*k)).ok_or(CodecError::Invalid {
-        field: "decimal scale",
-        value: u64::from(*k),
-    })?;
-    let count = get_u64(bytes)?;
-    if count > n as u64 {
-        return Err(CodecError::Invalid {
-            field: "exceptions",
-            value: count,
-        });
-    }
-    let mut exceptions = Vec::with_capacity(count as usize);
+/// Puts exceptions in their places.
+pub(crate) fn get_exceptions(mut bytes: &[u8], column: &mut [u64]) -> Result<(), CodecError> {
     let mut place = 0_usize;
-    for _ in 0..count {
-        let gap = get_u64(bytes)?;
+    while !bytes.is_empty() {
+        let gap = get_u64(&mut bytes)?;
         place = place.saturating_add(usize::try_from(gap).unwrap_or(usize::MAX));
         let (raw, rest) = bytes
             .split_first_chunk::<8>()
             .ok_or(CodecError::Truncated)?;
-        *bytes = rest;
-        if place >= n {
-            return Err(CodecError::Invalid {
-                field: "place of an exception",
-                value: place as u64,
-            });
-        }
-        exceptions.push((place, u64::from_le_bytes(*raw)));
+        bytes = rest;
+        let slot = column.get_mut(place).ok_or(CodecError::Invalid {
+            field: "place of an exception",
+            value: place as u64,
+        })?;
+        *slot = u64::from_le_bytes(*raw);
         place += 1;
     }
-    let begin = out.len();
-    integers::decode(bytes, n, out)?;
-    for bits in out.get_mut(begin..).unwrap_or_default() {
+    Ok(())
+}
+
+/// Takes values apart into mantissas and distances; each has a mantissa near it.
+pub(crate) fn distances(bits: &[u64], k: u8, out: &mut Vec<i64>, scratch: &mut FloatScratch) {
+    let power = POWERS[usize::from(k)];
+    out.clear();
+    out.extend(
+        bits.iter()
+            .map(|b| nearest(f64::from_bits(*b), power).unwrap_or_default()),
+    );
+    scratch.distances.clear();
+    scratch
+        .distances
+        .extend(bits.iter().zip(&*out).map(|(b, m)| distance(*b, *m, power)));
+}
+
+/// Turns mantissas into the bits of their decimals.
+pub(crate) fn from_mantissas(column: &mut [u64], k: u8) -> Result<(), CodecError> {
+    let power = *POWERS.get(usize::from(k)).ok_or(CodecError::Invalid {
+        field: "decimal scale",
+        value: u64::from(k),
+    })?;
+    for bits in column {
         *bits = decimal(*bits as i64, power);
     }
-    for (place, raw) in exceptions {
-        if let Some(slot) = out.get_mut(begin + place) {
-            *slot = raw;
-        }
-    }
     Ok(())
 }
 
-/// Bits of the lower part of a split.
-const LOWER: [u32; 3] = [52, 48, 44];
-
-/// Appends the split whose upper parts pack best.
-pub(crate) fn encode_split(
-    bits: &[u64],
-    scratch: &mut FloatScratch,
-    integers: &mut IntegerScratch,
-    out: &mut Vec<u8>,
-) {
-    let mut best: Option<(usize, u32)> = None;
-    let start = out.len();
-    let mut upper = |lower: u32, integers: &mut IntegerScratch, out: &mut Vec<u8>| {
-        scratch.mantissas.clear();
-        scratch
-            .mantissas
-            .extend(bits.iter().map(|b| (b >> lower) as i64));
-        integers::encode(&scratch.mantissas, integers, out);
-    };
-    for lower in LOWER {
-        upper(lower, integers, out);
-        let total = (out.len() - start) + bits.len() * lower as usize / 8;
-        out.truncate(start);
-        if best.is_none_or(|(t, _)| total < t) {
-            best = Some((total, lower));
-        }
+/// Moves each float by so many.
+pub(crate) fn move_by(column: &mut [u64], distances: &[i64]) {
+    for (bits, distance) in column.iter_mut().zip(distances) {
+        *bits = ordered(ordered(*bits as i64).wrapping_add(*distance)) as u64;
     }
-    let lower = best.map_or(LOWER[0], |(_, lower)| lower);
-    out.push(lower as u8);
-    upper(lower, integers, out);
-    pack(out, bits, lower);
-}
-
-pub(crate) fn decode_split(
-    bytes: &mut &[u8],
-    n: usize,
-    integers: &mut Vec<i64>,
-    out: &mut Vec<u64>,
-) -> Result<(), CodecError> {
-    let (lower, rest) = bytes.split_first().ok_or(CodecError::Truncated)?;
-    *bytes = rest;
-    let lower = u32::from(*lower);
-    if !LOWER.contains(&lower) {
-        return Err(CodecError::Invalid {
-            field: "lower bits",
-            value: u64::from(lower),
-        });
-    }
-    integers.clear();
-    integers::decode(bytes, n, integers)?;
-    let begin = out.len();
-    out.resize(begin + n, 0);
-    unpack(bytes, lower, &mut out[begin..])?;
-    for (slot, upper) in out[begin..].iter_mut().zip(integers.iter()) {
-        *slot |= (*upper as u64) << lower;
-    }
-    Ok(())
 }

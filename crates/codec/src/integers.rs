@@ -1,35 +1,193 @@
-//! Integer columns: times, integers, mantissas of decimals, dictionary ids.
+//! Integer columns: times, integers, mantissas of decimals, bit patterns, dictionary ids.
 //!
-//! First byte: encoding. 0 const: the value. 1 arithmetic: first value, delta. 2, 3, 4 PFOR of order 0, 1, 2:
-//! first value, common divisor g of all distances from it, for orders 0 and 1 the median m, then for the n-1
-//! others residuals in blocks of 128. With k = (x - first) / g the residual is k - m, delta of k - m, or delta
-//! of delta of k. 8 raw: eight bytes each. All sums wrap, so every 64-bit column comes back.
+//! First byte: encoding; with its high bit set the model is that of the column before, which has the same
+//! encoding. Then the model, then what is each column's own.
 //!
-//! A block of residuals (patched frame of reference, Zukowski et al. 2006): byte width, byte exceptions, the
-//! low bits packed, then for each exception its place and the bits above as a varint.
+//! | id | encoding | model | own |
+//! |---|---|---|---|
+//! | 0 | const | | the value |
+//! | 1 | arithmetic | delta | first value |
+//! | 2, 3, 4 | frames, order 0, 1, 2 | g, m | first value, residuals in frames of 128 |
+//! | 5, 6, 7 | Huffman, order 0, 1, 2 | g, m, code | first value, zigzag residuals |
+//! | 8 | raw | | eight bytes each |
+//! | 9 | runs | | see `repeats.rs` |
+//! | 10 | symbols | code | all values, each 0 to 255 |
+//! | 11 | periodic | g, varint p, p deltas by g | first value |
+//!
+//! g is a common divisor of all distances from the first value, m about the median. With k = (x - first) / g the
+//! n-1 residuals are k - m, delta of k - m, or delta of delta of k; order 2 has no m. Where the first value is
+//! known from elsewhere it is left out. All sums wrap, so every 64-bit column comes back.
 
+use crate::Compression;
 use crate::error::CodecError;
-use crate::packing::{pack, packed_bytes, unpack};
+use crate::frames::{self, FRAME, Window};
+use crate::huffman::{Code, Histogram};
+use crate::repeats;
 use crate::varint::{get_i64, get_u64, put_i64, put_u64, unzigzag, zigzag};
 
 /// Values looked at to find a centre.
 const CENTRE_SAMPLE: usize = 255;
 
-/// Residuals of one width.
-const BLOCK: usize = 128;
+/// Frames looked at to choose the order.
+const FRAME_SAMPLE: usize = 3;
+
+/// Values a run has on average where runs are tried.
+const RUN_LENGTH_MIN: usize = 4;
+
+/// Fewest residuals that a Huffman code is tried for: below, its table is what takes the bytes.
+const HUFFMAN_MIN: usize = 32;
 
 const CONST: u8 = 0;
 const ARITHMETIC: u8 = 1;
-const PFOR: u8 = 2;
+const FRAMES: u8 = 2;
+const HUFFMAN: u8 = 5;
 const RAW: u8 = 8;
+const RUNS: u8 = 9;
+const SYMBOLS: u8 = 10;
+const PERIODIC: u8 = 11;
+
+/// Most deltas of a period: clocks of whole milliseconds at 64, 100 or 44.1 thousand a second have fewer.
+const PERIOD_MAX: usize = 64;
+
+/// The bit of the first byte that says that the model is that of the column before.
+pub(crate) const LENT: u8 = 0x80;
+
+/// What is known of a column from elsewhere, and what it may cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setting<'a> {
+    /// The column before that has a model of its own, from its first byte on.
+    pub(crate) lent: Option<&'a [u8]>,
+    /// Whether the first value is left out.
+    pub(crate) first_known: bool,
+    pub(crate) compression: Compression,
+    /// Whether this column is part of runs.
+    pub(crate) part: bool,
+}
+
+impl Setting<'_> {
+    pub(crate) fn own(compression: Compression) -> Self {
+        Self {
+            lent: None,
+            first_known: false,
+            compression,
+            part: false,
+        }
+    }
+}
 
 /// Reused buffers of encoding.
 #[derive(Debug, Default)]
 pub(crate) struct IntegerScratch {
     steps: Vec<i64>,
     deltas: Vec<i64>,
-    residuals: Vec<u64>,
-    sorted: Vec<i64>,
+    seconds: Vec<i64>,
+    shifted: Vec<i64>,
+    offsets: Vec<u64>,
+    windows: Vec<Window>,
+}
+
+/// What columns of one page may share.
+#[derive(Debug)]
+struct Model {
+    id: u8,
+    /// Of arithmetic columns the delta.
+    g: i64,
+    m: i64,
+    code: Option<Code>,
+    /// Deltas of one period, each by g.
+    period: Vec<i64>,
+}
+
+impl Model {
+    fn of(id: u8, g: i64, m: i64) -> Self {
+        Self {
+            id,
+            g,
+            m,
+            code: None,
+            period: Vec::new(),
+        }
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(self.id);
+        match self.id {
+            ARITHMETIC => put_i64(out, self.g),
+            FRAMES..RAW => {
+                put_u64(out, self.g as u64);
+                if order_of(self.id) < 2 {
+                    put_i64(out, self.m);
+                }
+            }
+            PERIODIC => {
+                put_u64(out, self.g as u64);
+                put_u64(out, self.period.len() as u64);
+                self.period.iter().for_each(|delta| put_i64(out, *delta));
+            }
+            _ => {}
+        }
+        if let Some(code) = &self.code {
+            code.put(out);
+        }
+    }
+
+    /// Takes the model off the front: the column's own, or else the one lent to it.
+    fn get(bytes: &mut &[u8], lent: Option<&[u8]>) -> Result<Self, CodecError> {
+        let (first, rest) = bytes.split_first().ok_or(CodecError::Truncated)?;
+        *bytes = rest;
+        if first & LENT == 0 {
+            return Self::get_own(*first, bytes);
+        }
+        let wrong = CodecError::Invalid {
+            field: "encoding without a model",
+            value: u64::from(*first),
+        };
+        let (own, mut model) = lent.and_then(<[u8]>::split_first).ok_or(wrong)?;
+        if *own != first & !LENT {
+            return Err(wrong);
+        }
+        Self::get_own(*own, &mut model)
+    }
+
+    fn get_own(id: u8, bytes: &mut &[u8]) -> Result<Self, CodecError> {
+        let mut model = Self::of(id, 1, 0);
+        let (g, m) = (&mut model.g, &mut model.m);
+        match id {
+            ARITHMETIC => *g = get_i64(bytes)?,
+            FRAMES..RAW => {
+                *g = get_u64(bytes)? as i64;
+                if order_of(id) < 2 {
+                    *m = get_i64(bytes)?;
+                }
+            }
+            PERIODIC => {
+                *g = get_u64(bytes)? as i64;
+                let deltas = get_u64(bytes)?;
+                if !(2..=PERIOD_MAX as u64).contains(&deltas) {
+                    return Err(CodecError::Invalid {
+                        field: "deltas of a period",
+                        value: deltas,
+                    });
+                }
+                for _ in 0..deltas {
+                    model.period.push(get_i64(bytes)?);
+                }
+            }
+            _ => {}
+        }
+        if matches!(id, HUFFMAN..RAW | SYMBOLS) {
+            model.code = Some(Code::get(bytes)?);
+        }
+        Ok(model)
+    }
+}
+
+fn order_of(id: u8) -> u8 {
+    if id < HUFFMAN {
+        id - FRAMES
+    } else {
+        id - HUFFMAN
+    }
 }
 
 fn gcd(mut a: u64, mut b: u64) -> u64 {
@@ -51,7 +209,15 @@ fn divisor(values: &[i64]) -> u64 {
             return 1;
         }
     }
-    g.max(1)
+    // A divisor past the signed range would only ever divide one distance.
+    if g > i64::MAX as u64 { 1 } else { g.max(1) }
+}
+
+/// The number of deltas after which they repeat, to the end and four times at least.
+fn period(values: &[i64]) -> Option<usize> {
+    let delta = |i: usize| values[i + 1].wrapping_sub(values[i]);
+    let deltas = values.len() - 1;
+    (2..=PERIOD_MAX.min(deltas / 4)).find(|p| (*p..deltas).all(|i| delta(i) == delta(i - p)))
 }
 
 /// Each value less the one before it, the first less zero.
@@ -62,10 +228,6 @@ fn differences(values: &[i64], out: &mut Vec<i64>) {
     out.extend(values.windows(2).map(|w| w[1].wrapping_sub(w[0])));
 }
 
-fn bit_len(value: u64) -> u32 {
-    64 - value.leading_zeros()
-}
-
 /// About the median: of every so many-th value.
 fn centre(values: &[i64], scratch: &mut Vec<i64>) -> i64 {
     scratch.clear();
@@ -74,67 +236,217 @@ fn centre(values: &[i64], scratch: &mut Vec<i64>) -> i64 {
     *scratch.select_nth_unstable(middle).1
 }
 
-fn total_bits(values: &[i64], centre: i64) -> u64 {
-    values
-        .iter()
-        .map(|v| u64::from(bit_len(zigzag(v.wrapping_sub(centre)))))
-        .sum()
+/// Bits of the distances from a centre, about.
+fn spread(values: &[i64], centre: i64) -> u64 {
+    let bits = |v: &i64| u64::from(64 - zigzag(v.wrapping_sub(centre)).leading_zeros());
+    values.iter().map(bits).sum()
+}
+
+/// Bytes of some of the frames, about.
+fn sampled_bytes(residuals: &[i64], centre: i64, shifted: &mut Vec<i64>) -> usize {
+    let frames = residuals.len().div_ceil(FRAME);
+    let mut bytes = 0;
+    for frame in residuals
+        .chunks(FRAME)
+        .step_by(frames.div_ceil(FRAME_SAMPLE))
+    {
+        shift(frame, centre, shifted);
+        bytes += frames::choose(shifted).bytes;
+    }
+    bytes
+}
+
+fn shift(values: &[i64], centre: i64, out: &mut Vec<i64>) {
+    out.clear();
+    out.extend(values.iter().map(|v| v.wrapping_sub(centre)));
 }
 
 /// Appends a column of at least one value.
-pub(crate) fn encode(values: &[i64], scratch: &mut IntegerScratch, out: &mut Vec<u8>) {
-    let first = values[0];
-    let delta = values.get(1).map_or(0, |v| v.wrapping_sub(first));
-    if values.windows(2).all(|w| w[1].wrapping_sub(w[0]) == delta) {
-        out.push(if delta == 0 { CONST } else { ARITHMETIC });
-        put_i64(out, first);
-        if delta != 0 {
-            put_i64(out, delta);
-        }
+pub(crate) fn encode(
+    values: &[i64],
+    setting: Setting<'_>,
+    scratch: &mut IntegerScratch,
+    out: &mut Vec<u8>,
+) {
+    if encode_even(values, setting, out) {
         return;
     }
     let start = out.len();
-    let g = divisor(values);
+    encode_residuals(values, setting, scratch, out);
+    if setting.part {
+        return;
+    }
+    let changes = values.windows(2).filter(|w| w[0] != w[1]).count();
+    if (changes + 1) * RUN_LENGTH_MIN <= values.len() {
+        let second = out.len();
+        out.push(RUNS);
+        repeats::encode_runs(values, setting.compression, scratch, out);
+        keep_shorter(out, start, second);
+    }
+}
+
+/// Of two encodings, from `first` and from `second` on, drops the longer.
+pub(crate) fn keep_shorter(out: &mut Vec<u8>, first: usize, second: usize) {
+    if out.len() - second < second - first {
+        out.drain(first..second);
+    } else {
+        out.truncate(second);
+    }
+}
+
+/// Appends a column all of whose deltas are equal; says whether it is one.
+fn encode_even(values: &[i64], setting: Setting<'_>, out: &mut Vec<u8>) -> bool {
+    let first = values[0];
+    let delta = values.get(1).map_or(0, |v| v.wrapping_sub(first));
+    if values.windows(2).any(|w| w[1].wrapping_sub(w[0]) != delta) {
+        return false;
+    }
+    if delta == 0 {
+        out.push(CONST);
+    } else {
+        let own = Model::of(ARITHMETIC, delta, 0);
+        let lent = setting
+            .lent
+            .and_then(|mut lent| Model::get(&mut lent, None).ok());
+        if lent.is_some_and(|lent| lent.id == ARITHMETIC && lent.g == delta) {
+            out.push(ARITHMETIC | LENT);
+        } else {
+            own.put(out);
+        }
+    }
+    if !setting.first_known {
+        put_i64(out, first);
+    }
+    true
+}
+
+fn encode_residuals(
+    values: &[i64],
+    setting: Setting<'_>,
+    scratch: &mut IntegerScratch,
+    out: &mut Vec<u8>,
+) {
+    let first = values[0];
+    let start = out.len();
+    let lent = setting
+        .lent
+        .and_then(|mut lent| Model::get(&mut lent, None).ok());
+    let g = divisor(values) as i64;
+    if let Some(p) = period(values) {
+        let own = Model {
+            period: values[..=p]
+                .windows(2)
+                .map(|w| w[1].wrapping_sub(w[0]) / g)
+                .collect(),
+            ..Model::of(PERIODIC, g, 0)
+        };
+        match &lent {
+            Some(lent) if lent.id == PERIODIC && lent.g == g && lent.period == own.period => {
+                out.push(PERIODIC | LENT);
+            }
+            _ => own.put(out),
+        }
+        if !setting.first_known {
+            put_i64(out, first);
+        }
+        return;
+    }
+    // A smaller divisor that costs no bytes.
+    let lends = |lent: &Model| (FRAMES..RAW).contains(&lent.id) && lent.g > 0 && g % lent.g == 0;
+    let lent = lent.filter(lends);
+    let g = match &lent {
+        Some(lent) if g / lent.g < 4 => lent.g,
+        _ => g,
+    };
     let IntegerScratch {
         steps,
         deltas,
-        residuals,
-        sorted,
+        seconds,
+        shifted,
+        offsets,
+        windows,
     } = scratch;
-    // A divisor past the signed range would only ever divide one distance.
-    let g = if g > i64::MAX as u64 { 1 } else { g };
     steps.clear();
     if g == 1 {
         steps.extend(values[1..].iter().map(|x| x.wrapping_sub(first)));
     } else {
-        steps.extend(values[1..].iter().map(|x| x.wrapping_sub(first) / g as i64));
+        steps.extend(values[1..].iter().map(|x| x.wrapping_sub(first) / g));
     }
     differences(steps, deltas);
-    // Bits of all residuals by order, each about its own centre.
-    let centre0 = centre(steps, sorted);
-    let centre1 = centre(deltas, sorted);
-    let cost0 = total_bits(steps, centre0);
-    let cost1 = total_bits(deltas, centre1);
-    differences(deltas, sorted);
-    let cost2 = total_bits(sorted, 0);
-    let (order, chosen, about): (u8, &[i64], i64) = if cost0 <= cost1 && cost0 <= cost2 {
-        (0, steps, centre0)
-    } else if cost1 <= cost2 {
-        (1, deltas, centre1)
-    } else {
-        (2, sorted, 0)
-    };
-    residuals.clear();
-    residuals.extend(chosen.iter().map(|r| zigzag(r.wrapping_sub(about))));
-    out.push(PFOR + order);
-    put_i64(out, first);
-    put_u64(out, g);
-    match order {
-        0 | 1 => put_i64(out, about),
-        _ => {}
+    differences(deltas, seconds);
+    let centres = [centre(steps, shifted), centre(deltas, shifted), 0];
+    let orders: [&[i64]; 3] = [steps, deltas, seconds];
+    let order = (0..3)
+        .min_by_key(|o| match setting.compression {
+            Compression::Balanced => sampled_bytes(orders[*o], centres[*o], shifted) as u64,
+            Compression::Small => spread(orders[*o], centres[*o]),
+        })
+        .unwrap_or(0);
+    let residuals = orders[order];
+    let lent = lent.filter(|lent| usize::from(order_of(lent.id)) == order && lent.g == g);
+    let m = centres[order];
+
+    // The cost of frames, each with a base of its own.
+    let frames_lent = lent.as_ref().filter(|lent| lent.id < HUFFMAN);
+    let frames_m = frames_lent.map_or(m, |lent| lent.m);
+    windows.clear();
+    for frame in residuals.chunks(FRAME) {
+        shift(frame, frames_m, shifted);
+        windows.push(frames::choose(shifted));
     }
-    for block in residuals.chunks(BLOCK) {
-        put_block(block, out);
+    let frames_bytes: usize = windows.iter().map(|w| w.bytes).sum();
+    let huffman = (residuals.len() >= HUFFMAN_MIN)
+        .then(|| {
+            huffman_of(
+                residuals,
+                m,
+                lent.as_ref().filter(|l| l.id >= HUFFMAN),
+                offsets,
+            )
+        })
+        .flatten();
+    let huffman = huffman.filter(|h| h.bytes < setting.compression.share_of(frames_bytes));
+    let put_first = |out: &mut Vec<u8>| {
+        if !setting.first_known {
+            put_i64(out, first);
+        }
+    };
+    if let Some(huffman) = huffman {
+        match (&huffman.own, &lent) {
+            (None, Some(lent)) => {
+                out.push(lent.id | LENT);
+                put_first(out);
+                if let Some(code) = &lent.code {
+                    offsets.clear();
+                    offsets.extend(residuals.iter().map(|r| zigzag(r.wrapping_sub(lent.m))));
+                    code.put_numbers(offsets, out);
+                }
+            }
+            (own, _) => {
+                let model = Model {
+                    code: own.clone(),
+                    ..Model::of(HUFFMAN + order as u8, g, m)
+                };
+                model.put(out);
+                put_first(out);
+                if let Some(code) = &model.code {
+                    offsets.clear();
+                    offsets.extend(residuals.iter().map(|r| zigzag(r.wrapping_sub(m))));
+                    code.put_numbers(offsets, out);
+                }
+            }
+        }
+    } else {
+        let model = Model::of(FRAMES + order as u8, g, m);
+        match frames_lent {
+            Some(lent) => out.push(lent.id | LENT),
+            None => model.put(out),
+        }
+        put_first(out);
+        for (frame, window) in residuals.chunks(FRAME).zip(windows.iter()) {
+            shift(frame, frames_m, shifted);
+            frames::put(shifted, *window, offsets, out);
+        }
     }
     if out.len() - start > 1 + values.len() * 8 {
         out.truncate(start);
@@ -145,73 +457,104 @@ pub(crate) fn encode(values: &[i64], scratch: &mut IntegerScratch, out: &mut Vec
     }
 }
 
-fn put_block(block: &[u64], out: &mut Vec<u8>) {
-    let mut counts = [0_u32; 65];
-    for z in block {
-        counts[bit_len(*z) as usize] += 1;
+/// What a Huffman code comes to.
+struct Huffman {
+    /// `None`: the lent one.
+    own: Option<Code>,
+    bytes: usize,
+}
+
+/// The cheaper of the lent code and one for these residuals.
+fn huffman_of(
+    residuals: &[i64],
+    m: i64,
+    lent: Option<&Model>,
+    numbers: &mut Vec<u64>,
+) -> Option<Huffman> {
+    let mut zigzags = |m: i64| {
+        numbers.clear();
+        numbers.extend(residuals.iter().map(|r| zigzag(r.wrapping_sub(m))));
+        std::mem::take(numbers)
+    };
+    const STREAMS: usize = 3;
+    let by_lent = lent.and_then(|lent| {
+        let code = lent.code.as_ref()?;
+        let numbers = zigzags(lent.m);
+        let bits = code.bits(&code.histogram(&numbers)?)?;
+        Some(bits as usize / 8 + STREAMS)
+    });
+    let (histogram, about) = Histogram::best(&zigzags(m))?;
+    let about = about as usize / 8 + STREAMS;
+    if let Some(bytes) = by_lent
+        && bytes <= about
+    {
+        return Some(Huffman { own: None, bytes });
     }
-    let widest = counts.iter().rposition(|c| *c > 0).unwrap_or(0);
-    // From the widest down: each step narrows all values and turns some into exceptions, which take a byte for
-    // their place and seven bits a byte for what is above the width.
-    let (mut best, mut best_bits) = (widest, packed_bytes(block.len(), widest as u32) * 8);
-    let mut exceptions = 0;
-    for width in (0..widest).rev() {
-        exceptions += counts[width + 1] as usize;
-        // Each costs two bytes at least: a narrower width cannot pay for that many.
-        if exceptions * 16 >= best_bits {
-            break;
-        }
-        let patch_bytes: usize = (width + 1..=widest)
-            .map(|w| counts[w] as usize * (1 + (w - width).div_ceil(7)))
-            .sum();
-        let bits = (packed_bytes(block.len(), width as u32) + patch_bytes) * 8;
-        if bits < best_bits {
-            (best, best_bits) = (width, bits);
-        }
+    Some(Huffman {
+        own: Some(Code::of(&histogram)),
+        bytes: about,
+    })
+}
+
+/// Appends values of 0 to 255 as symbols if that is shorter than what stands from `start` on.
+pub(crate) fn encode_symbols(
+    values: &[i64],
+    setting: Setting<'_>,
+    scratch: &mut IntegerScratch,
+    start: usize,
+    out: &mut Vec<u8>,
+) {
+    let numbers = &mut scratch.offsets;
+    numbers.clear();
+    numbers.extend(values.iter().map(|v| *v as u64));
+    let Some((histogram, about)) = Histogram::symbols(numbers) else {
+        return;
+    };
+    let taken = out.len() - start;
+    let lent = setting
+        .lent
+        .and_then(|mut lent| Model::get(&mut lent, None).ok());
+    let lent = lent
+        .filter(|lent| lent.id == SYMBOLS)
+        .and_then(|lent| lent.code);
+    let by_lent = lent.as_ref().and_then(|code| code.bits(&histogram));
+    let own_bytes = about as usize / 8;
+    let lent_bytes = by_lent.map_or(usize::MAX, |bits| bits as usize / 8);
+    if own_bytes.min(lent_bytes) >= setting.compression.share_of(taken) {
+        return;
     }
-    let width = best as u32;
-    let exceptions: u32 = counts[best + 1..].iter().sum();
-    out.push(width as u8);
-    out.push(exceptions as u8);
-    pack(out, block, width);
-    if exceptions > 0 {
-        for (place, z) in block
-            .iter()
-            .enumerate()
-            .filter(|(_, z)| bit_len(**z) > width)
-        {
-            out.push(place as u8);
-            put_u64(out, z >> width);
+    out.truncate(start);
+    match lent {
+        Some(code) if lent_bytes <= own_bytes => {
+            out.push(SYMBOLS | LENT);
+            code.put_numbers(numbers, out);
+        }
+        _ => {
+            let code = Code::of(&histogram);
+            out.push(SYMBOLS);
+            code.put(out);
+            code.put_numbers(numbers, out);
         }
     }
 }
 
-fn get_block(bytes: &mut &[u8], out: &mut [u64]) -> Result<(), CodecError> {
-    let ([width, exceptions], rest) = bytes
-        .split_first_chunk::<2>()
-        .ok_or(CodecError::Truncated)?;
-    let (width, exceptions) = (u32::from(*width), *exceptions);
-    *bytes = rest;
-    if width > 64 {
-        return Err(CodecError::Invalid {
-            field: "width",
-            value: u64::from(width),
-        });
+/// The name of a column's encoding, for people.
+pub(crate) fn encoding_name(column: &[u8]) -> &'static str {
+    match column.first().map(|id| id & !LENT) {
+        Some(CONST) => "const",
+        Some(ARITHMETIC) => "arithmetic",
+        Some(2) => "frames of values",
+        Some(3) => "frames of deltas",
+        Some(4) => "frames of second deltas",
+        Some(5) => "Huffman of values",
+        Some(6) => "Huffman of deltas",
+        Some(7) => "Huffman of second deltas",
+        Some(RAW) => "raw",
+        Some(RUNS) => "runs",
+        Some(SYMBOLS) => "symbols",
+        Some(PERIODIC) => "periodic",
+        _ => "unknown",
     }
-    unpack(bytes, width, out)?;
-    for _ in 0..exceptions {
-        let (place, rest) = bytes.split_first().ok_or(CodecError::Truncated)?;
-        *bytes = rest;
-        let high = get_u64(bytes)?;
-        let slot = out
-            .get_mut(usize::from(*place))
-            .ok_or(CodecError::Invalid {
-                field: "place of an exception",
-                value: u64::from(*place),
-            })?;
-        *slot |= high.checked_shl(width).unwrap_or(0);
-    }
-    Ok(())
 }
 
 /// Turns differences into what they add up to, going on from `total`.
@@ -243,21 +586,35 @@ impl Word for u64 {
     }
 }
 
+/// What is known of a column before it is read.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Known<'a> {
+    /// The column before that has a model of its own, from its first byte on.
+    pub(crate) lent: Option<&'a [u8]>,
+    pub(crate) first: Option<i64>,
+    /// Whether this column is part of runs.
+    pub(crate) part: bool,
+}
+
 /// Takes a column of `n` values, at least one, off the front, appending to `out`.
 pub(crate) fn decode<W: Word>(
     bytes: &mut &[u8],
     n: usize,
+    known: Known<'_>,
     out: &mut Vec<W>,
 ) -> Result<(), CodecError> {
-    let (encoding, rest) = bytes.split_first().ok_or(CodecError::Truncated)?;
-    *bytes = rest;
-    match *encoding {
+    let model = Model::get(bytes, known.lent)?;
+    let first = |bytes: &mut &[u8]| match known.first {
+        Some(first) => Ok(first),
+        None => get_i64(bytes),
+    };
+    match model.id {
         CONST => {
-            let value = get_i64(bytes)?;
+            let value = first(bytes)?;
             out.resize(out.len() + n, W::of(value));
         }
         ARITHMETIC => {
-            let (first, delta) = (get_i64(bytes)?, get_i64(bytes)?);
+            let (first, delta) = (first(bytes)?, model.g);
             out.extend((0..n as i64).map(|i| W::of(first.wrapping_add(delta.wrapping_mul(i)))));
         }
         RAW => {
@@ -266,47 +623,49 @@ pub(crate) fn decode<W: Word>(
             let word = |w: &[u8]| W::of(w.first_chunk::<8>().map_or(0, |w| i64::from_le_bytes(*w)));
             out.extend(words.chunks_exact(8).map(word));
         }
-        pfor if (PFOR..PFOR + 3).contains(&pfor) => {
-            let order = pfor - PFOR;
-            let first = get_i64(bytes)?;
-            let g = get_u64(bytes)? as i64;
-            let centre = if order < 2 { get_i64(bytes)? } else { 0 };
-            out.push(W::of(first));
-            let (mut step, mut delta) = (0_u64, 0_u64);
+        FRAMES..HUFFMAN => {
+            let mut sums = Sums::new(first(bytes)?, &model);
+            out.push(W::of(sums.first));
             let mut left = n - 1;
-            let mut block = [0_u64; BLOCK];
+            let mut block = [0_u64; FRAME];
             while left > 0 {
-                let take = left.min(BLOCK);
+                let take = left.min(FRAME);
                 let residuals = &mut block[..take];
-                get_block(bytes, residuals)?;
-                for z in residuals.iter_mut() {
-                    *z = unzigzag(*z).wrapping_add(centre) as u64;
-                }
-                match order {
-                    0 => {}
-                    1 => sum_up(residuals, &mut step),
-                    _ => {
-                        sum_up(residuals, &mut delta);
-                        sum_up(residuals, &mut step);
-                    }
-                }
-                // A multiplication a value is only paid where there is a divisor.
-                if g == 1 {
-                    out.extend(
-                        residuals
-                            .iter()
-                            .map(|k| W::of(first.wrapping_add(*k as i64))),
-                    );
-                } else {
-                    out.extend(
-                        residuals
-                            .iter()
-                            .map(|k| W::of(first.wrapping_add((*k as i64).wrapping_mul(g)))),
-                    );
-                }
+                frames::get(bytes, model.m as u64, residuals)?;
+                sums.extend(residuals, out);
                 left -= take;
             }
         }
+        HUFFMAN..RAW => {
+            let mut sums = Sums::new(first(bytes)?, &model);
+            out.push(W::of(sums.first));
+            let mut residuals = vec![0; n - 1];
+            if let Some(code) = &model.code {
+                code.get_numbers(std::mem::take(bytes), &mut residuals)?;
+            }
+            for residuals in residuals.chunks_mut(FRAME) {
+                for z in residuals.iter_mut() {
+                    *z = unzigzag(*z).wrapping_add(model.m) as u64;
+                }
+                sums.extend(residuals, out);
+            }
+        }
+        SYMBOLS => {
+            let mut symbols = vec![0; n];
+            if let Some(code) = &model.code {
+                code.get_numbers(std::mem::take(bytes), &mut symbols)?;
+            }
+            out.extend(symbols.iter().map(|s| W::of(*s as i64)));
+        }
+        PERIODIC => {
+            let mut value = first(bytes)?;
+            out.push(W::of(value));
+            for delta in model.period.iter().cycle().take(n - 1) {
+                value = value.wrapping_add(delta.wrapping_mul(model.g));
+                out.push(W::of(value));
+            }
+        }
+        RUNS if !known.part => repeats::decode_runs(bytes, n, out)?,
         other => {
             return Err(CodecError::Invalid {
                 field: "integer encoding",
@@ -315,4 +674,52 @@ pub(crate) fn decode<W: Word>(
         }
     }
     Ok(())
+}
+
+/// Residuals back to values.
+struct Sums {
+    order: u8,
+    first: i64,
+    g: i64,
+    step: u64,
+    delta: u64,
+}
+
+impl Sums {
+    fn new(first: i64, model: &Model) -> Self {
+        Self {
+            order: order_of(model.id),
+            first,
+            g: model.g,
+            step: 0,
+            delta: 0,
+        }
+    }
+
+    #[inline(always)]
+    fn extend<W: Word>(&mut self, residuals: &mut [u64], out: &mut Vec<W>) {
+        match self.order {
+            0 => {}
+            1 => sum_up(residuals, &mut self.step),
+            _ => {
+                sum_up(residuals, &mut self.delta);
+                sum_up(residuals, &mut self.step);
+            }
+        }
+        let (first, g) = (self.first, self.g);
+        // A multiplication a value is only paid where there is a divisor.
+        if g == 1 {
+            out.extend(
+                residuals
+                    .iter()
+                    .map(|k| W::of(first.wrapping_add(*k as i64))),
+            );
+        } else {
+            out.extend(
+                residuals
+                    .iter()
+                    .map(|k| W::of(first.wrapping_add((*k as i64).wrapping_mul(g)))),
+            );
+        }
+    }
 }

@@ -4,7 +4,7 @@
 //! integers at both ends.
 //!
 //! ```
-//! use alluvium_codec::{Encoder, Hint, Tail, decode_block};
+//! use alluvium_codec::{Encoder, Hint, Models, Tail, decode_block};
 //! use alluvium_types::{Column, ValueKind, ValueRef};
 //!
 //! let mut tail = Tail::new(ValueKind::F64);
@@ -14,27 +14,35 @@
 //! let mut column = Column::new(ValueKind::F64);
 //! tail.decode_into(&mut column);
 //! let mut bytes = Vec::new();
-//! let stats = Encoder::default().encode(&column, 0..100, &mut Hint::default(), &mut bytes);
+//! let stats = Encoder::default().encode(&column, 0..100, &mut Hint::default(), Models::default(), &mut bytes);
 //! assert!(stats.bytes < 40);
 //! let mut back = Column::new(ValueKind::F64);
-//! assert_eq!(decode_block(&bytes, &mut back), Ok(bytes.len()));
+//! decode_block(&bytes, 100, 0, Models::default(), &mut back)?;
 //! assert_eq!(back, column);
+//! # Ok::<(), alluvium_codec::CodecError>(())
 //! ```
 //!
 //! Limits: 1,024 points a block; an encoded block is at most its raw size and 16 bytes.
 
+mod bits;
 mod block;
+mod compression;
 mod error;
 mod floats;
+mod frames;
+mod huffman;
 mod integers;
+mod models;
 mod packing;
+mod repeats;
+mod simd;
 mod strings;
 mod tail;
 pub mod varint;
 
-pub use block::{
-    BlockStats, Encoder, Hint, MAX_BLOCK_POINTS, block_points, decode_block, encoding_names,
-};
+pub use block::{BlockStats, Encoder, Hint, MAX_BLOCK_POINTS, decode_block, encoding_names};
+pub use compression::Compression;
 pub use crc32c::{crc32c, crc32c_append};
 pub use error::CodecError;
+pub use models::Models;
 pub use tail::{Tail, TailSnapshot};

@@ -3,7 +3,7 @@
 use alluvium_types::StringColumn;
 
 use crate::error::CodecError;
-use crate::integers::{self, IntegerScratch};
+use crate::integers::{self, IntegerScratch, Known, Setting};
 use crate::varint::{get_bytes, get_u64, put_bytes, put_u64};
 
 /// Most values of a dictionary.
@@ -12,11 +12,27 @@ const DICTIONARY_MAX: usize = 256;
 /// Most text a dictionary may stand for: what bounds a decoder's memory, whatever the words and ids say.
 const DICTIONARY_TEXT_MAX: usize = 1 << 20;
 
-/// The dictionary and ids, if few values recur.
+/// Words and ids, if few values recur, and whether the words are the `known` ones.
 pub(crate) fn dictionary<'a>(
+    values: impl Iterator<Item = &'a str> + Clone,
+    known: Vec<&'a str>,
+) -> Option<(Vec<&'a str>, Vec<i64>, bool)> {
+    let lent = known.len();
+    let (words, ids) = assign(values.clone(), known)?;
+    if lent > 0 && words.len() == lent {
+        return Some((words, ids, true));
+    }
+    if lent == 0 {
+        return (words.len() * 2 <= ids.len() || ids.len() == 1).then_some((words, ids, false));
+    }
+    // A dictionary of their own holds no word they do not use.
+    dictionary(values, Vec::new())
+}
+
+fn assign<'a>(
     values: impl Iterator<Item = &'a str>,
+    mut words: Vec<&'a str>,
 ) -> Option<(Vec<&'a str>, Vec<i64>)> {
-    let mut words: Vec<&str> = Vec::new();
     let mut ids = Vec::new();
     let mut last = 0;
     let mut text = 0;
@@ -38,18 +54,12 @@ pub(crate) fn dictionary<'a>(
         }
         ids.push(last as i64);
     }
-    (words.len() * 2 <= ids.len() || ids.len() == 1).then_some((words, ids))
+    Some((words, ids))
 }
 
-pub(crate) fn encode_dictionary(
-    words: &[&str],
-    ids: &[i64],
-    integers: &mut IntegerScratch,
-    out: &mut Vec<u8>,
-) {
+pub(crate) fn put_words(words: &[&str], out: &mut Vec<u8>) {
     put_u64(out, words.len() as u64);
     words.iter().for_each(|w| put_bytes(out, w.as_bytes()));
-    integers::encode(ids, integers, out);
 }
 
 fn text(bytes: &[u8]) -> Result<&str, CodecError> {
@@ -59,12 +69,7 @@ fn text(bytes: &[u8]) -> Result<&str, CodecError> {
     })
 }
 
-pub(crate) fn decode_dictionary(
-    bytes: &mut &[u8],
-    n: usize,
-    integers: &mut Vec<i64>,
-    out: &mut StringColumn,
-) -> Result<(), CodecError> {
+pub(crate) fn decode_words<'a>(bytes: &mut &'a [u8]) -> Result<Vec<&'a str>, CodecError> {
     let count = get_u64(bytes)?;
     if count > DICTIONARY_MAX as u64 {
         return Err(CodecError::Invalid {
@@ -76,10 +81,16 @@ pub(crate) fn decode_dictionary(
     for _ in 0..count {
         words.push(text(get_bytes(bytes)?)?);
     }
-    integers.clear();
-    integers::decode(bytes, n, integers)?;
+    Ok(words)
+}
+
+pub(crate) fn look_up(
+    ids: &[i64],
+    words: &[&str],
+    out: &mut StringColumn,
+) -> Result<(), CodecError> {
     let mut total = 0;
-    for id in integers.iter() {
+    for id in ids {
         let word = usize::try_from(*id).ok().and_then(|id| words.get(id));
         let word = word.ok_or(CodecError::Invalid {
             field: "dictionary id",
@@ -99,23 +110,27 @@ pub(crate) fn decode_dictionary(
 
 pub(crate) fn encode_plain<'a>(
     values: impl Iterator<Item = &'a str> + Clone,
+    setting: Setting<'_>,
     integers: &mut IntegerScratch,
     out: &mut Vec<u8>,
 ) {
     let lengths: Vec<i64> = values.clone().map(|v| v.len() as i64).collect();
-    integers::encode(&lengths, integers, out);
+    let mut column = Vec::new();
+    integers::encode(&lengths, setting, integers, &mut column);
+    put_bytes(out, &column);
     values.for_each(|v| out.extend_from_slice(v.as_bytes()));
 }
 
 pub(crate) fn decode_plain(
     bytes: &mut &[u8],
     n: usize,
-    integers: &mut Vec<i64>,
+    lengths: &mut Vec<i64>,
     out: &mut StringColumn,
 ) -> Result<(), CodecError> {
-    integers.clear();
-    integers::decode(bytes, n, integers)?;
-    for length in integers.iter() {
+    lengths.clear();
+    let mut column = get_bytes(bytes)?;
+    integers::decode(&mut column, n, Known::default(), lengths)?;
+    for length in lengths.iter() {
         let length = usize::try_from(*length).map_err(|_| CodecError::Truncated)?;
         let (head, rest) = bytes
             .split_at_checked(length)

@@ -3,7 +3,7 @@
 //! Cause: a dictionary made a few kilobytes of 64 MiB of text, and a reader refuses blocks that unpack to so much.
 //! Symptom: points were encoded and could not be read again.
 
-use alluvium_codec::{Encoder, Hint, MAX_BLOCK_POINTS, decode_block};
+use alluvium_codec::{Encoder, Hint, MAX_BLOCK_POINTS, Models, decode_block};
 use alluvium_types::{Column, MAX_STRING_BYTES, ValueKind};
 
 fn check(text_bytes: usize) -> usize {
@@ -13,9 +13,13 @@ fn check(text_bytes: usize) -> usize {
         column.push_str(time, &text);
     }
     let mut bytes = Vec::new();
-    Encoder::default().encode(&column, 0..column.len(), &mut Hint::default(), &mut bytes);
+    let (range, models) = (0..column.len(), Models::default());
+    Encoder::default().encode(&column, range, &mut Hint::default(), models, &mut bytes);
     let mut back = Column::new(ValueKind::Str);
-    assert_eq!(decode_block(&bytes, &mut back), Ok(bytes.len()));
+    assert_eq!(
+        decode_block(&bytes, column.len(), 0, models, &mut back),
+        Ok(())
+    );
     assert!(back == column);
     bytes.len()
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use alluvium_codec::{Encoder, Hint, MAX_BLOCK_POINTS, Tail, decode_block};
+use alluvium_codec::{Compression, Encoder, Hint, MAX_BLOCK_POINTS, Models, Tail, decode_block};
 use alluvium_types::Column;
 
 mod series;
@@ -16,26 +16,36 @@ fn recorded_series_come_back_bit_for_bit() {
     };
     assert!(!all.is_empty(), "{dir} holds no series");
     let mut encoder = Encoder::default();
-    for one in all {
-        let (name, column) = (one.name, one.column);
+    for (compression, one) in [Compression::Balanced, Compression::Small]
+        .into_iter()
+        .flat_map(|c| all.iter().map(move |one| (c, one)))
+    {
+        encoder.set_compression(compression);
+        let (name, column) = (&one.name, &one.column);
         // Lengths of every sort, so that blocks begin and end anywhere.
         for step in [MAX_BLOCK_POINTS, 129, 17] {
             let mut hint = Hint::default();
-            let mut bytes = Vec::new();
-            let mut sizes = Vec::new();
+            let mut back = Column::new(column.kind());
+            let mut blocks: Vec<Vec<u8>> = Vec::new();
             for begin in (0..column.len()).step_by(step) {
                 let end = column.len().min(begin + step);
-                let stats = encoder.encode(&column, begin..end, &mut hint, &mut bytes);
+                // A page of five blocks, which lend each other models.
+                if blocks.len() == 5 {
+                    blocks.clear();
+                }
+                let mut models = Models::default();
+                for block in &blocks {
+                    models = models.after(block).expect("a whole block");
+                }
+                let mut bytes = Vec::new();
+                let stats = encoder.encode(column, begin..end, &mut hint, models, &mut bytes);
                 assert_eq!(stats.points, end - begin);
-                sizes.push(stats.bytes);
+                let first = column.times[begin];
+                let decoded = decode_block(&bytes, end - begin, first, models, &mut back);
+                assert_eq!(decoded, Ok(()), "{name}");
+                blocks.push(bytes);
             }
-            let mut back = Column::new(column.kind());
-            let mut rest = bytes.as_slice();
-            for size in sizes {
-                assert_eq!(decode_block(rest, &mut back), Ok(size), "{name}");
-                rest = &rest[size..];
-            }
-            assert!(back == column, "{name} in blocks of {step}");
+            assert!(back == *column, "{name} in blocks of {step}");
         }
         let mut back = Column::new(column.kind());
         for begin in (0..column.len()).step_by(500) {
@@ -46,6 +56,6 @@ fn recorded_series_come_back_bit_for_bit() {
             let restored = Tail::from_bytes(column.kind(), tail.bytes(), tail.points());
             restored.expect("a whole tail").decode_into(&mut back);
         }
-        assert!(back == column, "{name} through tails");
+        assert!(back == *column, "{name} through tails");
     }
 }

@@ -1,6 +1,6 @@
 //! Everything comes back bit for bit, arbitrary bytes are refused without a panic, nothing grows past raw.
 
-use alluvium_codec::{Encoder, Hint, MAX_BLOCK_POINTS, Tail, decode_block};
+use alluvium_codec::{Compression, Encoder, Hint, MAX_BLOCK_POINTS, Models, Tail, decode_block};
 use alluvium_types::{Column, ValueKind, ValueRef};
 use proptest::prelude::*;
 
@@ -89,17 +89,27 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn blocks_come_back(column in column()) {
-        let mut bytes = Vec::new();
-        let stats = Encoder::default().encode(&column, 0..column.len(), &mut Hint::default(), &mut bytes);
-        prop_assert_eq!(stats.bytes, bytes.len());
-        bytes.extend_from_slice(b"what follows is not its own");
+    fn blocks_come_back(column in column(), small in any::<bool>(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..4)) {
+        let mut ends: Vec<usize> = cuts.iter().map(|c| c.index(column.len())).chain([column.len()]).collect();
+        ends.sort_unstable();
+        ends.dedup();
+        let mut encoder = Encoder::new(if small { Compression::Small } else { Compression::Balanced });
+        let (mut hint, mut begin, mut blocks) = (Hint::default(), 0, Vec::<Vec<u8>>::new());
         let mut back = Column::new(column.kind());
-        prop_assert_eq!(decode_block(&bytes, &mut back), Ok(stats.bytes));
-        prop_assert_eq!(&back, &column);
-        if column.kind().is_numeric() {
-            prop_assert!(stats.bytes <= column.len() * 16 + 16, "{} bytes for {} points", stats.bytes, column.len());
+        for end in ends.into_iter().filter(|end| *end > 0) {
+            // Later blocks borrow from earlier ones, as in a page.
+            let models = blocks.iter().fold(Models::default(), |m, b| m.after(b).unwrap());
+            let mut bytes = Vec::new();
+            let stats = encoder.encode(&column, begin..end, &mut hint, models, &mut bytes);
+            prop_assert_eq!((stats.bytes, stats.points), (bytes.len(), end - begin));
+            if column.kind().is_numeric() {
+                prop_assert!(bytes.len() <= (end - begin) * 16 + 16, "{} bytes for {} points", bytes.len(), end - begin);
+            }
+            decode_block(&bytes, end - begin, column.times[begin], models, &mut back).unwrap();
+            blocks.push(bytes);
+            begin = end;
         }
+        prop_assert_eq!(&back, &column);
     }
 
     #[test]
@@ -124,37 +134,62 @@ proptest! {
     #[test]
     fn spoilt_blocks_are_refused_or_read_as_something(column in column(), flips in prop::collection::vec(any::<prop::sample::Index>(), 1..4)) {
         let mut bytes = Vec::new();
-        Encoder::default().encode(&column, 0..column.len(), &mut Hint::default(), &mut bytes);
+        Encoder::new(Compression::Small).encode(&column, 0..column.len(), &mut Hint::default(), Models::default(), &mut bytes);
         for flip in flips {
             let bit = flip.index(bytes.len() * 8);
             bytes[bit / 8] ^= 1 << (bit % 8);
         }
         let mut back = Column::new(column.kind());
-        let _ = decode_block(&bytes, &mut back);
+        let _ = decode_block(&bytes, column.len(), column.times[0], Models::default(), &mut back);
         prop_assert!(back.len() <= MAX_BLOCK_POINTS);
     }
 
     #[test]
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), n in 0_usize..500) {
+        let models = Models::default().after(&bytes).unwrap_or_default();
         for kind in ValueKind::ALL {
             let mut out = Column::new(kind);
-            let _ = decode_block(&bytes, &mut out);
+            let _ = decode_block(&bytes, n, 0, models, &mut out);
             let _ = Tail::from_bytes(kind, &bytes, n);
         }
     }
 }
 
-#[test]
-fn a_block_of_decimals_is_as_documented() {
-    let mut column = Column::new(ValueKind::F64);
-    for (i, v) in [20.5, 20.25, 20.75, 21.0].into_iter().enumerate() {
-        column.push(1_000_000_000 * i as i64, ValueRef::F64(v));
-    }
+/// What `docs/format/block.md` shows is what is written.
+fn documented(column: &Column) {
     let mut bytes = Vec::new();
-    Encoder::default().encode(&column, 0..4, &mut Hint::default(), &mut bytes);
-    let hex: Vec<String> = bytes.iter().map(|b| format!("{b:02x}")).collect();
-    assert_eq!(
-        hex.join(" "),
-        "04 00 07 00 01 02 01 00 80 a8 d6 b9 07 0a 02 00 02 84 20 19 02 02 00 23"
+    let range = 0..column.len();
+    Encoder::default().encode(
+        column,
+        range,
+        &mut Hint::default(),
+        Models::default(),
+        &mut bytes,
     );
+    let hex: Vec<String> = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    let page = include_str!("../../../docs/format/block.md");
+    assert!(
+        page.contains(&hex.join(" ")),
+        "docs/format/block.md lacks {}",
+        hex.join(" ")
+    );
+}
+
+#[test]
+fn blocks_are_as_documented() {
+    let mut decimals = Column::new(ValueKind::F64);
+    for (i, v) in [20.5, 20.25, 20.75, 21.0].into_iter().enumerate() {
+        decimals.push(1_000_000_000 * i as i64, ValueRef::F64(v));
+    }
+    documented(&decimals);
+    let mut skewed = Column::new(ValueKind::I64);
+    for i in 0..100_i64 {
+        skewed.push(i * 60, ValueRef::I64(i64::from((i * 37).trailing_zeros())));
+    }
+    documented(&skewed);
+    let mut states = Column::new(ValueKind::Str);
+    for i in 0..12 {
+        states.push_str(i * 60, if i % 5 == 0 { "down" } else { "up" });
+    }
+    documented(&states);
 }

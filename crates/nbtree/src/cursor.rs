@@ -285,8 +285,7 @@ impl Cursor {
         let behind = next.is_some_and(|next| next <= self.range.begin());
         if !behind && block.first_time < self.range.end() {
             let series = self.snapshot.series;
-            block
-                .decode(out)
+            open.decode(index, out)
                 .map_err(|cause| TreeError::OpenLeaf { series, cause })?;
             stats.blocks_decoded += 1;
             stats.points_decoded += out.len() as u64;

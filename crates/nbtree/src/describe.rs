@@ -1,6 +1,5 @@
 //! What a page of a tree holds, for people and for salvage.
 
-use alluvium_codec::block_points;
 use alluvium_types::{Column, ValueKind};
 
 use crate::error::{BadPageCause, BodyError};
@@ -57,9 +56,6 @@ pub fn describe_leaf(
     let mut blocks = Vec::with_capacity(view.len());
     for index in 0..view.len() {
         let bytes = view.bytes(index).unwrap_or_default();
-        if Some(block_points(bytes)?) != view.points(index) {
-            return Err(BodyError("a block is not as long as the directory says").into());
-        }
         let before = points.len();
         view.decode(index, &mut points)?;
         blocks.push(BlockDescription {
@@ -70,7 +66,7 @@ pub fn describe_leaf(
         });
     }
     Ok(LeafDescription {
-        directory_bytes: view.len() * crate::leaf::DIRECTORY_ENTRY_BYTES,
+        directory_bytes: view.directory_bytes(),
         blocks,
         points,
     })

@@ -1,22 +1,8 @@
-//! Fixed structures on disk. Little-endian, unaligned, no padding. The columns of inner pages are of no fixed
-//! size; they are in `inner.rs`.
+//! Fixed structures on disk. Little-endian, unaligned, no padding. The directory of leaves and the
+//! columns of inner pages are of no fixed size; they are in `leaf.rs` and `inner.rs`.
 
-use zerocopy::little_endian::{I64, U16, U32};
+use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
-
-/// One block in the directory of a leaf.
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy, Debug)]
-#[repr(C)]
-pub(crate) struct DirectoryEntry {
-    /// Time of the first point, in nanoseconds.
-    pub first_time: I64,
-    /// Where the block begins in the body.
-    pub offset: U16,
-    /// How many points it holds.
-    pub points: U16,
-}
-
-const _: () = assert!(size_of::<DirectoryEntry>() == 12);
 
 /// A page reference in the body of an overflow page, and the first part of a reference to a text.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy, Debug)]

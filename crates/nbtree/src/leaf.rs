@@ -1,15 +1,57 @@
-//! The body of a sealed leaf: blocks one after the other, and behind them a directory that says where each
-//! begins in bytes and in time. `docs/format/leaf.md` is the specification.
+//! The body of a sealed leaf: a directory that says where each block begins in time and how long it is, then the
+//! blocks. `docs/format/leaf.md` is the specification.
 
-use alluvium_codec::{MAX_BLOCK_POINTS, decode_block};
+use alluvium_codec::{CodecError, MAX_BLOCK_POINTS, Models, decode_block, varint};
 use alluvium_types::{Column, TimeRange};
-use zerocopy::{FromBytes, IntoBytes};
+use smallvec::SmallVec;
 
 use crate::error::{BadPageCause, BodyError};
-use crate::layout::DirectoryEntry;
 
-/// Bytes a block takes in the directory.
-pub(crate) const DIRECTORY_ENTRY_BYTES: usize = size_of::<DirectoryEntry>();
+/// A block as the directory has it.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    first_time: i64,
+    /// Where the block begins behind the directory.
+    offset: u16,
+    points: u16,
+}
+
+/// Greatest common divisor of the distances between first times.
+pub(crate) fn unit_of(first_times: impl Iterator<Item = i64> + Clone) -> u64 {
+    let mut unit = 0;
+    for (a, b) in first_times.clone().zip(first_times.skip(1)) {
+        let (mut x, mut y) = (unit, b.wrapping_sub(a) as u64);
+        while y != 0 {
+            (x, y) = (y, x % y);
+        }
+        unit = x;
+    }
+    unit.max(1)
+}
+
+fn put_directory(blocks: impl Iterator<Item = (i64, u16, usize)> + Clone, out: &mut Vec<u8>) {
+    let unit = unit_of(blocks.clone().map(|b| b.0));
+    varint::put_u64(out, unit);
+    let mut last: Option<(i64, usize)> = None;
+    for (first_time, points, bytes) in blocks {
+        match last {
+            None => varint::put_i64(out, first_time),
+            Some((before, bytes)) => {
+                varint::put_u64(out, bytes as u64);
+                varint::put_u64(out, first_time.wrapping_sub(before) as u64 / unit);
+            }
+        }
+        varint::put_u64(out, MAX_BLOCK_POINTS as u64 - u64::from(points));
+        last = Some((first_time, bytes));
+    }
+}
+
+/// Bytes of the directory of blocks given as (first time, points, bytes).
+pub(crate) fn directory_bytes(blocks: impl Iterator<Item = (i64, u16, usize)> + Clone) -> usize {
+    let mut out = Vec::with_capacity(256);
+    put_directory(blocks, &mut out);
+    out.len()
+}
 
 /// Writes the body of a leaf: the blocks as (first time, points, bytes). Returns the bytes used.
 ///
@@ -19,30 +61,28 @@ pub(crate) fn encode<'a>(
     blocks: impl Iterator<Item = (i64, u16, &'a [u8])> + Clone,
     body: &mut [u8],
 ) -> usize {
-    let mut at = 0;
-    for (_, _, bytes) in blocks.clone() {
+    let mut directory = Vec::with_capacity(256);
+    put_directory(
+        blocks
+            .clone()
+            .map(|(time, points, bytes)| (time, points, bytes.len())),
+        &mut directory,
+    );
+    let mut at = directory.len();
+    body[..at].copy_from_slice(&directory);
+    for (_, _, bytes) in blocks {
         body[at..at + bytes.len()].copy_from_slice(bytes);
         at += bytes.len();
-    }
-    let mut offset = 0;
-    for (first_time, points, bytes) in blocks {
-        let entry = DirectoryEntry {
-            first_time: first_time.into(),
-            offset: (offset as u16).into(),
-            points: points.into(),
-        };
-        body[at..at + DIRECTORY_ENTRY_BYTES].copy_from_slice(entry.as_bytes());
-        at += DIRECTORY_ENTRY_BYTES;
-        offset += bytes.len();
     }
     at
 }
 
 /// The checked directory of a sealed leaf.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct LeafView<'a> {
     blocks: &'a [u8],
-    directory: &'a [DirectoryEntry],
+    directory: SmallVec<[Entry; 8]>,
+    directory_bytes: usize,
 }
 
 impl<'a> LeafView<'a> {
@@ -51,34 +91,55 @@ impl<'a> LeafView<'a> {
     /// # Errors
     /// If the directory is cut short or contradicts itself.
     pub(crate) fn new(body: &'a [u8], blocks: usize) -> Result<Self, BodyError> {
-        let directory_bytes = blocks * DIRECTORY_ENTRY_BYTES;
-        let Some(split) = body.len().checked_sub(directory_bytes) else {
-            return Err(BodyError("the directory is longer than the page"));
-        };
-        let (blocks, directory) = body.split_at(split);
-        let directory = <[DirectoryEntry]>::ref_from_bytes(directory)
-            .map_err(|_| BodyError("the directory is cut short"))?;
-        let mut end = blocks.len();
-        for entry in directory.iter().rev() {
-            let offset = usize::from(entry.offset.get());
-            if offset >= end {
-                return Err(BodyError("blocks overlap"));
+        let cut = |_: CodecError| BodyError("the directory is cut short");
+        let mut rest = body;
+        // Every block has a byte in the directory and one of its own.
+        if blocks == 0 || blocks > body.len() {
+            return Err(BodyError("the page cannot hold so many blocks"));
+        }
+        let unit = varint::get_u64(&mut rest).map_err(cut)?;
+        let mut directory = SmallVec::<[Entry; 8]>::with_capacity(blocks);
+        let mut first_time = varint::get_i64(&mut rest).map_err(cut)?;
+        let mut offset = 0;
+        for block in 0..blocks {
+            if block > 0 {
+                let bytes = varint::get_u64(&mut rest).map_err(cut)?;
+                let steps = varint::get_u64(&mut rest).map_err(cut)?;
+                if bytes == 0 || bytes > body.len() as u64 {
+                    return Err(BodyError("a block is empty, or longer than the page"));
+                }
+                offset += bytes as usize;
+                // A distance is below 2^64; from the first time on it may not pass the end of time.
+                let before = first_time;
+                let distance = steps.checked_mul(unit);
+                first_time = distance.map_or(before, |d| before.wrapping_add(d as i64));
+                if first_time <= before {
+                    return Err(BodyError("blocks are out of order"));
+                }
             }
-            end = offset;
-            if !(1..=MAX_BLOCK_POINTS).contains(&usize::from(entry.points.get())) {
+            let missing = varint::get_u64(&mut rest).map_err(cut)?;
+            if missing >= MAX_BLOCK_POINTS as u64 {
                 return Err(BodyError("a block has no points, or too many"));
             }
+            directory.push(Entry {
+                first_time,
+                offset: offset.min(usize::from(u16::MAX)) as u16,
+                points: (MAX_BLOCK_POINTS as u64 - missing) as u16,
+            });
         }
-        if end != 0 || directory.is_empty() {
-            return Err(BodyError("the first block does not begin the page"));
+        if offset >= rest.len() {
+            return Err(BodyError("the last block begins past the end"));
         }
-        let ascending = directory
-            .windows(2)
-            .all(|w| w[0].first_time.get() < w[1].first_time.get());
-        if !ascending {
-            return Err(BodyError("blocks are out of order"));
-        }
-        Ok(Self { blocks, directory })
+        Ok(Self {
+            blocks: rest,
+            directory,
+            directory_bytes: body.len() - rest.len(),
+        })
+    }
+
+    /// Bytes of the directory.
+    pub(crate) fn directory_bytes(&self) -> usize {
+        self.directory_bytes
     }
 
     /// How many blocks.
@@ -88,32 +149,33 @@ impl<'a> LeafView<'a> {
 
     /// Time of the first point of a block, in nanoseconds.
     pub(crate) fn first_time(&self, block: usize) -> Option<i64> {
-        self.directory.get(block).map(|e| e.first_time.get())
+        self.directory.get(block).map(|e| e.first_time)
     }
 
     /// How many points a block holds.
+    #[cfg(test)]
     pub(crate) fn points(&self, block: usize) -> Option<usize> {
-        self.directory.get(block).map(|e| e.points.get().into())
+        self.directory.get(block).map(|e| e.points.into())
     }
 
     /// The bytes of a block.
     pub(crate) fn bytes(&self, block: usize) -> Option<&'a [u8]> {
-        let begin = self.directory.get(block)?.offset.get();
+        let begin = usize::from(self.directory.get(block)?.offset);
         let end = match self.directory.get(block + 1) {
-            Some(next) => next.offset.get().into(),
+            Some(next) => next.offset.into(),
             None => self.blocks.len(),
         };
-        self.blocks.get(begin.into()..end)
+        self.blocks.get(begin..end)
     }
 
     /// The blocks that may hold points of `range`, as half-open indexes.
     pub(crate) fn blocks_in(&self, range: TimeRange) -> (usize, usize) {
         let begin = self
             .directory
-            .partition_point(|e| e.first_time.get() <= range.begin());
+            .partition_point(|e| e.first_time <= range.begin());
         let end = self
             .directory
-            .partition_point(|e| e.first_time.get() < range.end());
+            .partition_point(|e| e.first_time < range.end());
         let begin = begin.saturating_sub(1);
         (begin, end.max(begin))
     }
@@ -126,19 +188,11 @@ impl<'a> LeafView<'a> {
         let (Some(bytes), Some(entry)) = (self.bytes(block), self.directory.get(block)) else {
             return Err(BadPageCause::Body(BodyError("a block is missing")));
         };
-        let before = out.len();
-        let consumed = decode_block(bytes, out)?;
-        let decoded = out.len() - before;
-        if consumed != bytes.len() || decoded != usize::from(entry.points.get()) {
-            return Err(BadPageCause::Body(BodyError(
-                "a block is not as long as the directory says",
-            )));
+        let mut models = Models::default();
+        for earlier in 0..block {
+            models = models.after(self.bytes(earlier).unwrap_or_default())?;
         }
-        if out.times.get(before) != Some(&entry.first_time.get()) {
-            return Err(BadPageCause::Body(BodyError(
-                "a block does not begin when the directory says",
-            )));
-        }
+        decode_block(bytes, entry.points.into(), entry.first_time, models, out)?;
         Ok(())
     }
 }
@@ -200,21 +254,32 @@ mod tests {
     #[test]
     fn directories_that_contradict_themselves_are_refused() {
         let good = body();
-        assert!(LeafView::new(&good, 4).is_err(), "a block too many");
-        assert!(LeafView::new(&good, 2).is_err(), "a block too few");
         assert!(LeafView::new(&good, 0).is_err());
         assert!(LeafView::new(&good, 4000).is_err());
-        let directory = 6;
-        // Offset of the second block, points of the first, time of the third.
-        for (at, byte) in [
-            (directory + 12 + 8, 9),
-            (directory + 10, 0),
-            (directory + 24, 10),
-        ] {
+        assert!(
+            LeafView::new(&good[..good.len() - 1], 3).is_err(),
+            "no last block"
+        );
+        // Unit, points of the first block, bytes of it, steps to the second.
+        for (at, byte) in [(0, 0), (4, 0xff), (4, 0), (5, 0)] {
             let mut bad = good.clone();
             bad[at] = byte;
-            assert!(LeafView::new(&bad, 3).is_err(), "byte {at}");
+            assert!(LeafView::new(&bad, 3).is_err(), "byte {at}: {bad:x?}");
         }
+    }
+
+    #[test]
+    fn the_whole_of_time_is_a_distance() {
+        let mut body = vec![0; 100];
+        let blocks: [(i64, u16, &[u8]); 2] = [(i64::MIN, 1, b"a"), (i64::MAX - 1, 1, b"b")];
+        let used = encode(blocks.into_iter(), &mut body);
+        assert_eq!(
+            used,
+            2 + directory_bytes(blocks.iter().map(|b| (b.0, b.1, b.2.len())))
+        );
+        let view = LeafView::new(&body[..used], 2).unwrap();
+        assert_eq!(view.first_time(1), Some(i64::MAX - 1));
+        assert_eq!(view.bytes(1), Some(b"b".as_slice()));
     }
 
     proptest! {

@@ -349,7 +349,7 @@ fn gauge(count: i64, knobs: &'static Knobs) -> (Bench, Tree, Points) {
 
 #[test]
 fn small_pages_make_tall_trees() {
-    let (bench, tree, points) = gauge(10_000, &TINY);
+    let (bench, tree, points) = gauge(20_000, &TINY);
     let snapshot = tree.snapshot();
     assert!(
         snapshot.roots().len() >= 5,

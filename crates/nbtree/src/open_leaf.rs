@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use alluvium_codec::{CodecError, decode_block};
+use alluvium_codec::{CodecError, MAX_BLOCK_POINTS, Models, decode_block};
 use alluvium_types::{Aggregate, Column, ValueKind};
 
-use crate::leaf::DIRECTORY_ENTRY_BYTES;
+use crate::leaf::directory_bytes;
 
 /// An encoded block in memory. Clones share the bytes.
 #[derive(Debug, Clone)]
@@ -16,11 +16,27 @@ pub(crate) struct OpenBlock {
     pub(crate) points: u16,
 }
 
-impl OpenBlock {
-    /// Appends its points to `out`.
-    pub(crate) fn decode(&self, out: &mut Column) -> Result<(), CodecError> {
-        decode_block(&self.bytes, out).map(|_| ())
+/// Appends the points of the block at `index` to `out`; the ones before it lend it their models.
+///
+/// # Panics
+/// If there is none.
+pub(crate) fn decode_at(
+    blocks: &[OpenBlock],
+    index: usize,
+    out: &mut Column,
+) -> Result<(), CodecError> {
+    let mut models = Models::default();
+    for earlier in &blocks[..index] {
+        models = models.after(&earlier.bytes)?;
     }
+    let block = &blocks[index];
+    decode_block(
+        &block.bytes,
+        block.points.into(),
+        block.first_time,
+        models,
+        out,
+    )
 }
 
 /// Blocks of the open leaf. A series has one only once its tail first became a block.
@@ -49,14 +65,35 @@ impl OpenLeaf {
         }
     }
 
-    /// Body bytes that the next block may take once it is in the directory.
-    pub(crate) fn room(&self, leaf_bytes: usize) -> usize {
-        let taken: usize = self
+    /// Body bytes that the next block, which begins at `first_time`, may take once it is in the directory.
+    pub(crate) fn room(&self, leaf_bytes: usize, first_time: i64) -> usize {
+        let taken: usize = self.finished.iter().map(|b| b.bytes.len()).sum();
+        let blocks = self
             .finished
             .iter()
-            .map(|b| b.bytes.len() + DIRECTORY_ENTRY_BYTES)
-            .sum();
-        leaf_bytes.saturating_sub(taken + DIRECTORY_ENTRY_BYTES)
+            .map(|b| (b.first_time, b.points, b.bytes.len()));
+        // Of as few points as there may be, so that no entry is longer than this one.
+        let next = (first_time, 1, MAX_BLOCK_POINTS);
+        leaf_bytes.saturating_sub(taken + directory_bytes(blocks.chain([next])))
+    }
+
+    /// The models that the finished blocks lend to the next.
+    pub(crate) fn models(&self) -> Models<'_> {
+        let mut models = Models::default();
+        for block in &self.finished {
+            models = models
+                .after(&block.bytes)
+                .expect("a block of our own making is whole");
+        }
+        models
+    }
+
+    /// Appends the points of the block at `index`, the small ones behind the finished.
+    pub(crate) fn decode(&self, index: usize, out: &mut Column) -> Result<(), CodecError> {
+        match index.checked_sub(self.finished.len()) {
+            None => decode_at(&self.finished, index, out),
+            Some(small) => decode_at(&self.small, small, out),
+        }
     }
 
     /// About how many bytes a block of so many points will take, judging by those in the page; 0 if there is

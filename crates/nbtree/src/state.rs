@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use alluvium_block::{LogicAddr, PageRef};
-use alluvium_codec::{CodecError, MAX_BLOCK_POINTS, Tail, block_points, varint};
+use alluvium_codec::{CodecError, MAX_BLOCK_POINTS, Models, Tail, varint};
 use alluvium_types::{Aggregate, Lsn, SeriesId, ValueKind};
 
 use crate::error::TreeError;
@@ -15,7 +15,7 @@ use crate::open_leaf::{OpenBlock, OpenLeaf};
 use crate::subtree_ref::SubtreeRef;
 use crate::tree::Tree;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// More levels than 2^32 leaves can need.
 const LEVELS_MAX: u64 = 32;
 
@@ -227,6 +227,7 @@ fn put_blocks(out: &mut Vec<u8>, blocks: &[OpenBlock]) {
     varint::put_u64(out, blocks.len() as u64);
     for block in blocks {
         varint::put_i64(out, block.first_time);
+        varint::put_u64(out, block.points.into());
         varint::put_bytes(out, &block.bytes);
     }
 }
@@ -236,11 +237,13 @@ fn get_blocks(r: &mut &[u8]) -> Result<Vec<OpenBlock>, TreeError> {
     let mut blocks = Vec::new();
     for _ in 0..count {
         let first_time = get_i64(r)?;
+        let points = get_u64(r)?;
         let bytes = get_bytes(r)?;
-        let points = block_points(bytes).map_err(cut)?;
-        if !(1..=MAX_BLOCK_POINTS).contains(&points) {
+        if !(1..=MAX_BLOCK_POINTS as u64).contains(&points) {
             return Err(TreeError::State("a block has no points, or too many"));
         }
+        // What it lends must be there when the next block is encoded.
+        Models::default().after(bytes).map_err(cut)?;
         blocks.push(OpenBlock {
             bytes: bytes.into(),
             first_time,

@@ -3,9 +3,7 @@
 //! A record is its length, then database, partition, row, field, position, the runs' states by ordinal, and
 //! the late points as blocks, a column per kind. Whoever names the file keeps its length and CRC.
 
-use alluvium_codec::{
-    CodecError, Encoder, Hint, MAX_BLOCK_POINTS, block_points, decode_block, varint,
-};
+use alluvium_codec::{CodecError, Encoder, Hint, MAX_BLOCK_POINTS, Models, decode_block, varint};
 use alluvium_types::{Column, DatabaseId, FieldId, Lsn, Partition, Row, ValueKind};
 
 use crate::error::TreeError;
@@ -65,7 +63,12 @@ pub fn put_tail_record(
         varint::put_u64(&mut body, column.len().div_ceil(MAX_BLOCK_POINTS) as u64);
         for begin in (0..column.len()).step_by(MAX_BLOCK_POINTS) {
             let end = column.len().min(begin + MAX_BLOCK_POINTS);
-            encoder.encode(column, begin..end, &mut Hint::default(), &mut body);
+            varint::put_u64(&mut body, (end - begin) as u64);
+            varint::put_i64(&mut body, column.times[begin]);
+            let mut block = Vec::with_capacity(1024);
+            let (mut hint, models) = (Hint::default(), Models::default());
+            encoder.encode(column, begin..end, &mut hint, models, &mut block);
+            varint::put_bytes(&mut body, &block);
         }
     }
     varint::put_bytes(out, &body);
@@ -108,9 +111,10 @@ fn record(mut rest: &[u8]) -> Result<TailRecord, TreeError> {
         let kind = ValueKind::from_number(*kind).ok_or(CodecError::Truncated)?;
         let mut column = Column::new(kind);
         for _ in 0..varint::get_u64(r)? {
-            block_points(r)?;
-            let used = decode_block(r, &mut column)?;
-            *r = r.get(used..).unwrap_or_default();
+            let points = usize::try_from(varint::get_u64(r)?).unwrap_or(usize::MAX);
+            let first_time = varint::get_i64(r)?;
+            let block = varint::get_bytes(r)?;
+            decode_block(block, points, first_time, Models::default(), &mut column)?;
         }
         late.push(column);
     }

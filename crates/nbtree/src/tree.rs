@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use alluvium_block::{Appender, PageDraft, PageKind, PageMeta, Role};
-use alluvium_codec::{Encoder, Hint, Tail};
+use alluvium_codec::{Encoder, Hint, Models, Tail};
 use alluvium_types::{Aggregate, Column, DatabaseId, Lsn, SeriesId, ValueKind, ValueRef, Values};
 
 use crate::knobs::{KNOBS, Knobs};
-use crate::open_leaf::{OpenBlock, OpenLeaf};
+use crate::open_leaf::{OpenBlock, OpenLeaf, decode_at};
 use crate::snapshot::TreeSnapshot;
 use crate::subtree_ref::SubtreeRef;
 use crate::{inner, leaf, long_text};
@@ -133,12 +133,15 @@ impl Tree {
         if let Some(stored) = self.tail.last_str() {
             return is(stored);
         }
-        let Some(block) = self.open.as_ref().and_then(|open| open.blocks().last()) else {
+        let Some(open) = &self.open else {
+            return false;
+        };
+        let Some(last) = open.blocks().count().checked_sub(1) else {
             return false;
         };
         let mut column = Column::new(ValueKind::Str);
-        let newest = block
-            .decode(&mut column)
+        let newest = open
+            .decode(last, &mut column)
             .ok()
             .and_then(|()| column.value(column.len().checked_sub(1)?));
         matches!(newest, Some(ValueRef::Str(stored)) if is(stored))
@@ -246,17 +249,19 @@ impl Tree {
             self.open
                 .get_or_insert_with(|| Arc::new(OpenLeaf::new(kind))),
         );
-        let room = open.room(self.knobs.leaf_bytes);
         let mut tail = column_of(kind, self.tail.points());
         self.tail.decode_into(&mut tail);
+        let first_time = open.small.first().map_or(tail.times[0], |b| b.first_time);
+        let room = open.room(self.knobs.leaf_bytes, first_time);
         // As many points as fill half of a tail like this one.
         let returned = self.knobs.tail_bytes * tail.len() / (2 * self.tail.bytes().len().max(1));
         self.tail.clear();
         let small_points = open.small_points();
         if small_points + tail.len() < self.knobs.block_points {
             let mut bytes = Vec::with_capacity(self.knobs.tail_bytes);
+            let range = 0..tail.len();
             out.encoder
-                .encode(&tail, 0..tail.len(), &mut self.hint, &mut bytes);
+                .encode(&tail, range, &mut self.hint, Models::default(), &mut bytes);
             if open.small_bytes() + bytes.len() <= room {
                 open.small_aggregate
                     .merge(&Aggregate::of(kind, &tail.times, tail.bits()));
@@ -266,10 +271,9 @@ impl Tree {
         }
         // Enough for a block of full size, or for the page.
         let mut column = column_of(kind, small_points + tail.len());
-        for block in std::mem::take(&mut open.small) {
-            block
-                .decode(&mut column)
-                .expect("a block of our own making decodes");
+        let small = std::mem::take(&mut open.small);
+        for index in 0..small.len() {
+            decode_at(&small, index, &mut column).expect("a block of our own making decodes");
         }
         open.small_aggregate = Aggregate::empty(kind);
         column.extend_from(&tail, 0, tail.len());
@@ -296,7 +300,7 @@ impl Tree {
                 self.open
                     .get_or_insert_with(|| Arc::new(OpenLeaf::new(kind))),
             );
-            let room = open.room(knobs.leaf_bytes);
+            let room = open.room(knobs.leaf_bytes, column.times[begin]);
             let little = knobs.leaf_bytes / FILL_SHARE;
             if room < little && !open.finished.is_empty() {
                 self.seal_leaf(out);
@@ -306,6 +310,7 @@ impl Tree {
             let mut fitter = Fitter {
                 encoder: out.encoder,
                 hint: &mut self.hint,
+                models: open.models(),
                 column,
                 begin,
                 room,
@@ -321,6 +326,9 @@ impl Tree {
             };
             let taken = match full {
                 Some(len) if take < knobs.block_points && room - len >= little => {
+                    // A block that will be joined to others lends and borrows nothing.
+                    fitter.models = Models::default();
+                    fitter.encode(take, &mut bytes);
                     open.small_aggregate = part(column, begin, begin + take);
                     open.small.push(block(column, begin, begin + take, &bytes));
                     return;
@@ -474,6 +482,8 @@ fn column_of(kind: ValueKind, points: usize) -> Column {
 struct Fitter<'a> {
     encoder: &'a mut Encoder,
     hint: &'a mut Hint,
+    /// What the blocks before lend.
+    models: Models<'a>,
     column: &'a Column,
     begin: usize,
     room: usize,
@@ -487,7 +497,8 @@ impl Fitter<'_> {
     fn encode(&mut self, points: usize, bytes: &mut Vec<u8>) -> usize {
         bytes.clear();
         let range = self.begin..self.begin + points;
-        self.encoder.encode(self.column, range, self.hint, bytes);
+        self.encoder
+            .encode(self.column, range, self.hint, self.models, bytes);
         bytes.len()
     }
 

@@ -8,7 +8,7 @@ use alluvium_types::{Aggregate, Column, TimeRange};
 
 use crate::error::TreeError;
 use crate::leaf::LeafView;
-use crate::open_leaf::OpenBlock;
+use crate::open_leaf::{self, OpenBlock};
 use crate::reader::Reader;
 use crate::snapshot::TreeSnapshot;
 use crate::subtree_ref::{SubtreeRef, overlapping};
@@ -262,12 +262,12 @@ impl<'a, 'b> Walk<'a, 'b> {
             }
             self.scratch.clear();
             self.reader.stats.blocks_decoded += 1;
-            block
-                .decode(&mut self.scratch)
-                .map_err(|cause| TreeError::OpenLeaf {
+            open_leaf::decode_at(blocks, i, &mut self.scratch).map_err(|cause| {
+                TreeError::OpenLeaf {
                     series: snapshot.series,
                     cause,
-                })?;
+                }
+            })?;
             if self.add_scratch().is_break() {
                 return Ok(Flow::Break(()));
             }

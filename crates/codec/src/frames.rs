@@ -1,0 +1,223 @@
+//! Frames of residuals: up to 128 signed numbers about a base of their own.
+//!
+//! Patched frame of reference (Zukowski et al. 2006) with the window anywhere: the base is chosen so that the
+//! window from it of `width` bits holds most residuals, whether the others lie above, below or on both sides.
+//!
+//! Layout: byte width (0 to 64; high bit: exceptions follow), zigzag varint base; if there are exceptions a byte
+//! with their number; the low bits of every residual less base, packed; for each exception a byte with its place
+//! and the bits above the width as a zigzag varint.
+
+use crate::error::CodecError;
+use crate::packing::{pack, packed_bytes, unpack};
+use crate::varint::{get_i64, put_i64, zigzag};
+
+/// Residuals of one frame.
+pub(crate) const FRAME: usize = 128;
+
+/// The bit of the width byte that says that exceptions follow.
+const PATCHED: u8 = 0x80;
+
+/// Residuals looked at to find the middle of a frame.
+const MIDDLE_SAMPLE: usize = 9;
+
+fn bit_len(value: u64) -> u32 {
+    64 - value.leading_zeros()
+}
+
+fn varint_bytes(value: u64) -> usize {
+    bit_len(value).max(1).div_ceil(7) as usize
+}
+
+/// A window and what a frame takes with it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Window {
+    base: i64,
+    width: u32,
+    /// Bytes of the frame, about: exact but for the varints of exceptions.
+    pub(crate) bytes: usize,
+}
+
+/// Bytes and width of the cheapest window whose misfits at each width are those longer than it.
+fn cheapest(counts: &[u8; 65], widest: usize, len: usize) -> (usize, u32) {
+    let mut best = (packed_bytes(len, widest as u32), widest as u32);
+    let (mut exceptions, mut bits_above) = (0, 0);
+    for width in (0..widest).rev() {
+        exceptions += usize::from(counts[width + 1]);
+        bits_above += exceptions;
+        // Each costs two bytes at least: a narrower width cannot pay for that many.
+        if exceptions * 2 >= best.0 {
+            break;
+        }
+        // Place, sign, seven bits a byte, half a byte of rounding.
+        let patches = exceptions + (bits_above + exceptions * 4) / 7;
+        let bytes = packed_bytes(len, width as u32) + 1 + patches;
+        if bytes < best.0 {
+            best = (bytes, width as u32);
+        }
+    }
+    best
+}
+
+/// The lowest base of a window of `width` bits with `highest` at its top.
+fn below(highest: i64, width: u32) -> i64 {
+    let span = 1_u64.checked_shl(width).unwrap_or(0).wrapping_sub(1);
+    highest.wrapping_sub(span as i64)
+}
+
+/// A good window for 1 to 128 residuals: one that begins at the least, one that ends at the greatest, or one
+/// about the middle.
+pub(crate) fn choose(frame: &[i64]) -> Window {
+    let (mut min, mut max) = (i64::MAX, i64::MIN);
+    for r in frame {
+        min = min.min(*r);
+        max = max.max(*r);
+    }
+    let widest = bit_len(max.wrapping_sub(min) as u64) as usize;
+    let (mut low, mut high, mut both) = ([0_u8; 65], [0_u8; 65], [0_u8; 65]);
+    let mut sample = [0; MIDDLE_SAMPLE];
+    for (i, slot) in sample.iter_mut().enumerate() {
+        *slot = frame[i * frame.len() / MIDDLE_SAMPLE];
+    }
+    sample.sort_unstable();
+    let middle = sample[MIDDLE_SAMPLE / 2];
+    for r in frame {
+        low[bit_len(r.wrapping_sub(min) as u64) as usize] += 1;
+        high[bit_len(max.wrapping_sub(*r) as u64) as usize] += 1;
+        both[bit_len(zigzag(r.wrapping_sub(middle))) as usize] += 1;
+    }
+    let (mut bytes, mut width) = cheapest(&low, widest, frame.len());
+    let mut base = min;
+    let (high_bytes, high_width) = cheapest(&high, widest, frame.len());
+    if high_bytes < bytes {
+        (bytes, width, base) = (high_bytes, high_width, below(max, high_width));
+    }
+    let both_widest = both.iter().rposition(|c| *c > 0).unwrap_or(0);
+    let (both_bytes, both_width) = cheapest(&both, both_widest, frame.len());
+    if both_bytes < bytes {
+        let half = 1_i64.checked_shl(both_width.wrapping_sub(1)).unwrap_or(0);
+        (bytes, width, base) = (both_bytes, both_width, middle.wrapping_sub(half));
+    }
+    Window {
+        base,
+        width,
+        bytes: bytes + 1 + varint_bytes(zigzag(base)),
+    }
+}
+
+/// Appends 1 to 128 residuals. `offsets` is scratch.
+pub(crate) fn put(frame: &[i64], window: Window, offsets: &mut Vec<u64>, out: &mut Vec<u8>) {
+    let Window { base, width, .. } = window;
+    offsets.clear();
+    offsets.extend(frame.iter().map(|r| r.wrapping_sub(base) as u64));
+    let misfits = |o: &u64| width < 64 && *o >> width != 0;
+    let exceptions = offsets.iter().filter(|o| misfits(o)).count();
+    out.push(width as u8 | if exceptions > 0 { PATCHED } else { 0 });
+    put_i64(out, base);
+    if exceptions > 0 {
+        out.push(exceptions as u8);
+    }
+    pack(out, offsets, width);
+    if exceptions > 0 {
+        for (place, offset) in offsets.iter().enumerate().filter(|(_, o)| misfits(o)) {
+            out.push(place as u8);
+            put_i64(out, *offset as i64 >> width);
+        }
+    }
+}
+
+/// Takes a frame of `out.len()` residuals off the front, each with `centre` added.
+pub(crate) fn get(bytes: &mut &[u8], centre: u64, out: &mut [u64]) -> Result<(), CodecError> {
+    let (head, rest) = bytes.split_first().ok_or(CodecError::Truncated)?;
+    *bytes = rest;
+    let width = u32::from(head & !PATCHED);
+    if width > 64 {
+        return Err(CodecError::Invalid {
+            field: "width",
+            value: u64::from(width),
+        });
+    }
+    let base = (get_i64(bytes)? as u64).wrapping_add(centre);
+    let mut exceptions = 0;
+    if head & PATCHED != 0 {
+        let (count, rest) = bytes.split_first().ok_or(CodecError::Truncated)?;
+        (exceptions, *bytes) = (*count, rest);
+    }
+    unpack(bytes, width, out)?;
+    for _ in 0..exceptions {
+        let (place, rest) = bytes.split_first().ok_or(CodecError::Truncated)?;
+        *bytes = rest;
+        let above = get_i64(bytes)? as u64;
+        let slot = out
+            .get_mut(usize::from(*place))
+            .ok_or(CodecError::Invalid {
+                field: "place of an exception",
+                value: u64::from(*place),
+            })?;
+        *slot = slot.wrapping_add(above.checked_shl(width).unwrap_or(0));
+    }
+    for value in out {
+        *value = value.wrapping_add(base);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check(frame: &[i64]) -> usize {
+        let window = choose(frame);
+        let mut bytes = Vec::new();
+        put(frame, window, &mut Vec::new(), &mut bytes);
+        assert!(
+            bytes.len() <= frame.len() * 8 + 12,
+            "{} bytes for {frame:?}",
+            bytes.len()
+        );
+        let mut back = vec![0; frame.len()];
+        let mut rest = bytes.as_slice();
+        get(&mut rest, 5, &mut back).unwrap();
+        assert!(rest.is_empty());
+        let back: Vec<i64> = back.iter().map(|v| v.wrapping_sub(5) as i64).collect();
+        assert_eq!(back, frame);
+        bytes.len()
+    }
+
+    #[test]
+    fn windows_lie_where_the_residuals_are() {
+        // One bit each, wherever the outlier.
+        let near = |outlier: i64| {
+            let mut frame: Vec<i64> = (0..128).map(|i| 1000 + i % 2).collect();
+            frame[77] = outlier;
+            check(&frame)
+        };
+        assert_eq!(
+            check(&(0..128).map(|i| 1000 + i % 2).collect::<Vec<_>>()),
+            3 + 16
+        );
+        assert_eq!(near(1_000_000), 3 + 16 + 1 + 4);
+        assert_eq!(near(-1_000_000), 3 + 16 + 1 + 4);
+        assert_eq!(check(&[7; 100]), 2);
+        check(&[i64::MIN, i64::MAX, 0, -1]);
+        check(&[i64::MIN; 3]);
+        check(&[i64::MAX]);
+    }
+
+    proptest! {
+        #[test]
+        fn frames_come_back(
+            scale in 0_u32..64,
+            residuals in prop::collection::vec(any::<i64>(), 1..=FRAME),
+            wild in prop::collection::vec((any::<prop::sample::Index>(), any::<i64>()), 0..6),
+        ) {
+            let mut frame: Vec<i64> = residuals.iter().map(|r| r >> scale).collect();
+            for (place, value) in wild {
+                let place = place.index(frame.len());
+                frame[place] = value;
+            }
+            check(&frame);
+        }
+    }
+}
