@@ -7,6 +7,7 @@
 
 use crate::block::{DECIMALS, DISTANCES, Hint};
 use crate::error::CodecError;
+use crate::simd::multiversion;
 use crate::varint::{get_u64, put_u64, zigzag};
 
 const POWERS: [f64; 16] = [
@@ -242,15 +243,69 @@ pub(crate) fn from_mantissas(column: &mut [u64], k: u8) -> Result<(), CodecError
         field: "decimal scale",
         value: u64::from(k),
     })?;
-    for bits in column {
-        *bits = decimal(*bits as i64, power);
-    }
+    divide(column, power);
     Ok(())
+}
+
+multiversion! {
+    /// Turns mantissas into the bits of mantissa / power.
+    fn divide(column: &mut [u64], power: f64) {
+        if !WIDE {
+            column.iter_mut().for_each(|bits| *bits = decimal(*bits as i64, power));
+            return;
+        }
+        // Correctly rounded quotients from the correctly rounded reciprocal (Markstein 1990): the first correction
+        // brings the product within one unit in the last place, the second rounds. Powers are far from the ends of
+        // the exponents, so that nothing under- or overflows.
+        let reciprocal = 1.0 / power;
+        for bits in column {
+            let mantissa = f64::from_bits(MAGIC.to_bits().wrapping_add(*bits)) - MAGIC;
+            let q = mantissa * reciprocal;
+            let q = (-power).mul_add(q, mantissa).mul_add(reciprocal, q);
+            let q = (-power).mul_add(q, mantissa).mul_add(reciprocal, q);
+            *bits = q.to_bits();
+        }
+    }
 }
 
 /// Moves each float by so many.
 pub(crate) fn move_by(column: &mut [u64], distances: &[i64]) {
     for (bits, distance) in column.iter_mut().zip(distances) {
         *bits = ordered(ordered(*bits as i64).wrapping_add(*distance)) as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The corrected product is the quotient: ends of the range, neighbours of powers of two and ten, and mantissas
+    /// from all over.
+    #[test]
+    fn quotients_are_correctly_rounded() {
+        let most = MANTISSA_MAX as i64 - 1;
+        let mut mantissas = vec![0, 1, -1, most, -most];
+        for bit in 0..51 {
+            mantissas.extend([(1 << bit) - 1, 1 << bit, (1 << bit) + 1]);
+        }
+        for power in POWERS {
+            mantissas.extend((-2..3).map(|near| (power as i64 + near) % most));
+        }
+        let mut state = 1_u64;
+        for shift in 13..60 {
+            for _ in 0..500 {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                mantissas.push((state as i64) >> shift);
+            }
+        }
+        for power in POWERS {
+            let mut column: Vec<u64> = mantissas.iter().map(|m| *m as u64).collect();
+            divide(&mut column, power);
+            for (mantissa, bits) in mantissas.iter().zip(column) {
+                assert_eq!(bits, decimal(*mantissa, power), "{mantissa} / {power}");
+            }
+        }
     }
 }

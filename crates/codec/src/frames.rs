@@ -37,6 +37,27 @@ pub(crate) struct Window {
     pub(crate) bytes: usize,
 }
 
+/// How many residuals have each bit length.
+#[inline(always)]
+fn lengths(frame: &[i64], offset: impl Fn(i64) -> u64) -> [u8; 65] {
+    // Counters of neighbours are apart: they would wait for each other.
+    let mut counts = [[0_u8; 72]; 4];
+    let mut fours = frame.chunks_exact(4);
+    for four in &mut fours {
+        for (lane, r) in counts.iter_mut().zip(four) {
+            lane[bit_len(offset(*r)) as usize] += 1;
+        }
+    }
+    for r in fours.remainder() {
+        counts[0][bit_len(offset(*r)) as usize] += 1;
+    }
+    let mut sums = [0; 65];
+    for (i, sum) in sums.iter_mut().enumerate() {
+        *sum = counts[0][i] + counts[1][i] + counts[2][i] + counts[3][i];
+    }
+    sums
+}
+
 /// Bytes and width of the cheapest window whose misfits at each width are those longer than it.
 fn cheapest(counts: &[u8; 65], widest: usize, len: usize) -> (usize, u32) {
     let mut best = (packed_bytes(len, widest as u32), widest as u32);
@@ -73,18 +94,15 @@ pub(crate) fn choose(frame: &[i64]) -> Window {
         max = max.max(*r);
     }
     let widest = bit_len(max.wrapping_sub(min) as u64) as usize;
-    let (mut low, mut high, mut both) = ([0_u8; 65], [0_u8; 65], [0_u8; 65]);
     let mut sample = [0; MIDDLE_SAMPLE];
     for (i, slot) in sample.iter_mut().enumerate() {
         *slot = frame[i * frame.len() / MIDDLE_SAMPLE];
     }
     sample.sort_unstable();
     let middle = sample[MIDDLE_SAMPLE / 2];
-    for r in frame {
-        low[bit_len(r.wrapping_sub(min) as u64) as usize] += 1;
-        high[bit_len(max.wrapping_sub(*r) as u64) as usize] += 1;
-        both[bit_len(zigzag(r.wrapping_sub(middle))) as usize] += 1;
-    }
+    let low = lengths(frame, |r| r.wrapping_sub(min) as u64);
+    let high = lengths(frame, |r| max.wrapping_sub(r) as u64);
+    let both = lengths(frame, |r| zigzag(r.wrapping_sub(middle)));
     let (mut bytes, mut width) = cheapest(&low, widest, frame.len());
     let mut base = min;
     let (high_bytes, high_width) = cheapest(&high, widest, frame.len());
@@ -125,8 +143,8 @@ pub(crate) fn put(frame: &[i64], window: Window, offsets: &mut Vec<u64>, out: &m
     }
 }
 
-/// Takes a frame of `out.len()` residuals off the front, each with `centre` added.
-pub(crate) fn get(bytes: &mut &[u8], centre: u64, out: &mut [u64]) -> Result<(), CodecError> {
+/// Takes a frame of `out.len()` residuals off the front, each still to be added to the base that is returned.
+pub(crate) fn get(bytes: &mut &[u8], out: &mut [u64]) -> Result<u64, CodecError> {
     let (head, rest) = bytes.split_first().ok_or(CodecError::Truncated)?;
     *bytes = rest;
     let width = u32::from(head & !PATCHED);
@@ -136,7 +154,7 @@ pub(crate) fn get(bytes: &mut &[u8], centre: u64, out: &mut [u64]) -> Result<(),
             value: u64::from(width),
         });
     }
-    let base = (get_i64(bytes)? as u64).wrapping_add(centre);
+    let base = get_i64(bytes)? as u64;
     let mut exceptions = 0;
     if head & PATCHED != 0 {
         let (count, rest) = bytes.split_first().ok_or(CodecError::Truncated)?;
@@ -155,10 +173,7 @@ pub(crate) fn get(bytes: &mut &[u8], centre: u64, out: &mut [u64]) -> Result<(),
             })?;
         *slot = slot.wrapping_add(above.checked_shl(width).unwrap_or(0));
     }
-    for value in out {
-        *value = value.wrapping_add(base);
-    }
-    Ok(())
+    Ok(base)
 }
 
 #[cfg(test)]
@@ -178,9 +193,9 @@ mod tests {
         );
         let mut back = vec![0; frame.len()];
         let mut rest = bytes.as_slice();
-        get(&mut rest, 5, &mut back).unwrap();
+        let base = get(&mut rest, &mut back).unwrap();
         assert!(rest.is_empty());
-        let back: Vec<i64> = back.iter().map(|v| v.wrapping_sub(5) as i64).collect();
+        let back: Vec<i64> = back.iter().map(|v| v.wrapping_add(base) as i64).collect();
         assert_eq!(back, frame);
         bytes.len()
     }

@@ -23,13 +23,11 @@ use crate::error::CodecError;
 use crate::frames::{self, FRAME, Window};
 use crate::huffman::{Code, Histogram};
 use crate::repeats;
+use crate::simd::multiversion;
 use crate::varint::{get_i64, get_u64, put_i64, put_u64, unzigzag, zigzag};
 
 /// Values looked at to find a centre.
 const CENTRE_SAMPLE: usize = 255;
-
-/// Frames looked at to choose the order.
-const FRAME_SAMPLE: usize = 3;
 
 /// Values a run has on average where runs are tried.
 const RUN_LENGTH_MIN: usize = 4;
@@ -242,20 +240,6 @@ fn spread(values: &[i64], centre: i64) -> u64 {
     values.iter().map(bits).sum()
 }
 
-/// Bytes of some of the frames, about.
-fn sampled_bytes(residuals: &[i64], centre: i64, shifted: &mut Vec<i64>) -> usize {
-    let frames = residuals.len().div_ceil(FRAME);
-    let mut bytes = 0;
-    for frame in residuals
-        .chunks(FRAME)
-        .step_by(frames.div_ceil(FRAME_SAMPLE))
-    {
-        shift(frame, centre, shifted);
-        bytes += frames::choose(shifted).bytes;
-    }
-    bytes
-}
-
 fn shift(values: &[i64], centre: i64, out: &mut Vec<i64>) {
     out.clear();
     out.extend(values.iter().map(|v| v.wrapping_sub(centre)));
@@ -377,10 +361,7 @@ fn encode_residuals(
     let centres = [centre(steps, shifted), centre(deltas, shifted), 0];
     let orders: [&[i64]; 3] = [steps, deltas, seconds];
     let order = (0..3)
-        .min_by_key(|o| match setting.compression {
-            Compression::Balanced => sampled_bytes(orders[*o], centres[*o], shifted) as u64,
-            Compression::Small => spread(orders[*o], centres[*o]),
-        })
+        .min_by_key(|o| spread(orders[*o], centres[*o]))
         .unwrap_or(0);
     let residuals = orders[order];
     let lent = lent.filter(|lent| usize::from(order_of(lent.id)) == order && lent.g == g);
@@ -557,16 +538,6 @@ pub(crate) fn encoding_name(column: &[u8]) -> &'static str {
     }
 }
 
-/// Turns differences into what they add up to, going on from `total`.
-fn sum_up(values: &mut [u64], total: &mut u64) {
-    let mut sum = *total;
-    for value in values {
-        sum = sum.wrapping_add(*value);
-        *value = sum;
-    }
-    *total = sum;
-}
-
 /// What a column of integers is read into: times and integers as they are, raw bits for values.
 pub(crate) trait Word: Copy {
     fn of(value: i64) -> Self;
@@ -631,8 +602,8 @@ pub(crate) fn decode<W: Word>(
             while left > 0 {
                 let take = left.min(FRAME);
                 let residuals = &mut block[..take];
-                frames::get(bytes, model.m as u64, residuals)?;
-                sums.extend(residuals, out);
+                let base = frames::get(bytes, residuals)?;
+                sums.extend(base.wrapping_add(model.m as u64), residuals, out);
                 left -= take;
             }
         }
@@ -644,10 +615,8 @@ pub(crate) fn decode<W: Word>(
                 code.get_numbers(std::mem::take(bytes), &mut residuals)?;
             }
             for residuals in residuals.chunks_mut(FRAME) {
-                for z in residuals.iter_mut() {
-                    *z = unzigzag(*z).wrapping_add(model.m) as u64;
-                }
-                sums.extend(residuals, out);
+                undo_zigzag(residuals);
+                sums.extend(model.m as u64, residuals, out);
             }
         }
         SYMBOLS => {
@@ -680,7 +649,7 @@ pub(crate) fn decode<W: Word>(
 struct Sums {
     order: u8,
     first: i64,
-    g: i64,
+    g: u64,
     step: u64,
     delta: u64,
 }
@@ -690,36 +659,69 @@ impl Sums {
         Self {
             order: order_of(model.id),
             first,
-            g: model.g,
+            g: model.g as u64,
             step: 0,
             delta: 0,
         }
     }
 
-    #[inline(always)]
-    fn extend<W: Word>(&mut self, residuals: &mut [u64], out: &mut Vec<W>) {
-        match self.order {
-            0 => {}
-            1 => sum_up(residuals, &mut self.step),
-            _ => {
-                sum_up(residuals, &mut self.delta);
-                sum_up(residuals, &mut self.step);
-            }
+    /// Appends the values of residuals, each less `add`.
+    fn extend<W: Word>(&mut self, add: u64, residuals: &mut [u64], out: &mut Vec<W>) {
+        to_values(self, add, residuals);
+        out.extend(residuals.iter().map(|v| W::of(*v as i64)));
+    }
+}
+
+multiversion! {
+    /// Undoes the zigzag of each.
+    fn undo_zigzag(values: &mut [u64]) {
+        for z in values {
+            *z = unzigzag(*z) as u64;
         }
-        let (first, g) = (self.first, self.g);
-        // A multiplication a value is only paid where there is a divisor.
-        if g == 1 {
-            out.extend(
-                residuals
-                    .iter()
-                    .map(|k| W::of(first.wrapping_add(*k as i64))),
-            );
-        } else {
-            out.extend(
-                residuals
-                    .iter()
-                    .map(|k| W::of(first.wrapping_add((*k as i64).wrapping_mul(g)))),
-            );
+    }
+}
+
+multiversion! {
+    /// Turns residuals, each less `add`, into values.
+    fn to_values(sums: &mut Sums, add: u64, residuals: &mut [u64]) {
+        let first = sums.first as u64;
+        let g = sums.g;
+        match sums.order {
+            0 => {
+                let first = first.wrapping_add(add.wrapping_mul(g));
+                // A multiplication a value is only paid where there is a divisor.
+                if g == 1 {
+                    residuals.iter_mut().for_each(|r| *r = r.wrapping_add(first));
+                } else {
+                    residuals.iter_mut().for_each(|r| *r = r.wrapping_mul(g).wrapping_add(first));
+                }
+            }
+            1 => {
+                let mut step = sums.step;
+                if g == 1 {
+                    let mut value = first.wrapping_add(step);
+                    for r in residuals.iter_mut() {
+                        value = value.wrapping_add(*r).wrapping_add(add);
+                        *r = value;
+                    }
+                    step = value.wrapping_sub(first);
+                } else {
+                    for r in residuals.iter_mut() {
+                        step = step.wrapping_add(*r).wrapping_add(add);
+                        *r = step.wrapping_mul(g).wrapping_add(first);
+                    }
+                }
+                sums.step = step;
+            }
+            _ => {
+                let (mut step, mut delta) = (sums.step, sums.delta);
+                for r in residuals.iter_mut() {
+                    delta = delta.wrapping_add(*r).wrapping_add(add);
+                    step = step.wrapping_add(delta);
+                    *r = step.wrapping_mul(g).wrapping_add(first);
+                }
+                (sums.step, sums.delta) = (step, delta);
+            }
         }
     }
 }

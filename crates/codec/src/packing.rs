@@ -1,6 +1,7 @@
 //! Fixed-width bit packing, low bits first, every run starting on a byte.
 
 use crate::error::CodecError;
+use crate::simd::multiversion;
 
 /// Bytes that `count` values of `width` bits take.
 pub(crate) fn packed_bytes(count: usize, width: u32) -> usize {
@@ -31,34 +32,40 @@ pub(crate) fn unpack(bytes: &mut &[u8], width: u32, out: &mut [u64]) -> Result<(
     let len = packed_bytes(out.len(), width);
     // Loads may reach into what follows: it is masked away.
     let all = *bytes;
-    let (mut packed, rest) = bytes.split_at_checked(len).ok_or(CodecError::Truncated)?;
+    let (packed, rest) = bytes.split_at_checked(len).ok_or(CodecError::Truncated)?;
     *bytes = rest;
     if width == 0 {
         out.fill(0);
         return Ok(());
     }
-    let mask = mask(width);
-    let width = width as usize;
-    let done = unpack_groups(all, width, out);
-    let slow = &mut out[done..];
-    // Eight values take `width` whole bytes.
-    packed = packed.get(done / 8 * width..).unwrap_or_default();
-    let mut bit = 0;
-    for value in slow {
-        let at = bit / 8;
-        let mut word = [0_u8; 16];
-        let there = packed.get(at..).unwrap_or_default();
-        let take = there.len().min(16);
-        word[..take].copy_from_slice(&there[..take]);
-        *value = (u128::from_le_bytes(word) >> (bit % 8)) as u64 & mask;
-        bit += width;
-    }
+    unpack_run(all, packed, width as usize, out);
     Ok(())
+}
+
+multiversion! {
+    /// Values of `width` bits from `packed`, loads from `all`, which goes on behind it.
+    fn unpack_run(all: &[u8], packed: &[u8], width: usize, out: &mut [u64]) {
+        let mask = mask(width as u32);
+        let done = unpack_groups(all, width, out);
+        // Eight values take `width` whole bytes.
+        let packed = packed.get(done / 8 * width..).unwrap_or_default();
+        let mut bit = 0;
+        for value in &mut out[done..] {
+            let at = bit / 8;
+            let mut word = [0_u8; 16];
+            let there = packed.get(at..).unwrap_or_default();
+            let take = there.len().min(16);
+            word[..take].copy_from_slice(&there[..take]);
+            *value = (u128::from_le_bytes(word) >> (bit % 8)) as u64 & mask;
+            bit += width;
+        }
+    }
 }
 
 /// Eight values at a time, as long as eight spare bytes follow them. Returns how many were unpacked.
 ///
 /// With the width known at compile time every shift and offset is a constant.
+#[inline(always)]
 fn groups<const W: usize, const N: usize>(packed: &[u8], out: &mut [u64]) -> usize {
     let mask = mask(W as u32);
     let mut done = 0;
@@ -81,6 +88,7 @@ fn groups<const W: usize, const N: usize>(packed: &[u8], out: &mut [u64]) -> usi
 }
 
 /// [`groups`] for the width at hand; widths whose values may span nine bytes are left to the slow loop.
+#[inline(always)]
 fn unpack_groups(packed: &[u8], width: usize, out: &mut [u64]) -> usize {
     macro_rules! by_width {
         ($($w:literal)*) => {
