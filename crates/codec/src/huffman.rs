@@ -100,18 +100,19 @@ impl Histogram {
 
     /// About the bits that the numbers and the code take.
     fn bits(&self) -> f32 {
-        let mut total = 0;
+        let total: u32 = self.counts[..self.end].iter().sum();
+        let whole = (total as f32).log2();
         let (mut bits, mut used) = (0.0, 0);
         for (class, count) in self.counts[..self.end].iter().enumerate() {
             if *count > 0 {
                 let c = *count as f32;
-                bits += c * (parts(class, self.sub).1 as f32 - c.log2());
-                total += count;
+                // No code is shorter than a bit.
+                let length = (whole - c.log2()).max(1.0);
+                bits += c * (parts(class, self.sub).1 as f32 + length);
                 used += 1;
             }
         }
-        let total = total as f32;
-        bits + total * total.log2() + 11.0 + (used * 2 + self.end) as f32
+        bits + 11.0 + (used * 2 + self.end) as f32
     }
 
     /// The cheapest of the histograms from `finest` to `coarsest`.
