@@ -1,0 +1,179 @@
+//! A store answers as a map in which the last write wins, across checkpoints, clean and unclean restarts and
+//! other numbers of shards.
+//!
+//! The input is a list of steps of a byte each, with the bytes they need: lines (one at a time, or runs of
+//! them), commit, checkpoint, close and open, open without closing.
+#![no_main]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use alluvium_io::MemoryDevice;
+use alluvium_protocol::line::{
+    FieldValue, Limits, LineParser, Precision, decode_key, decode_name, decode_string,
+};
+use alluvium_store::{
+    Database, Direction, ReadStats, Selector, Store, StoreConfig, SystemClock, TimeRange, Writer,
+};
+use alluvium_types::{Column, Value, ValueKind, ValueRef};
+use libfuzzer_sys::fuzz_target;
+
+/// (host, field, whether text), then time.
+type Model = BTreeMap<(String, String, bool), BTreeMap<i64, Value>>;
+
+fn open(device: &Arc<MemoryDevice>, shards: usize) -> Store {
+    let config = StoreConfig {
+        shards,
+        volume_bytes: 1 << 18,
+        extent_pages: 4,
+        segment_bytes: 1 << 16,
+        late_points_max: 24,
+        tail_chain_max: 2,
+        instance: Some([5; 16]),
+        ..StoreConfig::default()
+    };
+    let device = Arc::<MemoryDevice>::clone(device);
+    Store::open(device, Arc::new(SystemClock), config).expect("a whole directory opens")
+}
+
+fn write(writer: &mut Writer, model: &mut Model, text: &str) {
+    let mut parser = LineParser::new(text.as_bytes(), Precision::Ns, 0, Limits::default());
+    while let Some(line) = parser.next_line() {
+        let line = line.expect("lines are well-formed");
+        let key = decode_key(line.key).expect("keys are well-formed");
+        let host = key.tag("host").expect("every line has a host").to_owned();
+        let row = match writer.cached(line.key) {
+            Some(row) => row,
+            None => writer.resolve(line.key, key),
+        };
+        writer.begin_line(row, line.time_ns).expect("times are allowed");
+        for field in line.fields {
+            let name = decode_name(field.name).expect("names are well-formed");
+            let value = match field.value {
+                FieldValue::F64(v) => Value::F64(v),
+                FieldValue::I64(v) => Value::I64(v),
+                FieldValue::U64(v) => Value::U64(v),
+                FieldValue::Bool(v) => Value::Bool(v),
+                FieldValue::Str { raw, escaped } => Value::Str(decode_string(raw, escaped).into()),
+            };
+            writer.field(&name, value.as_ref()).expect("values are short");
+            let is_text = value.as_ref().kind() == ValueKind::Str;
+            let series = model.entry((host.clone(), name.into_owned(), is_text)).or_default();
+            series.insert(line.time_ns, value);
+        }
+        writer.end_line().expect("lines have fields");
+    }
+}
+
+/// One line: the byte chooses host, field and kind.
+fn line(choice: u8, time: i64, value: u64) -> String {
+    let (host, field) = (choice & 3, choice >> 2 & 1);
+    let value = match choice >> 3 & 7 {
+        0..=2 => format!("{}", (value % 10_000) as f64 / 100.0),
+        3 => format!("{:?}", f64::from_bits(value & 0xbfff_ffff_ffff_ffff)),
+        4 => format!("{}i", value as i64),
+        5 => format!("{value}u"),
+        6 => (if value & 1 == 1 { "t" } else { "f" }).to_owned(),
+        _ => format!("\"state {}\"", value % 7),
+    };
+    format!("m,host=h{host} f{field}={value} {time}\n")
+}
+
+fn as_f64(value: &Value) -> f64 {
+    match value {
+        Value::F64(v) => *v,
+        Value::I64(v) => *v as f64,
+        Value::U64(v) => *v as f64,
+        Value::Bool(v) => f64::from(u8::from(*v)),
+        Value::Str(_) => f64::NAN,
+    }
+}
+
+fn check(database: &Database, model: &Model) {
+    let snapshot = database.snapshot();
+    let mut stats = ReadStats::default();
+    let mut left = model.clone();
+    for info in snapshot.select(&Selector::default()).expect("it compiles") {
+        let series = snapshot.series(&info);
+        let host = info.key.tag("host").expect("every series has a host").to_owned();
+        let id = (host, info.field.to_string(), series.kind() == ValueKind::Str);
+        let want = left.remove(&id).unwrap_or_default();
+        let aggregate = series.aggregate(TimeRange::ALL, &mut stats).expect("pages are whole");
+        assert_eq!(aggregate.count, want.len() as u64, "{id:?}");
+        for direction in [Direction::Forward, Direction::Backward] {
+            let mut cursor = series.scan(TimeRange::ALL, direction);
+            let mut seen = Column::new(series.kind());
+            let mut batch = Column::new(series.kind());
+            while cursor.next_batch(&mut stats, &mut batch).expect("pages are whole") {
+                seen.extend_from(&batch, 0, batch.len());
+            }
+            if direction == Direction::Backward {
+                seen.reverse();
+            }
+            assert!(seen.times.iter().eq(want.keys()), "{id:?}");
+            for (i, value) in want.values().enumerate() {
+                let found = seen.value(i).expect("as many values as times");
+                // Where numeric kinds are mixed, answers are floats.
+                let same = if found.kind() == value.as_ref().kind() {
+                    found.same(value.as_ref())
+                } else {
+                    matches!(found, ValueRef::F64(v) if v == as_f64(value))
+                };
+                assert!(same, "{id:?} at {}: {found:?} against {value:?}", seen.times[i]);
+            }
+        }
+    }
+    assert!(left.is_empty(), "series are missing: {:?}", left.keys());
+}
+
+fuzz_target!(|data: &[u8]| {
+    let device = Arc::new(MemoryDevice::new(5));
+    let mut store = open(&device, 1);
+    let (mut database, created) = store.create_database("db").expect("a good name");
+    created.wait().expect("memory does not fail");
+    let mut writer = database.writer();
+    let mut model = Model::new();
+    let (mut now, mut restarts) = (1_000_i64, 0);
+    let mut rest = data.get(..512).unwrap_or(data);
+    while let [step, a, b, c, behind @ ..] = rest {
+        rest = behind;
+        match step % 8 {
+            0..=2 => {
+                now += i64::from(*b as i8);
+                let value = u64::from(*c).wrapping_mul(0x0101_0101_0101_0101);
+                write(&mut writer, &mut model, &line(*a, now, value));
+            }
+            3..=4 => {
+                // A run that fills blocks and leaves, in order or backwards.
+                let step_ns = i64::from(*b as i8);
+                for i in 0..u64::from(*c) * 4 {
+                    now += step_ns;
+                    write(&mut writer, &mut model, &line(*a, now, i * i));
+                }
+            }
+            5 => {
+                writer.commit(None).expect("the store takes writes").wait().expect("memory does not fail");
+            }
+            6 => {
+                writer.commit(None).expect("the store takes writes").wait().expect("memory does not fail");
+                store.checkpoint().wait().expect("memory does not fail");
+            }
+            _ if restarts < 4 => {
+                restarts += 1;
+                let ended = writer.commit(None).expect("the store takes writes").wait();
+                ended.expect("memory does not fail");
+                if *a & 1 == 0 {
+                    store.close().expect("memory does not fail");
+                }
+                drop((writer, database, store));
+                store = open(&device, 1 + usize::from(*b) % 4);
+                database = store.database("db").expect("it was created");
+                writer = database.writer();
+                check(&database, &model);
+            }
+            _ => {}
+        }
+    }
+    writer.commit(None).expect("the store takes writes").wait().expect("memory does not fail");
+    check(&database, &model);
+});
