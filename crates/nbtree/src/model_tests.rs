@@ -197,14 +197,14 @@ fn check_buckets(
 
 fn reopen(tree: &Tree, knobs: &'static Knobs) -> Tree {
     let mut bytes = vec![0xaa];
-    tree.encode_state(&mut bytes);
+    tree.encode_state(&mut Encoder::default(), &mut bytes);
     let len = bytes.len() - 1;
     bytes.extend_from_slice(&[1, 2, 3]);
     let (mut back, consumed) = Tree::decode_state(&bytes[1..]).unwrap();
     assert_eq!(consumed, len);
     back.set_knobs(knobs);
     let mut again = Vec::new();
-    back.encode_state(&mut again);
+    back.encode_state(&mut Encoder::default(), &mut again);
     assert_eq!(again, bytes[1..=len], "a state must read back to itself");
     back
 }
@@ -315,7 +315,7 @@ proptest! {
     fn a_damaged_state_is_refused_or_consistent(at in any::<prop::sample::Index>(), bit in 0_u8..8) {
         let (_, tree, _) = gauge(5000, &TINY);
         let mut bytes = Vec::new();
-        tree.encode_state(&mut bytes);
+        tree.encode_state(&mut Encoder::default(), &mut bytes);
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
         if let Ok((tree, _)) = Tree::decode_state(&bytes) {

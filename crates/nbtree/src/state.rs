@@ -1,28 +1,32 @@
 //! The part of a tree that is only in memory, saved in a checkpoint and restored from it.
 //!
-//! Numbers are varints but for the series. Unfinished entries and the aggregates of the open leaf are packed
-//! as in an inner page. Checksums are the checkpoint's.
+//! Numbers are varints but for the series. Unfinished entries and the aggregate of the finished blocks are packed
+//! as in an inner page, without its zero bytes. The tail is saved as one more small block where that is shorter; it
+//! comes back as one. Checksums are the checkpoint's.
 
 use std::sync::Arc;
 
 use alluvium_block::{LogicAddr, PageRef};
-use alluvium_codec::{CodecError, MAX_BLOCK_POINTS, Models, Tail, varint};
-use alluvium_types::{Aggregate, Lsn, SeriesId, ValueKind};
+use alluvium_codec::{CodecError, Encoder, MAX_BLOCK_POINTS, Models, Tail, varint};
+use alluvium_types::{Aggregate, Column, Lsn, PAGE_SIZE, SeriesId, ValueKind};
 
 use crate::error::TreeError;
 use crate::inner::{self, InnerView};
-use crate::open_leaf::{OpenBlock, OpenLeaf};
+use crate::open_leaf::{OpenBlock, OpenLeaf, decode_at};
 use crate::subtree_ref::SubtreeRef;
 use crate::tree::Tree;
 
 const VERSION: u8 = 2;
+/// Points of a tail from which a block may be shorter.
+const TAIL_BLOCK_MIN: usize = 4;
 /// More levels than 2^32 leaves can need.
 const LEVELS_MAX: u64 = 32;
 
 impl Tree {
     /// Appends everything that is only in memory to `out`: unfinished inner entries, blocks of the open leaf,
     /// the tail. Pages already appended are referred to, so they must become durable before the state does.
-    pub fn encode_state(&self, out: &mut Vec<u8>) {
+    /// Cost: encoding the tail, 512 points at most, and a copy of the rest.
+    pub fn encode_state(&self, encoder: &mut Encoder, out: &mut Vec<u8>) {
         out.push(VERSION);
         out.extend_from_slice(&self.series().packed().to_le_bytes());
         for number in [
@@ -40,19 +44,46 @@ impl Tree {
         for level in &self.levels {
             put_entries(out, level);
         }
-        match &self.open {
-            None => varint::put_u64(out, 0),
-            Some(open) => {
-                varint::put_u64(out, 1);
-                put_aggregate(out, &open.finished_aggregate);
-                put_blocks(out, &open.finished);
-                put_aggregate(out, &open.small_aggregate);
-                put_blocks(out, &open.small);
-                varint::put_u64(out, open.oldest_text_volume.into());
+        let tail_block = self.tail_block(encoder);
+        let (finished, small): (&[_], &[_]) = match &self.open {
+            None => (&[], &[]),
+            Some(open) => (&open.finished, &open.small),
+        };
+        put_blocks(out, finished.iter());
+        if let Some(open) = &self.open
+            && !finished.is_empty()
+        {
+            put_aggregate(out, &open.finished_aggregate);
+            varint::put_u64(out, open.oldest_text_volume.into());
+        }
+        put_blocks(out, small.iter().chain(&tail_block));
+        if tail_block.is_some() {
+            varint::put_u64(out, 0);
+        } else {
+            varint::put_u64(out, self.tail.points() as u64);
+            if !self.tail.is_empty() {
+                varint::put_bytes(out, self.tail.bytes());
             }
         }
-        varint::put_u64(out, self.tail.points() as u64);
-        varint::put_bytes(out, self.tail.bytes());
+    }
+
+    /// The tail as a block, if that is shorter.
+    fn tail_block(&self, encoder: &mut Encoder) -> Option<OpenBlock> {
+        let points = self.tail.points();
+        if !(TAIL_BLOCK_MIN..=MAX_BLOCK_POINTS).contains(&points) {
+            return None;
+        }
+        let mut column = Column::new(self.kind());
+        self.tail.decode_into(&mut column);
+        let mut bytes = Vec::with_capacity(self.tail.bytes().len());
+        let (mut hint, models) = (self.hint, Models::default());
+        encoder.encode(&column, 0..points, &mut hint, models, &mut bytes);
+        // A block has its first time and number of points beside it.
+        (bytes.len() + 10 < self.tail.bytes().len()).then(|| OpenBlock {
+            bytes: bytes.into(),
+            first_time: column.times[0],
+            points: points as u16,
+        })
     }
 
     /// The tree whose state stands at the front of `bytes`, and how many bytes it took. Pushes go on from
@@ -90,23 +121,31 @@ impl Tree {
         for _ in 0..levels {
             tree.levels.push(Arc::new(get_entries(r, kind)?));
         }
-        if get_u64(r)? != 0 {
-            let finished_aggregate = get_aggregate(r, kind)?;
-            let finished = get_blocks(r)?;
-            let small_aggregate = get_aggregate(r, kind)?;
-            let small = get_blocks(r)?;
-            tree.open = Some(Arc::new(OpenLeaf {
-                finished,
-                small,
-                finished_aggregate,
-                small_aggregate,
-                oldest_text_volume: get_u32(r)?,
-            }));
+        let finished = get_blocks(r)?;
+        let mut open = OpenLeaf::new(kind);
+        if !finished.is_empty() {
+            open.finished_aggregate = get_aggregate(r, kind)?;
+            open.oldest_text_volume = get_u32(r)?;
+        }
+        open.finished = finished;
+        open.small = get_blocks(r)?;
+        let mut column = Column::new(kind);
+        for index in 0..open.small.len() {
+            column.clear();
+            decode_at(&open.small, index, &mut column)
+                .map_err(|cause| TreeError::OpenLeaf { series, cause })?;
+            open.small_aggregate
+                .merge(&Aggregate::of(kind, &column.times, column.bits()));
+        }
+        if !open.finished.is_empty() || !open.small.is_empty() {
+            tree.open = Some(Arc::new(open));
         }
         let tail_points = get_u64(r)?;
-        let tail = get_bytes(r)?;
-        tree.tail = Tail::from_bytes(kind, tail, tail_points as usize)
-            .map_err(|cause| TreeError::OpenLeaf { series, cause })?;
+        if tail_points > 0 {
+            let tail = get_bytes(r)?;
+            tree.tail = Tail::from_bytes(kind, tail, tail_points as usize)
+                .map_err(|cause| TreeError::OpenLeaf { series, cause })?;
+        }
         tree.check_state()?;
         Ok((tree, bytes.len() - rest.len()))
     }
@@ -176,7 +215,47 @@ fn put_entries(out: &mut Vec<u8>, entries: &[SubtreeRef]) {
     varint::put_u64(out, first.first_leaf.into());
     let mut body = vec![0; inner::encoded_bytes(entries, None)];
     inner::encode(entries, &mut body);
-    varint::put_bytes(out, &body);
+    put_sparse(out, &body);
+}
+
+/// Appends bytes of which many are zero: their number, a bit for each that is not, and these.
+fn put_sparse(out: &mut Vec<u8>, bytes: &[u8]) {
+    varint::put_u64(out, bytes.len() as u64);
+    for eight in bytes.chunks(8) {
+        let bits = eight
+            .iter()
+            .rev()
+            .fold(0, |bits, b| bits << 1 | u8::from(*b != 0));
+        out.push(bits);
+    }
+    out.extend(bytes.iter().filter(|b| **b != 0));
+}
+
+fn get_sparse(r: &mut &[u8]) -> Result<Vec<u8>, TreeError> {
+    let len = get_u64(r)?;
+    let cut = TreeError::State("it is cut short");
+    if len > PAGE_SIZE as u64 {
+        return Err(TreeError::State("a part of it is larger than a page"));
+    }
+    let len = len as usize;
+    let Some((bits, rest)) = r.split_at_checked(len.div_ceil(8)) else {
+        return Err(cut);
+    };
+    let set = |i: usize| bits[i / 8] >> (i % 8) & 1 == 1;
+    let count = (0..len).filter(|i| set(*i)).count();
+    let Some((values, rest)) = rest.split_at_checked(count) else {
+        return Err(cut);
+    };
+    *r = rest;
+    let mut values = values.iter();
+    let byte = |i| {
+        if set(i) {
+            values.next().copied().unwrap_or(0)
+        } else {
+            0
+        }
+    };
+    Ok((0..len).map(byte).collect())
 }
 
 fn get_entries(r: &mut &[u8], kind: ValueKind) -> Result<Vec<SubtreeRef>, TreeError> {
@@ -185,12 +264,12 @@ fn get_entries(r: &mut &[u8], kind: ValueKind) -> Result<Vec<SubtreeRef>, TreeEr
         return Ok(Vec::new());
     }
     let first_leaf = get_u32(r)?;
-    let body = get_bytes(r)?;
+    let body = get_sparse(r)?;
     let malformed = |_| TreeError::State("its unfinished entries do not decode");
     // A page holds no more, and nothing here is larger than a page.
     let count = usize::try_from(count).ok().filter(|c| *c <= 1024);
     let count = count.ok_or(TreeError::State("it has too many unfinished entries"))?;
-    let view = InnerView::new(body, count, first_leaf).map_err(malformed)?;
+    let view = InnerView::new(&body, count, first_leaf).map_err(malformed)?;
     if view.kind() != kind {
         return Err(TreeError::State("its entries are of another kind"));
     }
@@ -223,8 +302,8 @@ fn get_aggregate(r: &mut &[u8], kind: ValueKind) -> Result<Aggregate, TreeError>
     }
 }
 
-fn put_blocks(out: &mut Vec<u8>, blocks: &[OpenBlock]) {
-    varint::put_u64(out, blocks.len() as u64);
+fn put_blocks<'a>(out: &mut Vec<u8>, blocks: impl Iterator<Item = &'a OpenBlock> + Clone) {
+    varint::put_u64(out, blocks.clone().count() as u64);
     for block in blocks {
         varint::put_i64(out, block.first_time);
         varint::put_u64(out, block.points.into());

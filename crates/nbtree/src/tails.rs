@@ -55,7 +55,7 @@ pub fn put_tail_record(
         varint::put_u64(&mut body, number);
     }
     for run in runs {
-        run.encode_state(&mut body);
+        run.encode_state(encoder, &mut body);
     }
     varint::put_u64(&mut body, late.len() as u64);
     for column in late {

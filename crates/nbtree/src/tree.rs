@@ -48,7 +48,7 @@ pub struct Tree {
     pub(crate) last_bits: u64,
     /// Of the newest point.
     pub(crate) lsn: Lsn,
-    hint: Hint,
+    pub(crate) hint: Hint,
     pub(crate) tail: Tail,
     pub(crate) open: Option<Arc<OpenLeaf>>,
     /// References no inner page holds yet: `levels[0]` to leaves, `levels[n]` to inner pages of level n.

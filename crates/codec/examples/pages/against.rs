@@ -18,12 +18,12 @@ fn numbers(column: &Column) -> Vec<u64> {
         Values::Numeric(bits) => bits.clone(),
         Values::Strings(texts) => {
             let mut words: Vec<&str> = Vec::new();
-            let id = |text| match words.iter().position(|w| *w == text) {
-                Some(id) => id as u64,
-                None => {
+            let id = |text| {
+                let known = words.iter().position(|w| *w == text);
+                known.unwrap_or_else(|| {
                     words.push(text);
-                    words.len() as u64 - 1
-                }
+                    words.len() - 1
+                }) as u64
             };
             texts.iter().map(id).collect()
         }
