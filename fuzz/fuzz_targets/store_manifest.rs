@@ -21,7 +21,7 @@ fn open(device: &Arc<MemoryDevice>) -> Option<Store> {
         shards: 1,
         volume_bytes: 1 << 18,
         extent_pages: 4,
-        segment_bytes: 1 << 16,
+        segment_bytes: 256 << 10,
         memory_bytes: 64 << 20,
         instance: Some([5; 16]),
         ..StoreConfig::default()

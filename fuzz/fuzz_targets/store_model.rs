@@ -26,7 +26,7 @@ fn open(device: &Arc<MemoryDevice>, shards: usize) -> Store {
         shards,
         volume_bytes: 1 << 18,
         extent_pages: 4,
-        segment_bytes: 1 << 16,
+        segment_bytes: 256 << 10,
         late_points_max: 24,
         tail_chain_max: 2,
         instance: Some([5; 16]),
