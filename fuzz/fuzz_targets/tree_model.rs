@@ -45,7 +45,7 @@ fuzz_target!(|data: &[u8]| {
             values.push(value);
         }
         let mut state = Vec::new();
-        tree.encode_state(&mut state);
+        tree.encode_state(&mut encoder, &mut state);
         let (restored, used) = Tree::decode_state(&state).expect("a state reads back");
         assert_eq!(used, state.len());
         tree = restored;
