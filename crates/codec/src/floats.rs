@@ -97,7 +97,7 @@ pub(crate) fn choose(bits: &[u64], hint: &mut Hint) -> Fit {
     let mut try_scale = |k: u8| {
         let power = POWERS[usize::from(k)];
         // Two columns have two widths: each is a bit or two above what its values need.
-        let mut cost = 2 * bits.len().div_ceil(step) as u32;
+        let mut cost = 3 * bits.len().div_ceil(step) as u32;
         for pair in pairs() {
             let whole = |b: u64| nearest(f64::from_bits(b), power);
             let (Some(before), Some(this)) = (whole(pair[0]), whole(pair[1])) else {

@@ -3,7 +3,7 @@
 //! Patched frame of reference (Zukowski et al. 2006) with the window anywhere: the base is chosen so that the
 //! window from it of `width` bits holds most residuals, whether the others lie above, below or on both sides.
 //!
-//! Layout: byte width (0 to 64; high bit: exceptions follow), zigzag varint base; if there are exceptions a byte
+//! Layout: byte width (0 to 64; high bit: exceptions follow), zigzag varint base by 2^(width - 9) (by 1 below); if there are exceptions a byte
 //! with their number; the low bits of every residual less base, packed; for each exception a byte with its place
 //! and the bits above the width as a zigzag varint.
 
@@ -17,11 +17,19 @@ pub(crate) const FRAME: usize = 128;
 /// The bit of the width byte that says that exceptions follow.
 const PATCHED: u8 = 0x80;
 
+/// Bits of a window's width below which its base is exact.
+const BASE_BITS: u32 = 9;
+
 /// Residuals looked at to find the middle of a frame.
 const MIDDLE_SAMPLE: usize = 9;
 
 fn bit_len(value: u64) -> u32 {
     64 - value.leading_zeros()
+}
+
+/// Bases are multiples of this power of two: a wide window need not lie exactly.
+fn base_shift(width: u32) -> u32 {
+    width.saturating_sub(BASE_BITS)
 }
 
 fn varint_bytes(value: u64) -> usize {
@@ -115,10 +123,19 @@ pub(crate) fn choose(frame: &[i64]) -> Window {
         let half = 1_i64.checked_shl(both_width.wrapping_sub(1)).unwrap_or(0);
         (bytes, width, base) = (both_bytes, both_width, middle.wrapping_sub(half));
     }
+    // Down, up or to the nearest multiple: what a window was put against stays in it.
+    let shift = base_shift(width);
+    let step = 1_i64 << shift;
+    let round = match base {
+        _ if base == min => 0,
+        _ if base == below(max, width) => step - 1,
+        _ => step / 2,
+    };
+    let steps = base.saturating_add(round) >> shift;
     Window {
-        base,
+        base: steps << shift,
         width,
-        bytes: bytes + 1 + varint_bytes(zigzag(base)),
+        bytes: bytes + 1 + varint_bytes(zigzag(steps)),
     }
 }
 
@@ -130,7 +147,7 @@ pub(crate) fn put(frame: &[i64], window: Window, offsets: &mut Vec<u64>, out: &m
     let misfits = |o: &u64| width < 64 && *o >> width != 0;
     let exceptions = offsets.iter().filter(|o| misfits(o)).count();
     out.push(width as u8 | if exceptions > 0 { PATCHED } else { 0 });
-    put_i64(out, base);
+    put_i64(out, base >> base_shift(width));
     if exceptions > 0 {
         out.push(exceptions as u8);
     }
@@ -154,7 +171,7 @@ pub(crate) fn get(bytes: &mut &[u8], out: &mut [u64]) -> Result<u64, CodecError>
             value: u64::from(width),
         });
     }
-    let base = get_i64(bytes)? as u64;
+    let base = (get_i64(bytes)? as u64) << base_shift(width);
     let mut exceptions = 0;
     if head & PATCHED != 0 {
         let (count, rest) = bytes.split_first().ok_or(CodecError::Truncated)?;

@@ -41,7 +41,8 @@ fn gcd(a: u64, b: u64) -> u64 {
 }
 
 /// Bytes that a page of these blocks uses, its directory as `docs/format/leaf.md` says.
-fn page_bytes(column: &Column, page: &[Block]) -> usize {
+fn page_bytes<'a>(column: &Column, page: impl Iterator<Item = &'a Block>) -> usize {
+    let page: Vec<&Block> = page.collect();
     let times: Vec<i64> = page.iter().map(|b| column.times[b.begin]).collect();
     let steps = times.windows(2).map(|w| w[1].wrapping_sub(w[0]) as u64);
     let unit = steps.clone().fold(0, gcd).max(1);
@@ -65,40 +66,41 @@ fn pack(column: &Column, compression: Compression) -> Vec<Vec<Block>> {
     let (mut pages, mut page) = (Vec::new(), Vec::<Block>::new());
     let mut begin = 0;
     while begin < column.len() {
-        // Puts so many points into the page if they fit.
-        let mut add = |page: &mut Vec<Block>, points: usize| {
+        // A block of so many points, if the page takes it.
+        let mut fitting = |points: usize| {
             let mut bytes = Vec::new();
             let range = begin..begin + points;
-            encoder.encode(column, range, &mut hint, models(page), &mut bytes);
-            page.push(Block {
+            encoder.encode(column, range, &mut hint, models(&page), &mut bytes);
+            let block = Block {
                 bytes,
                 begin,
                 points,
-            });
-            page_bytes(column, page) <= PAGE_SIZE || page.pop().is_none()
+            };
+            let blocks = page.iter().chain([&block]);
+            (page_bytes(column, blocks) <= PAGE_SIZE).then_some(block)
         };
         let take = MAX_BLOCK_POINTS.min(column.len() - begin);
-        let mut taken = if add(&mut page, take) { take } else { 0 };
-        if taken == 0 {
+        let mut best = fitting(take);
+        if best.is_none() {
             let (mut low, mut high) = (0, take);
             while high - low > 1 {
                 let middle = usize::midpoint(low, high);
-                if add(&mut page, middle) {
-                    page.pop();
-                    low = middle;
-                } else {
-                    high = middle;
+                match fitting(middle) {
+                    Some(block) => {
+                        best = Some(block);
+                        low = middle;
+                    }
+                    None => high = middle,
                 }
             }
-            if low > 0 && add(&mut page, low) {
-                taken = low;
-            }
         }
-        if taken == 0 {
+        let Some(block) = best else {
             assert!(!page.is_empty(), "a point is larger than a page");
             pages.push(std::mem::take(&mut page));
-        }
-        begin += taken;
+            continue;
+        };
+        begin += block.points;
+        page.push(block);
     }
     pages.push(page);
     pages
@@ -208,7 +210,9 @@ fn main() {
             let mut back = Column::new(column.kind());
             pages.iter().for_each(|page| open(column, page, &mut back));
             assert!(back == *column, "{} comes back", one.name);
-            let last = pages.last().map_or(0, |page| page_bytes(column, page));
+            let last = pages
+                .last()
+                .map_or(0, |page| page_bytes(column, page.iter()));
             let mut sizes = vec![(pages.len() - 1) * PAGE_SIZE + last];
             sizes.extend(others.iter().map(|(_, size)| size(column)));
             let bits = |bytes: usize| bytes as f64 * 8.0 / column.len() as f64;
