@@ -1,7 +1,7 @@
 //! The body of an inner page: entries packed by column.
 //!
-//! One byte for the kind of the values, one byte for the width of each column, the bases of the columns that
-//! are narrower than their full width, then the columns one after the other. Entry `i` is readable without
+//! One byte for the kind of the values, one byte for the width of each column, the unit of times, the bases of the
+//! columns that are narrower than their full width, then the columns one after the other. Entry `i` is readable without
 //! the entries before it, but for its leaf ordinal. `docs/format/inner.md` is the specification.
 
 use alluvium_block::{LogicAddr, PageRef};
@@ -23,8 +23,14 @@ const FULL: [u8; COLUMNS] = [
     8, 8, 8, 8, // sum in two halves, sum of squares, increase
 ];
 
+/// Columns of times: their offsets are by a unit.
+const TIMES: std::ops::RangeInclusive<usize> = 8..=11;
+
+/// Bytes before the unit of times.
+const WIDTHS_END: usize = 1 + COLUMNS;
+
 /// Bytes before the bases.
-const FIXED: usize = 1 + COLUMNS;
+const FIXED: usize = WIDTHS_END + 8;
 
 const TIME_FLIP: u64 = 1 << 63;
 
@@ -89,6 +95,10 @@ struct Frames {
     min: [u64; COLUMNS],
     max: [u64; COLUMNS],
     entries: usize,
+    /// First time of the first entry.
+    origin: u64,
+    /// Common divisor of all distances between times.
+    divisor: u64,
 }
 
 impl Frames {
@@ -97,6 +107,8 @@ impl Frames {
             min: [u64::MAX; COLUMNS],
             max: [0; COLUMNS],
             entries: 0,
+            origin: 0,
+            divisor: 0,
         }
     }
 
@@ -105,11 +117,31 @@ impl Frames {
             *min = (*min).min(*value);
             *max = (*max).max(*value);
         }
+        if self.entries == 0 {
+            self.origin = row[8];
+        }
+        for distance in [row[8].abs_diff(self.origin), row[9], row[10], row[11]] {
+            self.divisor = gcd(self.divisor, distance);
+        }
         self.entries += 1;
     }
 
+    /// What offsets of times are divided by: 1 where one of them is so wide that its column has no base.
+    fn unit(&self) -> u64 {
+        let wide = TIMES
+            .into_iter()
+            .any(|c| (self.max[c] - self.min[c]) >> 56 != 0);
+        if wide { 1 } else { self.divisor.max(1) }
+    }
+
     fn frame(&self, column: usize) -> Frame {
-        Frame::new(self.min[column], self.max[column], FULL[column])
+        let (min, max) = (self.min[column], self.max[column]);
+        if TIMES.contains(&column) {
+            let frame = Frame::new(0, (max - min) / self.unit(), FULL[column]);
+            let base = if frame.width < FULL[column] { min } else { 0 };
+            return Frame { base, ..frame };
+        }
+        Frame::new(min, max, FULL[column])
     }
 
     fn bytes(&self) -> usize {
@@ -120,6 +152,10 @@ impl Frames {
         }
         bytes
     }
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Bytes of the body that holds `entries`, which are not empty, and one more if there is one.
@@ -142,6 +178,8 @@ pub(crate) fn encode(entries: &[SubtreeRef], out: &mut [u8]) -> usize {
         frames.add(row);
     }
     out[0] = entries[0].aggregate.kind.number();
+    let unit = frames.unit();
+    store(out, WIDTHS_END, unit, 8);
     let mut at = FIXED;
     for (column, full) in FULL.iter().enumerate() {
         let frame = frames.frame(column);
@@ -152,8 +190,9 @@ pub(crate) fn encode(entries: &[SubtreeRef], out: &mut [u8]) -> usize {
     }
     for column in 0..COLUMNS {
         let frame = frames.frame(column);
+        let unit = if TIMES.contains(&column) { unit } else { 1 };
         for row in &rows {
-            store(out, at, row[column] - frame.base, frame.width);
+            store(out, at, (row[column] - frame.base) / unit, frame.width);
             at += usize::from(frame.width);
         }
     }
@@ -172,6 +211,7 @@ struct ColumnView {
 pub(crate) struct InnerView<'a> {
     body: &'a [u8],
     columns: [ColumnView; COLUMNS],
+    unit: u64,
     kind: ValueKind,
     first_leaf: u32,
     entries: usize,
@@ -183,7 +223,7 @@ impl<'a> InnerView<'a> {
     /// # Errors
     /// If a width is impossible or a column is cut short.
     pub(crate) fn new(body: &'a [u8], entries: usize, first_leaf: u32) -> Result<Self, BodyError> {
-        let (Some(kind), Some(widths)) = (body.first(), body.get(1..FIXED)) else {
+        let (Some(kind), Some(widths)) = (body.first(), body.get(1..WIDTHS_END)) else {
             return Err(BodyError("an inner page is cut short"));
         };
         let kind = ValueKind::from_number(*kind).ok_or(BodyError("an inner page of no kind"))?;
@@ -209,6 +249,7 @@ impl<'a> InnerView<'a> {
         Ok(Self {
             body,
             columns,
+            unit: load(body, WIDTHS_END, 8),
             kind,
             first_leaf,
             entries,
@@ -233,13 +274,21 @@ impl<'a> InnerView<'a> {
             .wrapping_add(load(self.body, c.begin + index * width, c.width))
     }
 
+    /// A number of a column of times.
+    #[inline]
+    fn time(&self, column: usize, index: usize) -> u64 {
+        let c = &self.columns[column];
+        let offset = load(self.body, c.begin + index * usize::from(c.width), c.width);
+        c.base.wrapping_add(offset.wrapping_mul(self.unit))
+    }
+
     fn first_time(&self, index: usize) -> i64 {
-        (self.number(8, index) ^ TIME_FLIP) as i64
+        (self.time(8, index) ^ TIME_FLIP) as i64
     }
 
     fn last_time(&self, index: usize) -> i64 {
         self.first_time(index)
-            .wrapping_add(self.number(9, index) as i64)
+            .wrapping_add(self.time(9, index) as i64)
     }
 
     /// Entry `index`; its `first_leaf` is left 0, for it needs all entries before.
@@ -260,7 +309,10 @@ impl<'a> InnerView<'a> {
             bits: n(column) ^ flip,
         };
         let (min, max) = if has_numbers {
-            (sample(n(10), 14), sample(n(11), 15))
+            (
+                sample(self.time(10, index), 14),
+                sample(self.time(11, index), 15),
+            )
         } else {
             (Sample::default(), Sample::default())
         };
@@ -293,7 +345,7 @@ impl<'a> InnerView<'a> {
                 count,
                 nan_count,
                 first: sample(0, 12),
-                last: sample(n(9), 13),
+                last: sample(self.time(9, index), 13),
                 min,
                 max,
                 sum,
