@@ -42,7 +42,11 @@ pub use error::{Damage, ReadError, RootError};
 pub use logic_addr::{LogicAddr, PageRef};
 pub use manifest::{Manifest, Sections};
 pub use page::{Page, PageDraft, PageKind, PageMeta};
-pub use store::{BlockConfig, BlockMetrics, BlockStore, Expect, OpenExtent, SyncBatch};
-pub use superblock::{Root, RootCommit, load_root, manifest_path, settle_root};
-pub use volume::{Role, VolumeSetId};
+pub use store::{
+    BlockConfig, BlockMetrics, BlockStore, Expect, OpenExtent, SyncBatch, named_volumes,
+};
+pub use superblock::{
+    OtherSlot, Root, RootCommit, Roots, load_root, load_roots, manifest_path, numbered, settle_root,
+};
+pub use volume::{Role, VolumeSetId, volume_path};
 pub use volume_set::SetUsage;

@@ -16,7 +16,7 @@ use crate::error::{Damage, ReadError, RootError};
 use crate::logic_addr::{LogicAddr, PageRef};
 use crate::manifest::{Manifest, TAG_VOLUMES};
 use crate::page::{Page, PageKind};
-use crate::volume::{Role, Volume, VolumeSetId};
+use crate::volume::{Role, Volume, VolumeSetId, volume_path};
 use crate::volume_set::{Extent, SetUsage, VolumeSet};
 
 /// Settings of a block store.
@@ -78,6 +78,8 @@ pub struct BlockStore {
     volumes: RwLock<HashMap<u32, Arc<Volume>, foldhash::fast::FixedState>>,
     pub(crate) sets: Mutex<HashMap<VolumeSetId, VolumeSet, foldhash::fast::FixedState>>,
     next_volume: AtomicU32,
+    /// Volumes of dropped databases whose files may still be open.
+    dropped: Mutex<Vec<Arc<Volume>>>,
     /// Volumes were created or removed since the directory was last synced.
     created: std::sync::atomic::AtomicBool,
     bad: Mutex<BTreeMap<(u32, u32), Damage>>,
@@ -102,6 +104,7 @@ impl BlockStore {
             volumes: RwLock::default(),
             sets: Mutex::default(),
             next_volume: AtomicU32::new(1),
+            dropped: Mutex::default(),
             created: false.into(),
             bad: Mutex::default(),
             metrics: BlockMetrics::default(),
@@ -180,15 +183,19 @@ impl BlockStore {
         let mut results: Vec<Option<Result<Page, ReadError>>> = Vec::with_capacity(pages.len());
         let mut reads = Vec::new();
         let mut wanted = Vec::new();
+        // Held while they are read, so that their files stay open.
+        let mut volumes = Vec::new();
         for (i, page) in pages.iter().enumerate() {
             if let Some(buffer) = self.cache.get(page.addr, page.generation) {
                 self.metrics.cache_hits.fetch_add(1, Ordering::Relaxed);
                 results.push(Some(self.checked(buffer, *page, expect, true)));
                 continue;
             }
-            match self.file_of(*page) {
+            let volume = self.volume_of(*page);
+            match volume.and_then(|v| Some((v.file()?, v))) {
                 None => results.push(Some(Err(ReadError::Expired { addr: page.addr }))),
-                Some(file) => {
+                Some((file, volume)) => {
+                    volumes.push(volume);
                     let offset = u64::from(page.addr.page) * PAGE_SIZE as u64;
                     reads.push(Read {
                         file,
@@ -225,12 +232,10 @@ impl BlockStore {
             .collect()
     }
 
-    fn file_of(&self, page: PageRef) -> Option<alluvium_io::FileId> {
+    fn volume_of(&self, page: PageRef) -> Option<Arc<Volume>> {
         let volumes = self.volumes.read();
-        volumes
-            .get(&page.addr.volume)
-            .filter(|v| v.generation == page.generation)?
-            .file()
+        let volume = volumes.get(&page.addr.volume)?;
+        (volume.generation == page.generation).then(|| Arc::clone(volume))
     }
 
     /// Checks a page from the device and keeps it.
@@ -296,7 +301,10 @@ impl BlockStore {
 
     /// Gives back what an appender did not fill.
     pub(crate) fn return_extent(&self, set: VolumeSetId, extent: Extent) {
-        if let Some(known) = self.sets.lock().get_mut(&set) {
+        // A full one given out again would let a page past its end.
+        if extent.next < extent.end
+            && let Some(known) = self.sets.lock().get_mut(&set)
+        {
             known.free.push(extent);
         }
     }
@@ -315,7 +323,31 @@ impl BlockStore {
             volumes.remove(&volume.id);
             self.cache.forget_volume(volume.id);
         }
-        gone.iter().map(|v| v.path()).collect()
+        drop(volumes);
+        let paths = gone.iter().map(|v| v.path()).collect();
+        let is_gone = |id: u32| gone.iter().any(|v| v.id == id);
+        self.bad.lock().retain(|(volume, _), _| !is_gone(*volume));
+        self.dropped.lock().extend(gone);
+        paths
+    }
+
+    /// Closes the files of dropped databases' volumes that no write, sync or read uses any more: a removed file
+    /// keeps its blocks until then. Call it now and then.
+    pub fn close_dropped(&self, lane: Lane) {
+        self.dropped.lock().retain_mut(|volume| {
+            // Nobody can find it any more, so a count of one stays one.
+            let Some(volume) = Arc::get_mut(volume) else {
+                return true;
+            };
+            match volume.take_file() {
+                Err(()) => true,
+                Ok(None) => false,
+                Ok(Some(file)) => {
+                    drop(self.device.submit(lane, Op::Close { file }));
+                    false
+                }
+            }
+        });
     }
 
     /// Notes that volume files were removed: the next sync makes that durable, too.
@@ -338,18 +370,22 @@ impl BlockStore {
     /// Starts making every volume written since the last call durable, with the names of new ones. Call it
     /// when the writes concerned have completed.
     pub fn start_sync(&self, lane: Lane) -> SyncBatch {
-        let mut tickets = Vec::new();
+        let (mut tickets, mut synced) = (Vec::new(), Vec::new());
         for volume in self.volumes.read().values() {
             if volume.dirty.swap(false, Ordering::AcqRel)
                 && let Some(file) = volume.file()
             {
                 tickets.push(self.device.submit(lane, Op::Sync { file }));
+                synced.push(Arc::clone(volume));
             }
         }
         if self.created.swap(false, Ordering::AcqRel) {
             tickets.push(self.device.submit(lane, Op::SyncDir { path: "vol".into() }));
         }
-        SyncBatch { tickets }
+        SyncBatch {
+            tickets,
+            _volumes: synced,
+        }
     }
 
     /// Writes this crate's section of a manifest. `open` are the extents of every appender. Call it before
@@ -459,12 +495,45 @@ impl BlockStore {
         Ok(())
     }
 
+    /// The databases that have volumes.
+    pub fn databases(&self) -> Vec<DatabaseId> {
+        let volumes = self.volumes.read();
+        let mut all: Vec<DatabaseId> = volumes.values().map(|v| v.set.database).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
     pub(crate) fn count_write(&self, pages: usize) {
         self.metrics
             .pages_written
             .fetch_add(pages as u64, Ordering::Relaxed);
         self.metrics.write_batches.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// Paths of the volumes that a manifest names.
+///
+/// # Errors
+/// If the manifest is damaged.
+pub fn named_volumes(manifest: &Manifest) -> Result<Vec<String>, RootError> {
+    let parse = |mut rest: &[u8]| {
+        let r = &mut rest;
+        varint::get_u64(r)?;
+        let mut paths = Vec::new();
+        for _ in 0..varint::get_u64(r)? {
+            paths.push(volume_path(varint::get_u64(r)? as u32));
+            // Generation, database, role, pages, appended.
+            for _ in 0..5 {
+                varint::get_u64(r)?;
+            }
+        }
+        Ok(paths)
+    };
+    let parsed: Result<_, CodecError> = manifest.get(TAG_VOLUMES).map_or(Ok(Vec::new()), parse);
+    parsed.map_err(|_| RootError::Manifest {
+        section: "its volumes",
+    })
 }
 
 fn get_set(r: &mut &[u8]) -> Result<VolumeSetId, CodecError> {
@@ -494,6 +563,8 @@ pub struct OpenExtent {
 #[derive(Debug)]
 pub struct SyncBatch {
     tickets: Vec<Ticket>,
+    /// Their files stay open until their syncs have ended.
+    _volumes: Vec<Arc<Volume>>,
 }
 
 impl SyncBatch {

@@ -70,6 +70,16 @@ enum SlotVerdict {
     Bad(String),
 }
 
+impl SlotVerdict {
+    fn reason(self) -> String {
+        match self {
+            Self::Blank => "never written".to_owned(),
+            Self::Whole(..) => "whole".to_owned(),
+            Self::Bad(reason) => reason,
+        }
+    }
+}
+
 /// Makes the root that was loaded durable, before anything is built on it. Waits.
 ///
 /// After a kill in the middle of a commit the newest slot, or the superblock's name, may be in the kernel only:
@@ -93,37 +103,77 @@ pub fn settle_root(device: &dyn Device) -> Result<(), IoError> {
     Ok(())
 }
 
+/// The number in a name made of `prefix` and sixteen digits, as this crate and the store above name their
+/// files; `None` for any other name, however close.
+pub fn numbered(name: &str, prefix: &str) -> Option<u64> {
+    let digits = name.strip_prefix(prefix)?;
+    let number = digits.parse().ok()?;
+    (digits == format!("{number:016}")).then_some(number)
+}
+
+/// The slot of the superblock that is not the newest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OtherSlot {
+    /// Never written: there was one commit only.
+    Blank,
+    /// The root before the newest, with its manifest.
+    Whole(Root, Manifest),
+    /// It, or the manifest it names, does not hold: what it named is not known.
+    Damaged,
+}
+
+/// What a superblock says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Roots {
+    /// The newest root that holds.
+    pub root: Root,
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// What else there is.
+    pub other: OtherSlot,
+}
+
 /// Reads the newest root that holds, with its manifest; `None` if the directory is new. Waits.
 ///
 /// # Errors
 /// If the directory is foreign, damaged, or of a format this build does not know.
 pub fn load_root(device: &dyn Device) -> Result<Option<(Root, Manifest)>, RootError> {
+    Ok(load_roots(device)?.map(|roots| (roots.root, roots.manifest)))
+}
+
+/// Refuses a directory with anything but what an opening that never ended its first commit leaves.
+fn refuse_foreign(device: &dyn Device, files: &[alluvium_io::Listed]) -> Result<(), RootError> {
+    // Log or pages without a superblock: something removed it. To begin anew would bury them.
+    for dir in ["wal", "vol"] {
+        if let Some(file) = device.list(dir)?.first() {
+            return Err(RootError::Foreign {
+                example: format!("{dir}/{}", file.name),
+            });
+        }
+    }
+    let ours = |name: &str| {
+        let numbered = |prefix| numbered(name, prefix).is_some();
+        name == "LOCK" || name == FILE || numbered("manifest.") || numbered("tails.")
+    };
+    match files.iter().find(|f| !ours(&f.name)) {
+        Some(foreign) => Err(RootError::Foreign {
+            example: foreign.name.clone(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Reads both slots of the superblock with their manifests; `None` if the directory is new. Waits.
+///
+/// # Errors
+/// If the directory is foreign, damaged, or of a format this build does not know.
+pub fn load_roots(device: &dyn Device) -> Result<Option<Roots>, RootError> {
     let lane = Lane(0);
     let files = device.list("")?;
     if !files.iter().any(|f| f.name == FILE) {
-        // A directory whose first commit never ended holds nothing but what opening creates.
-        let ours = |name: &str| {
-            name == "LOCK" || name.starts_with("manifest.") || name.starts_with("tails.")
-        };
-        let foreign = files
-            .iter()
-            .find(|f| !ours(&f.name))
-            .map(|f| f.name.clone());
-        let rest = ["wal", "vol"]
-            .into_iter()
-            .map(|dir| (dir, device.list(dir)));
-        for (dir, listed) in rest {
-            // Log or pages without a superblock: something removed it. To begin anew would bury them.
-            if let Some(file) = listed?.first() {
-                return Err(RootError::Foreign {
-                    example: format!("{dir}/{}", file.name),
-                });
-            }
-        }
-        return match foreign {
-            Some(example) => Err(RootError::Foreign { example }),
-            None => Ok(None),
-        };
+        refuse_foreign(device, &files)?;
+        return Ok(None);
     }
     let file = open(device, lane, FILE, false)?.0;
     let mut reads = [0, SLOT_STRIDE].map(|offset| Read {
@@ -134,28 +184,37 @@ pub fn load_root(device: &dyn Device) -> Result<Option<(Root, Manifest)>, RootEr
     device.read(&mut reads)?;
     let close = device.submit(lane, Op::Close { file });
     close.wait(device, lane)?;
-    let mut whole = Vec::new();
-    let mut reasons = Vec::new();
-    for read in &reads {
-        match check_slot(device, lane, read.into.bytes())? {
-            SlotVerdict::Blank => reasons.push("never written".to_owned()),
-            SlotVerdict::Whole(root, manifest) => whole.push((root, manifest)),
-            SlotVerdict::Bad(reason) => reasons.push(reason),
+    let [first, second] = &reads;
+    let first = check_slot(device, lane, first.into.bytes())?;
+    let second = check_slot(device, lane, second.into.bytes())?;
+    let other = |verdict| match verdict {
+        SlotVerdict::Blank => OtherSlot::Blank,
+        SlotVerdict::Whole(root, manifest) => OtherSlot::Whole(root, manifest),
+        SlotVerdict::Bad(_) => OtherSlot::Damaged,
+    };
+    let roots = |root, manifest, rest| {
+        Ok(Some(Roots {
+            root,
+            manifest,
+            other: other(rest),
+        }))
+    };
+    match (first, second) {
+        (SlotVerdict::Whole(a, of_a), SlotVerdict::Whole(b, of_b)) if a.seq < b.seq => {
+            roots(b, of_b, SlotVerdict::Whole(a, of_a))
         }
-    }
-    let newest = whole.into_iter().max_by_key(|(root, _)| root.seq);
-    if newest.is_none() {
-        if reasons.iter().all(|r| r == "never written") {
-            return Ok(None);
+        (SlotVerdict::Whole(root, manifest), rest) | (rest, SlotVerdict::Whole(root, manifest)) => {
+            roots(root, manifest, rest)
         }
-        let mut reasons = reasons.into_iter();
-        let mut next = || reasons.next().unwrap_or_default();
-        return Err(RootError::NoSlot {
-            first: next(),
-            second: next(),
-        });
+        (SlotVerdict::Blank, SlotVerdict::Blank) => {
+            refuse_foreign(device, &files)?;
+            Ok(None)
+        }
+        (first, second) => Err(RootError::NoSlot {
+            first: first.reason(),
+            second: second.reason(),
+        }),
     }
-    Ok(newest)
 }
 
 fn open(
@@ -299,23 +358,20 @@ impl RootCommit {
         }
     }
 
-    /// Whether a slot may have been overwritten: from then on a failure leaves it open which root a restart
-    /// would find, and the files of both must stay.
-    pub fn touched_slot(&self) -> bool {
-        !matches!(
+    /// Whether the step that failed may be done again by another commit of the same number: it wrote nothing a
+    /// slot speaks of, and it was no sync whose failure leaves open what is durable. (The manifest is written
+    /// whole again, so its own sync counts anew.)
+    pub fn may_be_repeated(&self) -> bool {
+        matches!(
             self.step,
-            Step::OpenManifest(_)
-                | Step::WriteManifest(..)
-                | Step::CloseManifest(_)
-                | Step::SyncDir(_)
-                | Step::OpenSlots(_)
+            Step::OpenManifest(_) | Step::WriteManifest(..) | Step::OpenSlots(_)
         )
     }
 
     /// Moves on as far as the device allows, without waiting.
     ///
     /// # Errors
-    /// The first failure; the old root holds then.
+    /// The first failure; the old root holds then. What was open is closed.
     pub fn poll(&mut self, device: &dyn Device) -> Poll<Result<(), IoError>> {
         loop {
             let ticket = match &self.step {
@@ -331,7 +387,12 @@ impl RootCommit {
             };
             let completion = match ticket.result() {
                 None => return Poll::Pending,
-                Some(Err(error)) => return Poll::Ready(Err(error)),
+                Some(Err(error)) => {
+                    if let Step::WriteManifest(file, _) | Step::WriteSlot(file, _) = &self.step {
+                        drop(device.submit(self.lane, Op::Close { file: *file }));
+                    }
+                    return Poll::Ready(Err(error));
+                }
                 Some(Ok(completion)) => completion,
             };
             let opened = match completion {

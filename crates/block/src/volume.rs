@@ -41,6 +41,11 @@ pub struct VolumeSetId {
     pub role: Role,
 }
 
+/// Where the volume of this number is.
+pub fn volume_path(id: u32) -> String {
+    format!("vol/{id:08}")
+}
+
 #[derive(Debug)]
 enum FileState {
     /// Nothing has been written yet: the file does not exist.
@@ -88,7 +93,7 @@ impl Volume {
     }
 
     pub(crate) fn path(&self) -> String {
-        format!("vol/{:08}", self.id)
+        volume_path(self.id)
     }
 
     fn open_op(&self, create: bool) -> Op {
@@ -143,6 +148,19 @@ impl Volume {
             },
             _ => None,
         }
+    }
+
+    /// Takes the open file out, to close it; an error while it is being opened.
+    pub(crate) fn take_file(&mut self) -> Result<Option<FileId>, ()> {
+        let file = self.file();
+        let state = self.file.get_mut();
+        if let FileState::Opening(ticket) = &*state
+            && !ticket.is_ended()
+        {
+            return Err(());
+        }
+        *state = FileState::Absent;
+        Ok(file)
     }
 
     /// Opens an existing file and checks its header. Waits.

@@ -203,10 +203,11 @@ pub(crate) struct Checkpointer {
 }
 
 impl Checkpointer {
-    pub(crate) fn new(root: &Root, ledger: Ledger) -> Self {
+    /// `before`: what the superblock before the last one names, if that can be read.
+    pub(crate) fn new(root: &Root, ledger: Ledger, before: Option<Ledger>) -> Self {
         Self {
             root: *root,
-            previous: ledger.clone(),
+            previous: before.unwrap_or_else(|| ledger.clone()),
             removals: ledger.removals.clone(),
             current: ledger,
             running: None,
@@ -592,6 +593,15 @@ impl StoreInner {
         let files_written =
             running.tails.is_written() && running.series.as_ref().is_none_or(PieceFile::is_written);
         let flushed = flushes.iter().all(|t| matches!(t.result(), Some(Ok(()))));
+        for (shard, flush) in self.shards.iter().zip(flushes) {
+            if flush.result().is_none() {
+                let log = &mut shard.state.lock().log;
+                // A full log may still have room in the segment it is in.
+                if !log.drive() && log.is_full() && flush.result().is_none() {
+                    return Err(no_space("log"));
+                }
+            }
+        }
         if !files_written || !flushed {
             return Ok(Progress::Waiting);
         }
@@ -663,6 +673,7 @@ impl StoreInner {
             *part.sealed.lock() = mark;
             part.index.write().forget_before(mark);
         }
+        self.block.close_dropped(lane);
         let remove = |path: String| drop(self.device.submit(lane, Op::Remove { path }));
         // What the superblock before the last one named and the last one does not is needed by nobody now.
         let old = std::mem::replace(
@@ -726,9 +737,14 @@ impl StoreInner {
     fn abandon(&self, checkpointer: &mut Checkpointer, running: Running, error: IoError, now: u64) {
         let lane = self.checkpoint_lane();
         let reason = error.to_string();
-        let undecided =
-            matches!(&running.step, Step::Commit { commit, .. } if commit.touched_slot());
-        let full = error.kind == IoErrorKind::NoSpace && !undecided;
+        // A failed sync is never tried again, whatever its reason: the next one would only seem to cover what
+        // this one lost.
+        let repeatable = match &running.step {
+            Step::Capture { .. } | Step::Settle { .. } => true,
+            Step::Sync { .. } => false,
+            Step::Commit { commit, .. } => commit.may_be_repeated(),
+        };
+        let full = error.kind == IoErrorKind::NoSpace && repeatable;
         let left = match running.step {
             Step::Capture {
                 list: Some(list), ..

@@ -120,7 +120,9 @@ impl Store {
             let seed = u64::from(id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15)
                 ^ crate::open::salt(inner.instance);
             let durability = inner.config.durability;
-            let state = Arc::new(DatabaseState::new(id, name.to_owned(), seed, durability));
+            let budget = Arc::clone(&inner.budget);
+            let state = DatabaseState::new(id, name.to_owned(), seed, durability, budget);
+            let state = Arc::new(state);
             let settings = durability.to_string().into_bytes();
             let (lsn, ticket) = inner.log_catalog(|section| {
                 section.create_database(id, name, seed, &settings);

@@ -1,9 +1,9 @@
 //! The catalogue: which databases exist, under which ids, with which settings.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use alluvium_types::{DatabaseId, PARTITION_COUNT, Partition};
+use alluvium_types::{Budget, DatabaseId, Owner, PARTITION_COUNT, Partition};
 use alluvium_wal::LogTicket;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
@@ -24,11 +24,22 @@ pub(crate) struct DatabaseState {
     dropped: AtomicBool,
     /// The flush of the log entry that created it; `None` once it is known to be durable.
     creation: Mutex<Option<LogTicket>>,
+    budget: Arc<Budget>,
+    /// What its series hold of the budget: given back when the last handle of a dropped database goes.
+    charged: AtomicI64,
 }
 
 impl DatabaseState {
-    pub(crate) fn new(id: DatabaseId, name: String, seed: u64, durability: Durability) -> Self {
+    pub(crate) fn new(
+        id: DatabaseId,
+        name: String,
+        seed: u64,
+        durability: Durability,
+        budget: Arc<Budget>,
+    ) -> Self {
         Self {
+            budget,
+            charged: AtomicI64::new(0),
             id,
             name,
             seed,
@@ -36,6 +47,16 @@ impl DatabaseState {
             partitions: std::array::from_fn(|_| OnceLock::new()),
             dropped: AtomicBool::new(false),
             creation: Mutex::new(None),
+        }
+    }
+
+    /// Tells the budget how many bytes of series there are more, or less.
+    pub(crate) fn charge(&self, delta: i64) {
+        self.charged.fetch_add(delta, Ordering::Relaxed);
+        if delta >= 0 {
+            self.budget.force(Owner::OpenTails, delta.unsigned_abs());
+        } else {
+            self.budget.release(Owner::OpenTails, delta.unsigned_abs());
         }
     }
 
@@ -81,6 +102,13 @@ impl DatabaseState {
 
     pub(crate) fn series_count(&self) -> u64 {
         self.touched().map(|p| p.index.read().series_count()).sum()
+    }
+}
+
+impl Drop for DatabaseState {
+    fn drop(&mut self) {
+        let held = *self.charged.get_mut();
+        self.budget.release(Owner::OpenTails, held.max(0) as u64);
     }
 }
 

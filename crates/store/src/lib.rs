@@ -50,6 +50,7 @@ mod series;
 mod shard;
 mod snapshot;
 mod status;
+mod sweep;
 mod write;
 
 pub use alluvium_index::{Label, Matcher, Selector, Test};

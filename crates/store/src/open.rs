@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Poll, Waker};
 
-use alluvium_block::{BlockConfig, BlockStore, Root, load_root, settle_root};
+use alluvium_block::{BlockConfig, BlockStore, Root, load_roots, settle_root};
 use alluvium_io::{Clock, Device, Lane};
 use alluvium_nbtree::Encoder;
 use alluvium_types::{Budget, Lsn, Owner, PARTITION_COUNT, Partition};
@@ -18,6 +18,7 @@ use crate::error::{OpenError, StoreError, WriteError};
 use crate::ledger::Ledger;
 use crate::recovery::{RecoveryReport, recover};
 use crate::shard::{PointCounters, Shard, ShardState, shard_of};
+use crate::sweep::{ledger_before, sweep};
 
 /// What every handle of one open store shares.
 #[derive(Debug)]
@@ -96,11 +97,15 @@ impl StoreInner {
             cache_bytes: config.memory_bytes / 100 * config.cache_percent.min(90),
         };
         let streams = alluvium_wal::list_streams(device.as_ref())?;
-        let known = load_root(device.as_ref())?;
+        let known = load_roots(device.as_ref())?;
         let fresh = known.is_none();
+        let mut swept = 0;
+        let mut before = None;
         let (root, manifest) = if let Some(known) = known {
             settle_root(device.as_ref())?;
-            known
+            swept = sweep(device.as_ref(), &known)?;
+            before = ledger_before(&known);
+            (known.root, known.manifest)
         } else {
             let instance = config.instance.unwrap_or_else(random_instance);
             let root = Root {
@@ -152,7 +157,6 @@ impl StoreInner {
                     section: SectionBuilder::default(),
                     last_lsn: ledger.last_lsn,
                     dirty: Vec::new(),
-                    heap_delta: 0,
                     flush_due_ns: None,
                     last_push_ns: 0,
                 };
@@ -164,7 +168,7 @@ impl StoreInner {
             .collect();
         let mut inner = Self {
             catalog: RwLock::default(),
-            checkpointer: Mutex::new(Checkpointer::new(&root, ledger.clone())),
+            checkpointer: Mutex::new(Checkpointer::new(&root, ledger.clone(), before)),
             counters: PointCounters::default(),
             recovery: RecoveryReport::default(),
             section_bytes_max: group_bytes_max / 2,
@@ -184,6 +188,7 @@ impl StoreInner {
         if !fresh {
             inner.recovery = recover(&inner, &root, &ledger, &streams)?;
         }
+        inner.recovery.files_swept = swept;
         inner.recovery.duration_ns = inner.clock.monotonic_ns() - started;
         let inner = Arc::new(inner);
         if fresh {
@@ -251,14 +256,6 @@ impl StoreInner {
         state.last_push_ns = self.clock.monotonic_ns();
         let section = state.section.finish();
         state.log.push(section, points, sync, self.clock.wall_ns())
-    }
-
-    /// Tells the budget what changed of a shard's open leaves.
-    pub(crate) fn settle(&self, state: &mut ShardState) {
-        match std::mem::take(&mut state.heap_delta) {
-            delta @ 1.. => self.budget.force(Owner::OpenTails, delta as u64),
-            delta => self.budget.release(Owner::OpenTails, delta.unsigned_abs()),
-        }
     }
 
     pub(crate) fn shard_of(&self, partition: Partition) -> &Shard {

@@ -11,7 +11,7 @@ use alluvium_block::{Root, Sections};
 use alluvium_index::KeyHash;
 use alluvium_io::{AlignedBuf, Completion, Device, Lane, Op, OpenMode, Read};
 use alluvium_nbtree::read_tail_records;
-use alluvium_types::{Budget, DatabaseId, Owner, Partition};
+use alluvium_types::{DatabaseId, Partition};
 use alluvium_wal::{
     Entry, PointGroup, SectionReader, StreamInfo, read_section, replay, sync_stream,
 };
@@ -46,6 +46,8 @@ pub struct RecoveryReport {
     pub log_bytes: u64,
     /// Streams that ended in a torn frame.
     pub torn_streams: u64,
+    /// Files removed that no superblock named.
+    pub files_swept: u64,
     /// Nanoseconds from the call of open to a store that serves.
     pub duration_ns: u64,
 }
@@ -125,7 +127,7 @@ fn database(
 ) -> DatabaseState {
     let text = std::str::from_utf8(settings).unwrap_or_default();
     let durability: Durability = text.parse().unwrap_or(inner.config.durability);
-    DatabaseState::new(id, name, seed, durability)
+    DatabaseState::new(id, name, seed, durability, Arc::clone(&inner.budget))
 }
 
 /// Brings `inner`, opened on the manifest's volumes, to the state of everything acknowledged.
@@ -157,9 +159,17 @@ pub(crate) fn recover(
         .map(|s| (s, from(s)))
         .filter(|(_, from)| *from != u64::MAX)
         .collect();
+    check_streams(ledger, streams)?;
     for (stream, from) in &needed {
         sync_stream(inner.device.as_ref(), Lane(0), stream)?;
         redo_catalog(inner, stream, salt, *from)?;
+    }
+    // A drop cut between the catalogue and the volumes leaves volumes of nobody.
+    for id in inner.block.databases() {
+        if inner.catalog.read().by_id(id).is_none() {
+            let paths = inner.forget_volumes(id);
+            inner.checkpointer.lock().add_removals(paths);
+        }
     }
     let mut lives: Vec<u32> = needed.iter().map(|(s, _)| s.incarnation).collect();
     lives.dedup();
@@ -181,11 +191,31 @@ pub(crate) fn recover(
                 .try_for_each(|t| t.join().expect("redo does not panic"))
         })?;
     }
-    for shard in &inner.shards {
-        let mut state = shard.state.lock();
-        inner.settle(&mut state);
-    }
     Ok(report.into_inner())
+}
+
+/// A shard that had frames when the checkpoint captured it keeps a segment at least: without one, whatever was
+/// acknowledged since would be missing without a word.
+fn check_streams(ledger: &Ledger, streams: &[StreamInfo]) -> Result<(), OpenError> {
+    for (shard, from) in ledger.redo_from.iter().enumerate() {
+        let shard = shard as u16;
+        let is_it = |s: &&StreamInfo| s.incarnation == ledger.incarnation && s.shard == shard;
+        let there = streams.iter().find(is_it);
+        if *from > 1 && there.is_none_or(|s| s.segments.is_empty()) {
+            let stream = StreamInfo {
+                incarnation: ledger.incarnation,
+                shard,
+                segments: Vec::new(),
+                free: Vec::new(),
+            };
+            return Err(alluvium_wal::LogError::MissingSegment {
+                stream: stream.name(),
+                segment: 1,
+            }
+            .into());
+        }
+    }
+    Ok(())
 }
 
 fn load_definitions(inner: &StoreInner, ledger: &Ledger) -> Result<(), OpenError> {
@@ -223,7 +253,6 @@ fn load_tails(
     report: &mut RecoveryReport,
 ) -> Result<(), OpenError> {
     let catalog = inner.catalog.read();
-    let mut loaded_bytes = 0_i64;
     for file in &ledger.tails {
         let bytes = read_named(inner.device.as_ref(), &file.tails_path(), *file)?;
         read_tail_records::<OpenError>(&bytes, |record| {
@@ -242,7 +271,7 @@ fn load_tails(
             let (series, new) = table.ensure(place);
             let mut state = series.latch();
             // A later file's record takes the place of an earlier one's.
-            loaded_bytes -= state.heap_bytes() as i64;
+            let before = state.heap_bytes() as i64;
             state.runs = record.runs.into_iter().collect();
             state.lsn = key.lsn;
             state.loaded_lsn = key.lsn;
@@ -255,14 +284,11 @@ fn load_tails(
                 }
             }
             state.late = (!late.is_empty()).then(|| Box::new(late));
-            loaded_bytes += state.heap_bytes() as i64;
+            database.charge(state.heap_bytes() as i64 - before);
             report.series_loaded += u64::from(new);
             Ok(())
         })?;
     }
-    inner
-        .budget
-        .force(Owner::OpenTails, loaded_bytes.max(0) as u64);
     // Definitions without points in a tail still need a place in the table.
     for database in catalog.all() {
         for part in database.touched() {
@@ -275,7 +301,7 @@ fn load_tails(
                         row,
                         field,
                     });
-                    inner.budget.force(Owner::OpenTails, SERIES_BYTES);
+                    database.charge(SERIES_BYTES);
                 }
             }
         }
@@ -425,7 +451,7 @@ impl Redo<'_> {
                     }
                 }
                 Entry::Points(group) => {
-                    define_series(&part, &group, &self.inner.budget);
+                    define_series(&database, &part, &group);
                     self.points += group.bits.len() as u64;
                     let table = part.table.read();
                     let late_max = self.inner.config.late_points_max;
@@ -454,7 +480,7 @@ impl Redo<'_> {
 }
 
 /// Series are defined by their first point.
-fn define_series(part: &PartitionState, group: &PointGroup, budget: &Budget) {
+fn define_series(database: &DatabaseState, part: &PartitionState, group: &PointGroup) {
     let table = part.table.read();
     let missing = |table: &crate::partition::SeriesTable| {
         let mut missing = Vec::new();
@@ -478,12 +504,14 @@ fn define_series(part: &PartitionState, group: &PointGroup, budget: &Budget) {
     for (row, field, kind) in missing {
         // A row or field that nothing defined is refused by the index; apply then reports it.
         if index.add_series(row, field, kind).is_ok() {
-            table.ensure(SeriesPlace {
+            let place = SeriesPlace {
                 partition: part.partition,
                 row,
                 field,
-            });
-            budget.force(Owner::OpenTails, SERIES_BYTES);
+            };
+            if table.ensure(place).1 {
+                database.charge(SERIES_BYTES);
+            }
         }
     }
 }
@@ -499,7 +527,10 @@ impl StoreInner {
     /// Forgets the volumes of a dropped database. Returns their paths.
     pub(crate) fn forget_volumes(&self, database: DatabaseId) -> Vec<String> {
         for shard in &self.shards {
-            shard.state.lock().appender.forget_database(database);
+            let mut state = shard.state.lock();
+            state.appender.forget_database(database);
+            // Or its memory would stay until the next checkpoint takes the list.
+            state.dirty.retain(|(d, _)| d.id != database);
         }
         self.block.drop_database(database)
     }

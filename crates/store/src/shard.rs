@@ -44,8 +44,6 @@ pub(crate) struct ShardState {
     pub last_lsn: [Lsn; PARTITION_COUNT],
     /// Series touched since the last checkpoint took this list.
     pub dirty: Vec<(Arc<DatabaseState>, Arc<Series>)>,
-    /// Change of open-leaf memory not yet told to the budget.
-    pub heap_delta: i64,
     /// When unflushed frames of interval databases must be flushed, monotonic nanoseconds.
     pub flush_due_ns: Option<u64>,
     /// When the last frame was pushed, for idle frames.
@@ -140,7 +138,9 @@ impl ShardState {
                 }
             }
         }
-        self.heap_delta += heap_delta;
+        if heap_delta != 0 {
+            database.charge(heap_delta);
+        }
         counters
             .accepted
             .fetch_add(group.bits.len() as u64, Ordering::Relaxed);

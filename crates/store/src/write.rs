@@ -22,7 +22,7 @@ use crate::series::SeriesPlace;
 use crate::shard::{ShardState, shard_of};
 
 /// Heap of one series beside its open leaf: its entry in the table and its shared allocation.
-pub(crate) const SERIES_BYTES: u64 = 320;
+pub(crate) const SERIES_BYTES: i64 = 320;
 
 /// Names or shapes after which a writer forgets what it has met.
 const SHAPES_MAX: usize = 16_384;
@@ -448,7 +448,6 @@ impl Writer {
                 last = ticket.or(last);
             }
             tickets.extend(last);
-            store.settle(&mut state);
             state.log.drive();
             store.device.drive(shard.lane);
             state.log.drive();
@@ -601,7 +600,7 @@ impl Writer {
                     field,
                 };
                 if table.ensure(place).1 {
-                    self.store.budget.force(Owner::OpenTails, SERIES_BYTES);
+                    self.database.charge(SERIES_BYTES);
                 }
             }
             decided.push((*name, kind));

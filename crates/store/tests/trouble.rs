@@ -1,0 +1,383 @@
+//! A disk that is full, refuses or forgets at the wrong moment; databases dropped at the wrong moment.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod model;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+use alluvium_sim::{Fault, FaultPlan, SimClock, SimConfig, SimDevice};
+use alluvium_store::{Commit, Database, Store, StoreConfig, StoreError};
+use model::{Dice, Model, batch, read_all, write};
+
+fn config(shards: usize) -> StoreConfig {
+    StoreConfig {
+        shards,
+        volume_bytes: 256 << 10,
+        extent_pages: 4,
+        batch_pages: 3,
+        segment_bytes: 256 << 10,
+        group_bytes_max: 8 << 10,
+        checkpoint_log_bytes: 64 << 20,
+        memory_bytes: 64 << 20,
+        cache_percent: 1,
+        instance: Some([5; 16]),
+        ..StoreConfig::default()
+    }
+}
+
+struct World {
+    device: Arc<SimDevice>,
+    clock: Arc<SimClock>,
+    store: Store,
+    dice: Dice,
+    now: i64,
+}
+
+impl World {
+    fn open(device: Arc<SimDevice>, config: StoreConfig) -> Self {
+        let clock = Arc::new(SimClock::new(1_700_000_000_000_000_000));
+        let store = Store::open(
+            Arc::<SimDevice>::clone(&device) as Arc<dyn alluvium_store::Device>,
+            Arc::<SimClock>::clone(&clock) as Arc<dyn alluvium_store::Clock>,
+            config,
+        );
+        Self {
+            device,
+            clock,
+            store: store.unwrap(),
+            dice: Dice(77),
+            now: 1_000_000,
+        }
+    }
+
+    fn new(seed: u64, shards: usize) -> Self {
+        let sim = SimConfig {
+            lanes: 5,
+            ..SimConfig::default()
+        };
+        Self::open(SimDevice::new(seed, sim), config(shards))
+    }
+
+    fn drive(&self, turns: usize) {
+        for _ in 0..turns {
+            self.store.drive();
+            self.clock.advance_ns(3_000_000);
+        }
+    }
+
+    fn settle(&self, mut commit: Commit) -> Result<(), StoreError> {
+        for _ in 0..20_000 {
+            if let Poll::Ready(result) = commit.poll(Waker::noop()) {
+                return result.map(|_| ());
+            }
+            self.drive(1);
+        }
+        panic!("a commit neither ended nor failed");
+    }
+
+    fn list(&self, dir: &str) -> Vec<String> {
+        let files = alluvium_store::Device::list(self.device.as_ref(), dir).unwrap();
+        files.into_iter().map(|f| f.name).collect()
+    }
+
+    fn bytes(&self, dir: &str) -> u64 {
+        let files = alluvium_store::Device::list(self.device.as_ref(), dir).unwrap();
+        files.iter().map(|f| f.allocated).sum()
+    }
+
+    fn create(&self, name: &str) -> Database {
+        let (database, created) = self.store.create_database(name).unwrap();
+        self.settle(created).unwrap();
+        database
+    }
+
+    /// Writes some points, late ones among them, and waits for the acknowledgement.
+    fn fill(&mut self, database: &Database, lines: u64, model: &mut Model) {
+        let lines = batch(&mut self.dice, &mut self.now, 1, lines);
+        let commit = write(database, &lines, None).unwrap();
+        self.settle(commit).unwrap();
+        model.apply(&lines);
+    }
+}
+
+/// A kernel that finds no room when it syncs has dropped what it could not write: a checkpoint that went on
+/// after that would name pages that are not there.
+#[test]
+fn a_sync_that_finds_no_room_is_a_failed_sync() {
+    let mut covered = 0;
+    for skip in 0..40 {
+        let mut world = World::new(11 + skip, 2);
+        let database = world.create("db");
+        let mut model = Model::default();
+        for _ in 0..8 {
+            world.fill(&database, 1000, &mut model);
+        }
+        let at = world.device.syncs() + skip;
+        world.device.set_faults(FaultPlan {
+            syncs: BTreeMap::from([(at, Fault::NoSpace)]),
+            ..FaultPlan::default()
+        });
+        assert!(world.store.status().pages_written > 0);
+        let first = world.settle(world.store.checkpoint());
+        if first.is_ok() {
+            break;
+        }
+        covered += 1;
+        // Two more, if they are to be had, so that the log is trimmed.
+        for _ in 0..2 {
+            let _ = world.settle(world.store.checkpoint());
+        }
+        let device = world.device.crash();
+        drop((database, world.store));
+        let world = World::open(device, config(2));
+        let found = read_all(&world.store.database("db").unwrap());
+        model::same(&model, &found).unwrap();
+    }
+    assert!(covered >= 5, "only {covered} syncs failed");
+}
+
+/// Waits for nothing that only room can bring: a stop of the server must end.
+#[test]
+fn a_checkpoint_says_that_the_log_has_no_room_and_closing_ends() {
+    let mut world = World::new(5, 1);
+    let database = world.create("db");
+    world.fill(&database, 50, &mut Model::default());
+    world.settle(world.store.checkpoint()).unwrap();
+    // Room for the files of a checkpoint, not for another segment.
+    let used: u64 = ["", "wal", "vol"].into_iter().map(|d| world.bytes(d)).sum();
+    world.device.set_faults(FaultPlan {
+        capacity: Some(used + (240 << 10)),
+        ..FaultPlan::default()
+    });
+    let lines = batch(&mut world.dice, &mut world.now, 200, 12_000);
+    let commit = write(&database, &lines, None).unwrap();
+    world.drive(400);
+    assert!(world.store.status().full);
+    let error = world.settle(world.store.checkpoint()).unwrap_err();
+    assert!(error.to_string().contains("log"), "{error}");
+    assert!(world.store.status().failure.is_none(), "it may recover");
+    world.device.set_faults(FaultPlan::default());
+    world.drive(1000);
+    world.settle(commit).unwrap();
+    world.settle(world.store.checkpoint()).unwrap();
+}
+
+fn open_tails(store: &Store) -> u64 {
+    let memory = store.status().memory;
+    memory.iter().find(|(n, _)| *n == "open_tails").unwrap().1.0
+}
+
+/// A database that is dropped takes nothing with it: create, fill and drop for ever.
+#[test]
+fn dropped_databases_give_back_their_memory() {
+    let mut world = World::new(8, 2);
+    let kept = world.create("kept");
+    let mut kept_model = Model::default();
+    world.fill(&kept, 100, &mut kept_model);
+    let before = open_tails(&world.store);
+    for round in 0..4 {
+        let database = world.create("db");
+        for _ in 0..8 {
+            world.fill(&database, 1000, &mut Model::default());
+        }
+        assert!(open_tails(&world.store) > before);
+        if round % 2 == 0 {
+            world.settle(world.store.checkpoint()).unwrap();
+        }
+        let dropped = world.store.drop_database("db").unwrap();
+        world.settle(dropped).unwrap();
+        // A handle keeps what it shows.
+        assert!(open_tails(&world.store) > before);
+        drop(database);
+        assert_eq!(open_tails(&world.store), before, "round {round}");
+    }
+    // And what recovery charges is given back, too.
+    drop(kept);
+    let device = world.device.kill();
+    drop(world.store);
+    let world = World::open(device, config(3));
+    let kept = world.store.database("kept").unwrap();
+    model::same(&kept_model, &read_all(&kept)).unwrap();
+    drop(kept);
+    let dropped = world.store.drop_database("kept").unwrap();
+    world.settle(dropped).unwrap();
+    assert_eq!(open_tails(&world.store), 0);
+}
+
+/// Links of this process's open files that point to removed files below `root`.
+fn held_though_removed(root: &std::path::Path) -> Vec<String> {
+    let links = std::fs::read_dir("/proc/self/fd").unwrap();
+    let targets = links.filter_map(|link| std::fs::read_link(link.ok()?.path()).ok());
+    let shown = targets.map(|t| t.display().to_string());
+    let root = root.display().to_string();
+    shown
+        .filter(|t| t.starts_with(&root) && t.ends_with("(deleted)"))
+        .collect()
+}
+
+/// A removed file keeps its blocks while it is open.
+#[test]
+fn dropped_databases_give_back_their_blocks() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = alluvium_io::DeviceOptions {
+        lanes: 3,
+        ..alluvium_io::DeviceOptions::default()
+    };
+    let device = alluvium_io::open(dir.path(), &options).unwrap();
+    let clock = Arc::new(alluvium_store::SystemClock);
+    let store = Store::open(device, clock, config(2)).unwrap();
+    let (mut dice, mut now) = (Dice(5), 1_000_000);
+    for round in 0..3 {
+        let (database, created) = store.create_database("db").unwrap();
+        created.wait().unwrap();
+        for _ in 0..8 {
+            let lines = batch(&mut dice, &mut now, 1, 1000);
+            write(&database, &lines, None).unwrap().wait().unwrap();
+        }
+        store.checkpoint().wait().unwrap();
+        assert!(store.status().pages_written > 0);
+        store.drop_database("db").unwrap().wait().unwrap();
+        for _ in 0..4 {
+            store.checkpoint().wait().unwrap();
+        }
+        // Whatever was submitted is behind the next commit.
+        let (_, created) = store.create_database(&format!("after{round}")).unwrap();
+        created.wait().unwrap();
+        store.checkpoint().wait().unwrap();
+        let held = held_though_removed(dir.path());
+        assert!(held.iter().all(|f| !f.contains("/vol/")), "{held:?}");
+    }
+    assert_eq!(
+        std::fs::read_dir(dir.path().join("vol")).unwrap().count(),
+        0
+    );
+}
+
+fn put(device: &SimDevice, path: &str) {
+    use alluvium_io::{Lane, Op, OpenMode};
+    let mode = OpenMode {
+        create: true,
+        ..OpenMode::default()
+    };
+    let op = Op::Open {
+        path: path.to_owned(),
+        mode,
+    };
+    alluvium_store::Device::submit(device, Lane(0), op)
+        .wait(device, Lane(0))
+        .unwrap();
+}
+
+/// What a power cut brought back, or a lost life began, goes at the next opening; nothing else does.
+#[test]
+fn files_that_no_root_names_are_swept() {
+    let mut world = World::new(21, 2);
+    let database = world.create("db");
+    let mut model = Model::default();
+    for _ in 0..3 {
+        for _ in 0..3 {
+            world.fill(&database, 1000, &mut model);
+        }
+        world.settle(world.store.checkpoint()).unwrap();
+    }
+    world.drive(20);
+    let all = |world: &World| {
+        let mut all = world.list("");
+        all.extend(world.list("vol"));
+        all.sort();
+        all
+    };
+    let before = all(&world);
+    let device = world.device.kill();
+    drop((database, world.store));
+    let ours = [
+        "manifest.0000000000000001",
+        "tails.0000000000000099",
+        "series.0000000000000098",
+        "vol/00000777",
+    ];
+    let strange = [
+        "manifest.json",
+        "tails.1",
+        "series.00000000000000098",
+        "vol/777",
+        "vol/notes",
+    ];
+    for path in ours.iter().chain(&strange) {
+        put(&device, path);
+    }
+    let world = World::open(device, config(3));
+    assert_eq!(world.store.recovery().files_swept, ours.len() as u64);
+    let mut expected = before;
+    expected.extend(strange.map(|s| s.rsplit('/').next().unwrap().to_owned()));
+    expected.sort();
+    assert_eq!(all(&world), expected);
+    model::same(&model, &read_all(&world.store.database("db").unwrap())).unwrap();
+}
+
+/// Lives that end between two checkpoints leave nothing behind for ever.
+#[test]
+fn tails_of_earlier_lives_do_not_pile_up() {
+    let mut world = World::new(22, 2);
+    let mut model = Model::default();
+    let mut most = 0;
+    for _ in 0..12 {
+        let (database, created) = world.store.create_database("db").unwrap();
+        world.settle(created).unwrap();
+        for _ in 0..3 {
+            world.fill(&database, 50, &mut model);
+            world.settle(world.store.checkpoint()).unwrap();
+        }
+        world.drive(20);
+        most = most.max(world.list("").len());
+        let device = world.device.kill();
+        drop((database, world.store));
+        let (dice, now) = (world.dice, world.now);
+        world = World::open(device, config(2));
+        (world.dice, world.now) = (dice, now);
+    }
+    // Two chains of at most nine tails and definitions each, two manifests, the superblock.
+    println!("at most {most} files");
+    assert!(most <= 40, "{most} files");
+}
+
+/// A superblock of zeros beside a log or pages is not a new directory.
+#[test]
+fn a_blank_superblock_beside_data_is_refused() {
+    for beside in [
+        "wal/00000001-0000.00000001",
+        "vol/00000001",
+        "manifest.json",
+    ] {
+        let device = SimDevice::new(1, SimConfig::default());
+        put(&device, "superblock");
+        put(&device, beside);
+        let opened = Store::open(device, Arc::new(SimClock::new(0)), config(1));
+        let error = opened.unwrap_err().to_string();
+        assert!(error.contains(beside), "{error}");
+    }
+}
+
+/// A log that is gone as a whole is as bad as one with a hole.
+#[test]
+fn a_missing_stream_is_named() {
+    let mut world = World::new(23, 1);
+    let database = world.create("db");
+    world.fill(&database, 50, &mut Model::default());
+    world.settle(world.store.checkpoint()).unwrap();
+    world.fill(&database, 50, &mut Model::default());
+    let device = world.device.kill();
+    drop((database, world.store));
+    for name in alluvium_store::Device::list(device.as_ref(), "wal").unwrap() {
+        use alluvium_io::{Lane, Op};
+        let path = format!("wal/{}", name.name);
+        alluvium_store::Device::submit(device.as_ref(), Lane(0), Op::Remove { path })
+            .wait(device.as_ref(), Lane(0))
+            .unwrap();
+    }
+    let opened = Store::open(device, Arc::new(SimClock::new(0)), config(1));
+    let error = opened.unwrap_err().to_string();
+    assert!(error.contains("missing"), "{error}");
+}
