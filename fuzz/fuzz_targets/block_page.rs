@@ -22,7 +22,9 @@ fuzz_target!(|data: &[u8]| {
         bytes[..4].copy_from_slice(&crc.to_le_bytes());
     }
     let right = crc32c(&bytes[4..]).to_le_bytes() == bytes[..4];
-    let Ok(page) = Page::from_buffer(buffer) else { return };
+    let Ok(page) = Page::from_buffer(buffer) else {
+        return;
+    };
     assert!(right, "a page with a wrong checksum was taken");
     assert!(page.body().len() <= PAGE_SIZE - PAGE_HEADER_BYTES);
     assert_eq!(page.page_ref().addr, page.addr());

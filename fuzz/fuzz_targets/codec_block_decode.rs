@@ -22,7 +22,9 @@ fuzz_target!(|data: &[u8]| {
     let kind = ValueKind::ALL[usize::from(*kind) % ValueKind::ALL.len()];
     let (mut data, mut models) = (data, Models::default());
     for _ in 0..BLOCKS_MAX {
-        let Some((head, behind)) = data.split_first_chunk::<12>() else { return };
+        let Some((head, behind)) = data.split_first_chunk::<12>() else {
+            return;
+        };
         let [p0, p1, time @ .., l0, l1] = *head;
         let points = usize::from(u16::from_le_bytes([p0, p1]));
         let first_time = i64::from_le_bytes(time);

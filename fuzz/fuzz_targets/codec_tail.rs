@@ -58,7 +58,9 @@ fuzz_target!(|data: &[u8]| {
     tail.decode_into(&mut back);
     assert_eq!(back, column);
     let mut back = Column::new(kind);
-    tail.snapshot().decode_into(&mut back).expect("its own bytes");
+    tail.snapshot()
+        .decode_into(&mut back)
+        .expect("its own bytes");
     assert_eq!(back, column);
     let again = Tail::from_bytes(kind, tail.bytes(), tail.points()).expect("its own bytes");
     assert_eq!(again.bytes(), tail.bytes());

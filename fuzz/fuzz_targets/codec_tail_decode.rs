@@ -8,12 +8,16 @@ use alluvium_types::{Column, ValueKind, ValueRef};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let [kind, low, high, bytes @ ..] = data else { return };
+    let [kind, low, high, bytes @ ..] = data else {
+        return;
+    };
     let kind = ValueKind::ALL[usize::from(*kind) % ValueKind::ALL.len()];
     let points = usize::from(u16::from_le_bytes([*low, *high]));
     // What nobody can have written must not reserve memory either.
     let _ = Tail::from_bytes(kind, bytes, usize::MAX);
-    let Ok(mut tail) = Tail::from_bytes(kind, bytes, points) else { return };
+    let Ok(mut tail) = Tail::from_bytes(kind, bytes, points) else {
+        return;
+    };
     assert_eq!(tail.bytes(), bytes);
     let mut column = Column::new(kind);
     tail.decode_into(&mut column);

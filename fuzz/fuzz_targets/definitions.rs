@@ -23,7 +23,11 @@ fn part(numbers: [u8; 5], body: &[u8]) -> Vec<u8> {
     out.extend_from_slice(&[0; 6]);
     for number in [0, 0, rows, fields, lists, runs, 0] {
         // The largest stands for numbers that no body can hold.
-        let number = if number == u8::MAX { u32::MAX } else { u32::from(number) };
+        let number = if number == u8::MAX {
+            u32::MAX
+        } else {
+            u32::from(number)
+        };
         out.extend_from_slice(&number.to_le_bytes());
     }
     for number in [0, u64::from(series), body.len() as u64] {
@@ -36,7 +40,10 @@ fn part(numbers: [u8; 5], body: &[u8]) -> Vec<u8> {
 }
 
 fn same(a: &PartitionIndex, b: &PartitionIndex) {
-    assert_eq!((a.row_count(), a.series_count()), (b.row_count(), b.series_count()));
+    assert_eq!(
+        (a.row_count(), a.series_count()),
+        (b.row_count(), b.series_count())
+    );
     for row in (0..a.row_count()).map(Row) {
         assert_eq!(a.key(row), b.key(row));
         assert!(a.fields_of(row).eq(b.fields_of(row)));
@@ -46,13 +53,19 @@ fn same(a: &PartitionIndex, b: &PartitionIndex) {
 fuzz_target!(|data: &[u8]| {
     // As it is, it is hardly ever one.
     let _ = PartitionIndex::new().apply_part(SEED, data);
-    let Some((numbers, body)) = data.split_first_chunk::<5>() else { return };
+    let Some((numbers, body)) = data.split_first_chunk::<5>() else {
+        return;
+    };
     let mut index = PartitionIndex::new();
     if index.apply_part(SEED, &part(*numbers, body)).is_err() {
         return;
     }
     let everything = Selector::default().compile().expect("it has no matchers");
-    let found: u64 = index.select(&everything).iter().map(|s| s.kinds.len() as u64).sum();
+    let found: u64 = index
+        .select(&everything)
+        .iter()
+        .map(|s| s.kinds.len() as u64)
+        .sum();
     assert_eq!(found, index.series_count());
     for row in (0..index.row_count()).map(Row) {
         assert!(index.key(row).is_some() && index.measurement_of(row).is_some());

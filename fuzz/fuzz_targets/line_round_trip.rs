@@ -19,10 +19,14 @@ fn points(body: &[u8]) -> Vec<Point> {
     let mut out = Vec::new();
     while let Some(line) = parser.next_line() {
         let Ok(line) = line else { continue };
-        let Ok(key) = decode_key(line.key) else { continue };
+        let Ok(key) = decode_key(line.key) else {
+            continue;
+        };
         let mut fields = Vec::new();
         for field in line.fields {
-            let Ok(name) = decode_name(field.name) else { break };
+            let Ok(name) = decode_name(field.name) else {
+                break;
+            };
             let value = match field.value {
                 FieldValue::F64(v) => Value::F64(v),
                 FieldValue::I64(v) => Value::I64(v),
@@ -53,7 +57,10 @@ fuzz_target!(|body: &[u8]| {
         assert_eq!((&back[0].key, back[0].time), (&point.key, point.time));
         assert_eq!(back[0].fields.len(), point.fields.len());
         for (a, b) in back[0].fields.iter().zip(&point.fields) {
-            assert!(a.0 == b.0 && a.1.as_ref().same(b.1.as_ref()), "{a:?} against {b:?}");
+            assert!(
+                a.0 == b.0 && a.1.as_ref().same(b.1.as_ref()),
+                "{a:?} against {b:?}"
+            );
         }
     }
 });

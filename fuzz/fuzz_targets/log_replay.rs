@@ -9,9 +9,14 @@ use alluvium_wal::{LogConfig, LogWriter, SectionBuilder, list_streams, read_sect
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let [from, block, data @ ..] = data else { return };
+    let [from, block, data @ ..] = data else {
+        return;
+    };
     let device = Arc::new(MemoryDevice::new(1));
-    let config = LogConfig { segment_bytes: 16 << 10, ..LogConfig::default() };
+    let config = LogConfig {
+        segment_bytes: 16 << 10,
+        ..LogConfig::default()
+    };
     let mut log = LogWriter::new(device.clone(), Lane(0), 7, 1, 0, config);
     for number in 1..=6 {
         let mut section = SectionBuilder::default();
@@ -23,14 +28,29 @@ fuzz_target!(|data: &[u8]| {
         }
     }
     // Blocks of the first segment are written over.
-    let run = |op| device.submit(Lane(0), op).wait(&*device, Lane(0)).expect("memory does not fail");
+    let run = |op| {
+        device
+            .submit(Lane(0), op)
+            .wait(&*device, Lane(0))
+            .expect("memory does not fail")
+    };
     let path = "wal/00000001-0000.00000001".to_owned();
-    let Completion::Opened { file, .. } = run(Op::Open { path, mode: OpenMode::default() }) else { return };
+    let Completion::Opened { file, .. } = run(Op::Open {
+        path,
+        mode: OpenMode::default(),
+    }) else {
+        return;
+    };
     if !data.is_empty() {
         let mut buffer = AlignedBuf::zeroed(data.len());
         buffer.bytes_mut()[..data.len()].copy_from_slice(data);
         let offset = u64::from(block % 4) * 4096;
-        run(Op::Write { file, offset, data: WriteData::Buffer(Arc::new(buffer)), sync: false });
+        run(Op::Write {
+            file,
+            offset,
+            data: WriteData::Buffer(Arc::new(buffer)),
+            sync: false,
+        });
     }
     for stream in list_streams(&*device).expect("memory does not fail") {
         let mut last = None;

@@ -5,7 +5,9 @@ use alluvium_wal::{Entry, read_section};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let Ok(section) = read_section(data) else { return };
+    let Ok(section) = read_section(data) else {
+        return;
+    };
     for entry in section.entries {
         if let Entry::Points(group) = entry {
             assert_eq!(group.rows.len(), group.times.len());

@@ -30,7 +30,10 @@ fn open(manifest: &Manifest) {
         kind: PageKind::Leaf,
         series: 0,
     };
-    assert!(store.read(page, expect).is_err(), "there are no volumes on the device");
+    assert!(
+        store.read(page, expect).is_err(),
+        "there are no volumes on the device"
+    );
     drop(store.drop_database(DatabaseId(1)));
 }
 

@@ -24,7 +24,10 @@ fuzz_target!(|text: &str| {
         assert_eq!(level.to_string().parse(), Ok(level));
     }
     let selector = Selector {
-        matchers: vec![Matcher::new(Label::Tag("host".into()), Test::Regex(text.into()))],
+        matchers: vec![Matcher::new(
+            Label::Tag("host".into()),
+            Test::Regex(text.into()),
+        )],
     };
     if let Err(error) = selector.compile() {
         assert!(!error.to_string().is_empty());

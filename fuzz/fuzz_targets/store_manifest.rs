@@ -42,13 +42,19 @@ fn directory() -> Arc<MemoryDevice> {
         let key = SeriesKey::new("m", [("host", format!("h{host}"))]).expect("one tag");
         let row = writer.resolve(raw.as_bytes(), key);
         for i in 0..if host == 0 { 3_000_i64 } else { 5 } {
-            writer.begin_line(row, i * 1_000 + i % 7).expect("times are allowed");
+            writer
+                .begin_line(row, i * 1_000 + i % 7)
+                .expect("times are allowed");
             let value = ValueRef::F64((i * 7_919 % 10_007) as f64 / 3.0);
             writer.field("value", value).expect("short");
             writer.end_line().expect("it has a field");
         }
     }
-    writer.commit(None).expect("the store takes writes").wait().expect("memory does not fail");
+    writer
+        .commit(None)
+        .expect("the store takes writes")
+        .wait()
+        .expect("memory does not fail");
     store.close().expect("memory does not fail");
     device
 }
@@ -56,7 +62,9 @@ fn directory() -> Arc<MemoryDevice> {
 fn read_all(store: &Store) {
     let mut stats = ReadStats::default();
     for info in store.databases() {
-        let Some(database) = store.database(&info.name) else { continue };
+        let Some(database) = store.database(&info.name) else {
+            continue;
+        };
         let snapshot = database.snapshot();
         for info in snapshot.select(&Selector::default()).expect("it compiles") {
             let series = snapshot.series(&info);
@@ -69,9 +77,13 @@ fn read_all(store: &Store) {
 }
 
 fuzz_target!(|data: &[u8]| {
-    let [which, at, bytes @ ..] = data else { return };
+    let [which, at, bytes @ ..] = data else {
+        return;
+    };
     let device = directory();
-    let (root, manifest) = load_root(&*device).expect("it is whole").expect("it is not new");
+    let (root, manifest) = load_root(&*device)
+        .expect("it is whole")
+        .expect("it is not new");
     let sections = manifest.iter().count().max(1);
     let mut forged = Manifest::new();
     for (i, (tag, section)) in manifest.iter().enumerate() {
@@ -82,7 +94,11 @@ fuzz_target!(|data: &[u8]| {
                 section.truncate(at);
                 section.extend_from_slice(bytes);
             } else {
-                section.iter_mut().skip(at).zip(bytes).for_each(|(s, b)| *s ^= b);
+                section
+                    .iter_mut()
+                    .skip(at)
+                    .zip(bytes)
+                    .for_each(|(s, b)| *s ^= b);
             }
         }
         forged.set(tag, section);
@@ -98,7 +114,9 @@ fuzz_target!(|data: &[u8]| {
     }
     if let Some(store) = open(&device) {
         read_all(&store);
-        let _ = store.create_database("another").map(|(_, created)| created.wait());
+        let _ = store
+            .create_database("another")
+            .map(|(_, created)| created.wait());
         let _ = store.close();
     }
 });

@@ -46,7 +46,9 @@ fn write(writer: &mut Writer, model: &mut Model, text: &str) {
             Some(row) => row,
             None => writer.resolve(line.key, key),
         };
-        writer.begin_line(row, line.time_ns).expect("times are allowed");
+        writer
+            .begin_line(row, line.time_ns)
+            .expect("times are allowed");
         for field in line.fields {
             let name = decode_name(field.name).expect("names are well-formed");
             let value = match field.value {
@@ -56,9 +58,13 @@ fn write(writer: &mut Writer, model: &mut Model, text: &str) {
                 FieldValue::Bool(v) => Value::Bool(v),
                 FieldValue::Str { raw, escaped } => Value::Str(decode_string(raw, escaped).into()),
             };
-            writer.field(&name, value.as_ref()).expect("values are short");
+            writer
+                .field(&name, value.as_ref())
+                .expect("values are short");
             let is_text = value.as_ref().kind() == ValueKind::Str;
-            let series = model.entry((host.clone(), name.into_owned(), is_text)).or_default();
+            let series = model
+                .entry((host.clone(), name.into_owned(), is_text))
+                .or_default();
             series.insert(line.time_ns, value);
         }
         writer.end_line().expect("lines have fields");
@@ -95,16 +101,29 @@ fn check(database: &Database, model: &Model) {
     let mut left = model.clone();
     for info in snapshot.select(&Selector::default()).expect("it compiles") {
         let series = snapshot.series(&info);
-        let host = info.key.tag("host").expect("every series has a host").to_owned();
-        let id = (host, info.field.to_string(), series.kind() == ValueKind::Str);
+        let host = info
+            .key
+            .tag("host")
+            .expect("every series has a host")
+            .to_owned();
+        let id = (
+            host,
+            info.field.to_string(),
+            series.kind() == ValueKind::Str,
+        );
         let want = left.remove(&id).unwrap_or_default();
-        let aggregate = series.aggregate(TimeRange::ALL, &mut stats).expect("pages are whole");
+        let aggregate = series
+            .aggregate(TimeRange::ALL, &mut stats)
+            .expect("pages are whole");
         assert_eq!(aggregate.count, want.len() as u64, "{id:?}");
         for direction in [Direction::Forward, Direction::Backward] {
             let mut cursor = series.scan(TimeRange::ALL, direction);
             let mut seen = Column::new(series.kind());
             let mut batch = Column::new(series.kind());
-            while cursor.next_batch(&mut stats, &mut batch).expect("pages are whole") {
+            while cursor
+                .next_batch(&mut stats, &mut batch)
+                .expect("pages are whole")
+            {
                 seen.extend_from(&batch, 0, batch.len());
             }
             if direction == Direction::Backward {
@@ -119,7 +138,11 @@ fn check(database: &Database, model: &Model) {
                 } else {
                     matches!(found, ValueRef::F64(v) if v == as_f64(value))
                 };
-                assert!(same, "{id:?} at {}: {found:?} against {value:?}", seen.times[i]);
+                assert!(
+                    same,
+                    "{id:?} at {}: {found:?} against {value:?}",
+                    seen.times[i]
+                );
             }
         }
     }
@@ -152,10 +175,18 @@ fuzz_target!(|data: &[u8]| {
                 }
             }
             5 => {
-                writer.commit(None).expect("the store takes writes").wait().expect("memory does not fail");
+                writer
+                    .commit(None)
+                    .expect("the store takes writes")
+                    .wait()
+                    .expect("memory does not fail");
             }
             6 => {
-                writer.commit(None).expect("the store takes writes").wait().expect("memory does not fail");
+                writer
+                    .commit(None)
+                    .expect("the store takes writes")
+                    .wait()
+                    .expect("memory does not fail");
                 store.checkpoint().wait().expect("memory does not fail");
             }
             _ if restarts < 4 => {
@@ -174,6 +205,10 @@ fuzz_target!(|data: &[u8]| {
             _ => {}
         }
     }
-    writer.commit(None).expect("the store takes writes").wait().expect("memory does not fail");
+    writer
+        .commit(None)
+        .expect("the store takes writes")
+        .wait()
+        .expect("memory does not fail");
     check(&database, &model);
 });

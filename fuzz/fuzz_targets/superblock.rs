@@ -21,7 +21,10 @@ const SLOT_STRIDE: u64 = 1 << 20;
 const LANE: Lane = Lane(0);
 
 fn run(device: &MemoryDevice, op: Op) -> Completion {
-    device.submit(LANE, op).wait(device, LANE).expect("memory does not fail")
+    device
+        .submit(LANE, op)
+        .wait(device, LANE)
+        .expect("memory does not fail")
 }
 
 fn open(device: &MemoryDevice, path: String) -> FileId {
@@ -38,7 +41,15 @@ fn open(device: &MemoryDevice, path: String) -> FileId {
 fn write(device: &MemoryDevice, file: FileId, offset: u64, buffer: AlignedBuf) {
     let data = WriteData::Buffer(Arc::new(buffer));
     let sync = false;
-    run(device, Op::Write { file, offset, data, sync });
+    run(
+        device,
+        Op::Write {
+            file,
+            offset,
+            data,
+            sync,
+        },
+    );
 }
 
 fn root(seq: u64) -> (Root, Manifest) {
@@ -98,7 +109,9 @@ fuzz_target!(|data: &[u8]| {
     let found = load_root(&device);
     // Without a forged checksum the other slot, or this one if nothing was changed, still holds.
     if how & 4 == 0 {
-        let (found, manifest) = found.expect("one root is whole").expect("the directory is not new");
+        let (found, manifest) = found
+            .expect("one root is whole")
+            .expect("the directory is not new");
         assert!(found.seq == 1 || found.seq == 2);
         assert_eq!((found, manifest), root(found.seq));
     }

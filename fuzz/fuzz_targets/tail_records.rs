@@ -34,12 +34,24 @@ fuzz_target!(|data: &[u8]| {
         let ordered = |c: &Column| c.times.windows(2).all(|w| w[0] < w[1]);
         if record.late.iter().all(ordered) {
             let mut bytes = Vec::new();
-            put_tail_record(&mut bytes, &mut encoder, &record.key, &record.runs, &record.late);
+            put_tail_record(
+                &mut bytes,
+                &mut encoder,
+                &record.key,
+                &record.runs,
+                &record.late,
+            );
             let again = read(&bytes).expect("its own bytes");
             assert_eq!(again.len(), 1);
             assert_eq!((again[0].key, &again[0].late), (record.key, &record.late));
             let mut twice = Vec::new();
-            put_tail_record(&mut twice, &mut encoder, &again[0].key, &again[0].runs, &again[0].late);
+            put_tail_record(
+                &mut twice,
+                &mut encoder,
+                &again[0].key,
+                &again[0].runs,
+                &again[0].late,
+            );
             assert_eq!(twice, bytes);
         }
         for tree in &mut record.runs {
@@ -49,11 +61,15 @@ fuzz_target!(|data: &[u8]| {
             let mut cursor = snapshot.scan(TimeRange::ALL, Direction::Backward);
             let (mut batch, mut seen) = (Column::new(tree.kind()), 0);
             while seen < POINTS_MAX
-                && cursor.next_batch(&store, &mut stats, &mut batch).is_ok_and(|more| more)
+                && cursor
+                    .next_batch(&store, &mut stats, &mut batch)
+                    .is_ok_and(|more| more)
             {
                 seen += batch.len().max(1);
             }
-            let Some(time) = tree.last_time().unwrap_or(0).checked_add(1) else { continue };
+            let Some(time) = tree.last_time().unwrap_or(0).checked_add(1) else {
+                continue;
+            };
             let mut out = PageWriter {
                 appender: &mut appender,
                 encoder: &mut encoder,

@@ -14,7 +14,12 @@ use alluvium_types::{
 };
 use libfuzzer_sys::fuzz_target;
 
-const KINDS: [ValueKind; 4] = [ValueKind::F64, ValueKind::I64, ValueKind::U64, ValueKind::Bool];
+const KINDS: [ValueKind; 4] = [
+    ValueKind::F64,
+    ValueKind::I64,
+    ValueKind::U64,
+    ValueKind::Bool,
+];
 
 fuzz_target!(|data: &[u8]| {
     let [kind, runs @ ..] = data else { return };
@@ -34,7 +39,11 @@ fuzz_target!(|data: &[u8]| {
                 2 => bits.rotate_left(7) ^ i,
                 _ => (f64::from(run[2]) + i as f64 / 100.0).to_bits(),
             };
-            let value = if kind == ValueKind::Bool { bits & 1 } else { bits };
+            let value = if kind == ValueKind::Bool {
+                bits & 1
+            } else {
+                bits
+            };
             let mut out = PageWriter {
                 appender: &mut appender,
                 encoder: &mut encoder,
@@ -59,14 +68,26 @@ fuzz_target!(|data: &[u8]| {
             _ => TimeRange::ALL,
         };
         let begin = if range == TimeRange::ALL { 0 } else { begin };
-        let end = if range == TimeRange::ALL { times.len() } else { end };
-        let all = snapshot.aggregate(&store, range, &mut stats).expect("pages are whole");
+        let end = if range == TimeRange::ALL {
+            times.len()
+        } else {
+            end
+        };
+        let all = snapshot
+            .aggregate(&store, range, &mut stats)
+            .expect("pages are whole");
         assert_eq!(all.count as usize, end - begin);
         let (mut seen, mut batch) = (Column::new(kind), Column::new(kind));
         let mut cursor = snapshot.scan(range, Direction::Forward);
-        while cursor.next_batch(&store, &mut stats, &mut batch).expect("pages are whole") {
+        while cursor
+            .next_batch(&store, &mut stats, &mut batch)
+            .expect("pages are whole")
+        {
             seen.extend_from(&batch, 0, batch.len());
         }
-        assert_eq!((seen.times.as_slice(), seen.bits()), (&times[begin..end], &values[begin..end]));
+        assert_eq!(
+            (seen.times.as_slice(), seen.bits()),
+            (&times[begin..end], &values[begin..end])
+        );
     }
 });
