@@ -115,6 +115,10 @@ impl Store {
             if catalog.len() >= limit {
                 return Err(StoreError::TooManyDatabases { limit });
             }
+            if inner.shard_of(Partition(0)).state.lock().log.is_full() {
+                // Its record would wait for room, and whoever asked with it.
+                return Err(StoreError::Full);
+            }
             let id = catalog.next_id();
             // Any seed will do that replay brings back: it is in the log.
             let seed = u64::from(id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15)

@@ -84,6 +84,9 @@ pub enum StoreError {
         /// The limit.
         limit: usize,
     },
+    /// The disk is full; try again when there is room.
+    #[error("the disk is full: nothing new can be recorded until there is room, reads go on")]
+    Full,
     /// A selector does not compile.
     #[error(transparent)]
     Selector(#[from] SelectorError),

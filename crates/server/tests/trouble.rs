@@ -1,0 +1,193 @@
+//! Trouble below: a device without room, pages that rot. The server says so, goes on, and recovers by itself.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use alluvium_io::{
+    Device, Geometry, IoError, Lane, Listed, MemoryDevice, Op, OpenMode, Read, Ticket,
+};
+use alluvium_server::{Config, Storage};
+use common::{Server, memory_config};
+
+/// A device in memory that has no room for another file while it is full, and whose pages are bad while they rot.
+#[derive(Debug)]
+struct Troubled {
+    device: MemoryDevice,
+    full: AtomicBool,
+    rotten: AtomicBool,
+}
+
+impl Troubled {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            device: MemoryDevice::new(3),
+            full: AtomicBool::new(false),
+            rotten: AtomicBool::new(false),
+        })
+    }
+
+    fn config(self: &Arc<Self>) -> Config {
+        let mut config = memory_config();
+        config.storage = Storage::Device(Arc::<Self>::clone(self));
+        config.store.segment_bytes = 256 << 10;
+        config.store.checkpoint_log_bytes = 1 << 30;
+        config.limits.commit_time = Duration::from_millis(200);
+        config
+    }
+}
+
+impl Device for Troubled {
+    fn geometry(&self) -> Geometry {
+        self.device.geometry()
+    }
+    fn backend(&self) -> String {
+        self.device.backend()
+    }
+    fn lanes(&self) -> usize {
+        self.device.lanes()
+    }
+    fn submit(&self, lane: Lane, op: Op) -> Ticket {
+        if let Op::Open { path, mode } = &op
+            && matches!(mode, OpenMode { create: true, .. })
+            && self.full.load(Ordering::Acquire)
+        {
+            let cause = std::io::ErrorKind::StorageFull.into();
+            return Ticket::ended(Err(IoError::new("open", path.clone(), cause)));
+        }
+        self.device.submit(lane, op)
+    }
+    fn drive(&self, lane: Lane) -> usize {
+        self.device.drive(lane)
+    }
+    fn wait(&self, timeout: Duration) {
+        self.device.wait(timeout);
+    }
+    fn wake(&self) {
+        self.device.wake();
+    }
+    fn read(&self, reads: &mut [Read]) -> Result<(), IoError> {
+        self.device.read(reads)?;
+        if self.rotten.load(Ordering::Acquire) {
+            for read in reads.iter_mut() {
+                read.into.bytes_mut()[1000] ^= 0x40;
+            }
+        }
+        Ok(())
+    }
+    fn list(&self, path: &str) -> Result<Vec<Listed>, IoError> {
+        self.device.list(path)
+    }
+}
+
+/// Points of one series that do not pack well.
+fn body(from: u64, lines: u64) -> String {
+    let mut body = String::new();
+    for time in from..from + lines {
+        let noise = time.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 11;
+        writeln!(body, "m v={}.5 {time}", noise).unwrap();
+    }
+    body
+}
+
+const COUNT: &str = r#"{"aggregate": {"m_v": ["count"]}, "output": {"format": "csv"}}"#;
+const ALL: &str = r#"{"select": "m_v", "output": {"format": "csv"}}"#;
+
+#[test]
+fn a_full_disk_answers_507_reads_go_on_and_writes_too_when_there_is_room() {
+    let device = Troubled::new();
+    let mut config = device.config();
+    // So that what meets the full log is also where databases are recorded.
+    config.store.shards = 1;
+    let server = Server::start(config);
+    assert_eq!(server.write(body(0, 1000)).status, 204);
+    let before = server.query(COUNT);
+    device.full.store(true, Ordering::Release);
+    let mut refused = None;
+    for round in 1..200 {
+        let answer = server.write(body(round * 1000, 1000));
+        match answer.status {
+            // 503: it was taken and waits for room.
+            204 | 503 => {}
+            507 => {
+                refused = Some(answer);
+                break;
+            }
+            other => panic!("{other}: {}", answer.text()),
+        }
+    }
+    let refused = refused.expect("the disk never filled");
+    assert!(
+        refused.text().contains("disk is full"),
+        "{}",
+        refused.text()
+    );
+    assert!(refused.text().contains("reads go on"), "{}", refused.text());
+    assert_eq!(server.get("/health").status, 200);
+    assert_eq!(server.get("/status").json()["store"]["full"], true);
+    assert!(server.query(COUNT) >= before);
+    assert!(server.query(ALL).lines().count() >= 1000);
+    // A database that cannot be recorded is refused, too, and nobody waits.
+    let created = server.send("PUT", "/api/databases/another", &[], b"");
+    assert!([503, 507].contains(&created.status), "{}", created.text());
+    assert!(
+        created.text().contains("disk is full"),
+        "{}",
+        created.text()
+    );
+
+    device.full.store(false, Ordering::Release);
+    // It is tried again once a second; asking takes some of that time.
+    let recovered = (0..200_000).any(|_| server.get("/status").json()["store"]["full"] == false);
+    assert!(recovered);
+    assert_eq!(server.write(body(1_000_000, 10)).status, 204);
+    let rows = server.query(ALL);
+    assert!(rows.lines().last().unwrap().contains(",1000009,"), "{rows}");
+    let created = server.send("PUT", "/api/databases/another", &[], b"");
+    assert_eq!(created.status, 201, "{}", created.text());
+    server.stop();
+}
+
+#[test]
+fn rotten_pages_are_named_and_the_server_lives_on() {
+    let device = Troubled::new();
+    let server = Server::start(device.config());
+    assert_eq!(server.write(body(0, 20_000)).status, 204);
+    let whole = server.query(ALL);
+    assert_eq!(whole.lines().count(), 20_000);
+    server.stop();
+
+    // Another life, so that no page is in memory.
+    let server = Server::start(device.config());
+    device.rotten.store(true, Ordering::Release);
+    let answer = server.post("/api/query?db=test", ALL);
+    assert!(answer.text().contains("damaged"), "{}", answer.text());
+    assert!(
+        answer
+            .text()
+            .lines()
+            .filter(|l| l.starts_with("m_v"))
+            .count()
+            < 20_000,
+        "nothing is made up"
+    );
+    assert_eq!(server.get("/health").status, 200);
+    assert_eq!(server.write(body(30_000, 10)).status, 204);
+    assert!(
+        server
+            .post("/api/query?db=test", ALL)
+            .text()
+            .contains("damaged")
+    );
+    let status = server.get("/status").text().to_owned();
+    assert!(status.contains("checksum"), "{status}");
+
+    // What was bad is not remembered as an answer.
+    device.rotten.store(false, Ordering::Release);
+    assert_eq!(server.query(ALL).lines().count(), 20_010);
+    server.stop();
+}
