@@ -193,6 +193,9 @@ pub(crate) struct Checkpointer {
     wakers: Vec<Waker>,
     last_ended_ns: u64,
     retry_at_ns: u64,
+    /// Live log bytes when the last checkpoint began, or what trimming has left of them since: segments go as a
+    /// whole and two superblocks late, so it is growth that asks for a checkpoint, not size.
+    log_floor: u64,
     /// Files of dropped databases, for the next ledger.
     removals: Vec<String>,
     /// Those of them whose removal was submitted by the last checkpoint.
@@ -221,6 +224,7 @@ impl Checkpointer {
             old_streams_removed: false,
             last_ended_ns: 0,
             retry_at_ns: 0,
+            log_floor: 0,
             last_duration_ns: 0,
             begun_ns: 0,
         }
@@ -324,28 +328,33 @@ impl StoreInner {
         again
     }
 
-    fn is_due(&self, checkpointer: &Checkpointer, now: u64) -> bool {
+    fn is_due(&self, checkpointer: &mut Checkpointer, now: u64) -> bool {
         if self.failure().is_some() || now < checkpointer.retry_at_ns {
             return false;
         }
         if checkpointer.requested > checkpointer.started {
             return true;
         }
-        let live: u64 = self
-            .shards
-            .iter()
-            .map(|s| s.state.lock().log.live_bytes())
-            .sum();
-        if live > self.config.checkpoint_log_bytes {
+        let live = self.live_log_bytes();
+        checkpointer.log_floor = checkpointer.log_floor.min(live);
+        if live - checkpointer.log_floor > self.config.checkpoint_log_bytes {
             return true;
         }
         let age = now.saturating_sub(checkpointer.last_ended_ns);
+        // Files of dropped databases go two checkpoints later, also where nobody writes any more.
         age >= self.config.checkpoint_ms * 1_000_000
-            && self.shards.iter().any(|s| !s.state.lock().dirty.is_empty())
+            && (!checkpointer.removals.is_empty()
+                || self.shards.iter().any(|s| !s.state.lock().dirty.is_empty()))
+    }
+
+    fn live_log_bytes(&self) -> u64 {
+        let live = |s: &crate::shard::Shard| s.state.lock().log.live_bytes();
+        self.shards.iter().map(live).sum()
     }
 
     fn start_checkpoint(&self, checkpointer: &mut Checkpointer) {
         checkpointer.started += 1;
+        checkpointer.log_floor = self.live_log_bytes();
         let clean = std::mem::take(&mut checkpointer.requested_clean);
         let root = Root {
             seq: checkpointer.root.seq + 1,

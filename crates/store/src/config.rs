@@ -99,7 +99,7 @@ pub struct StoreConfig {
     pub durability: Durability,
     /// Milliseconds until an idle shard declares what it has flushed.
     pub idle_frame_ms: u64,
-    /// Live log bytes, all shards together, at which a checkpoint starts.
+    /// Growth of the log since the last checkpoint, all shards together, at which the next one starts, bytes.
     pub checkpoint_log_bytes: u64,
     /// Milliseconds between checkpoints when anything changed.
     pub checkpoint_ms: u64,

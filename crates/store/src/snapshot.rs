@@ -287,7 +287,7 @@ impl SeriesSnapshot {
                     let mut at = 0;
                     while let Some(time) = column.times.get(at) {
                         let begin = bucket_begin(*time, step_ns, origin);
-                        let end = begin.saturating_add(step_ns);
+                        let end = bucket_end(*time, step_ns, origin);
                         let next = at + column.times[at..].partition_point(|t| *t < end);
                         let bits = column.bits().get(at..next).unwrap_or_default();
                         let piece = Aggregate::of(self.kind, &column.times[at..next], bits);
@@ -345,6 +345,12 @@ impl SeriesSnapshot {
 fn bucket_begin(time: i64, step: i64, origin: i64) -> i64 {
     let offset = (i128::from(time) - i128::from(origin)).rem_euclid(i128::from(step));
     i64::try_from(i128::from(time) - offset).unwrap_or(i64::MIN)
+}
+
+/// The end of the bucket that holds `time`; not its begin and a step where the begin was cut at `i64::MIN`.
+fn bucket_end(time: i64, step: i64, origin: i64) -> i64 {
+    let offset = (i128::from(time) - i128::from(origin)).rem_euclid(i128::from(step));
+    i64::try_from(i128::from(time) - offset + i128::from(step)).unwrap_or(i64::MAX)
 }
 
 /// One source of a merge and its batch at hand.
@@ -509,5 +515,9 @@ mod tests {
         assert_eq!(bucket_begin(25, 10, 7), 17);
         assert_eq!(bucket_begin(i64::MIN, 10, 0), i64::MIN);
         assert_eq!(bucket_begin(i64::MAX - 1, i64::MAX, i64::MAX), 0);
+        assert_eq!(bucket_end(25, 10, 7), 27);
+        // The first bucket is cut: it begins at i64::MIN - 2.
+        assert_eq!(bucket_end(i64::MIN, 10, 0), i64::MIN + 8);
+        assert_eq!(bucket_end(i64::MAX - 1, i64::MAX, 5), i64::MAX);
     }
 }

@@ -381,3 +381,62 @@ fn a_missing_stream_is_named() {
     let error = opened.unwrap_err().to_string();
     assert!(error.contains("missing"), "{error}");
 }
+
+/// Segments go as a whole and two superblocks late: that the log is still large is no reason for another
+/// checkpoint.
+#[test]
+fn an_idle_store_does_not_checkpoint_for_ever() {
+    let sim = SimConfig {
+        lanes: 5,
+        ..SimConfig::default()
+    };
+    let small = StoreConfig {
+        checkpoint_log_bytes: 128 << 10,
+        ..config(4)
+    };
+    let mut world = World::open(SimDevice::new(31, sim), small);
+    let database = world.create("db");
+    for round in 0..40 {
+        let lines = batch(&mut world.dice, &mut world.now, 60, 100);
+        let commit = write(&database, &lines, None).unwrap();
+        world.settle(commit).unwrap();
+        assert!(world.store.status().checkpoints <= 3 + round);
+    }
+    // What is under way ends; 15 seconds later nothing has come after it.
+    world.drive(1000);
+    let after_writes = world.store.status().checkpoints;
+    assert!(after_writes > 1, "the log never asked for one");
+    world.drive(5000);
+    assert_eq!(world.store.status().checkpoints, after_writes);
+    assert!(world.store.status().log.0 < 2 << 20);
+}
+
+/// Files of a dropped database go also where nobody writes any more.
+#[test]
+fn a_drop_on_an_idle_store_frees_its_files() {
+    let sim = SimConfig {
+        lanes: 5,
+        ..SimConfig::default()
+    };
+    let eager = StoreConfig {
+        checkpoint_ms: 1000,
+        ..config(2)
+    };
+    let mut world = World::open(SimDevice::new(32, sim), eager);
+    let database = world.create("db");
+    for _ in 0..8 {
+        world.fill(&database, 1000, &mut Model::default());
+    }
+    world.settle(world.store.checkpoint()).unwrap();
+    assert!(!world.list("vol").is_empty());
+    let dropped = world.store.drop_database("db").unwrap();
+    world.settle(dropped).unwrap();
+    world.drive(5000);
+    assert_eq!(world.list("vol"), [""; 0]);
+    let after = world.store.status().checkpoints;
+    world.drive(2000);
+    assert!(
+        world.store.status().checkpoints <= after + 1,
+        "and then rests"
+    );
+}
