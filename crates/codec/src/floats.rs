@@ -70,6 +70,22 @@ fn distance(bits: u64, mantissa: i64, power: f64) -> i64 {
     ordered(bits as i64).wrapping_sub(ordered(decimal(mantissa, power) as i64))
 }
 
+/// From one float's nearest mantissa to another's exact one.
+#[inline(always)]
+pub(crate) fn mantissa_delta(from: u64, to: u64, k: u8) -> Option<i64> {
+    let power = POWERS[usize::from(k & 15)];
+    let near = nearest(f64::from_bits(from), power)?;
+    Some(mantissa(to, power)? - near)
+}
+
+/// The float whose mantissa is so far from another's nearest one.
+#[inline(always)]
+pub(crate) fn add_mantissa(from: u64, delta: i64, k: u8) -> Option<u64> {
+    let power = POWERS[usize::from(k & 15)];
+    let near = nearest(f64::from_bits(from), power)?;
+    Some(decimal(near.wrapping_add(delta), power))
+}
+
 fn bit_len(value: i64) -> u32 {
     64 - zigzag(value).leading_zeros()
 }

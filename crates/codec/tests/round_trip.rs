@@ -193,3 +193,18 @@ fn blocks_are_as_documented() {
     }
     documented(&states);
 }
+
+#[test]
+fn a_tail_is_as_documented() {
+    let mut tail = Tail::new(ValueKind::F64);
+    for (i, v) in [20.5, 20.25, 20.75].into_iter().enumerate() {
+        tail.push(10_000_000_000 * i as i64, ValueRef::F64(v));
+    }
+    let hex: Vec<String> = tail.bytes().iter().map(|b| format!("{b:02x}")).collect();
+    let page = include_str!("../../../docs/format/block.md");
+    assert!(
+        page.contains(&hex.join(" ")),
+        "docs/format/block.md lacks {}",
+        hex.join(" ")
+    );
+}
