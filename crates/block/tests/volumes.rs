@@ -333,3 +333,21 @@ fn dropped_databases_expire() {
     assert_eq!(store.usage(DatabaseId(1), Role::Leaves).pages, 0);
     assert_eq!(store.usage(DatabaseId(2), Role::Leaves).pages, 1);
 }
+
+/// What closed appenders filled to the last page is not given out again.
+#[test]
+fn a_full_extent_is_not_given_out_again() {
+    let device = Arc::new(MemoryDevice::new(1));
+    let store = create(&device);
+    let mut seen = std::collections::HashSet::new();
+    for _ in 0..3 {
+        let mut pair = [store.appender(Lane(0)), store.appender(Lane(0))];
+        for appender in &mut pair {
+            for n in 0..4 {
+                let page = append(appender, 1, n);
+                assert!(seen.insert(page.addr), "{} is given twice", page.addr);
+            }
+            settle(device.as_ref(), appender);
+        }
+    }
+}

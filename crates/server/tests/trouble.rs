@@ -89,7 +89,7 @@ fn body(from: u64, lines: u64) -> String {
     let mut body = String::new();
     for time in from..from + lines {
         let noise = time.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 11;
-        writeln!(body, "m v={}.5 {time}", noise).unwrap();
+        writeln!(body, "m v={noise}.5 {time}").unwrap();
     }
     body
 }

@@ -317,32 +317,6 @@ fn files_that_no_root_names_are_swept() {
     model::same(&model, &read_all(&world.store.database("db").unwrap())).unwrap();
 }
 
-/// Lives that end between two checkpoints leave nothing behind for ever.
-#[test]
-fn tails_of_earlier_lives_do_not_pile_up() {
-    let mut world = World::new(22, 2);
-    let mut model = Model::default();
-    let mut most = 0;
-    for _ in 0..12 {
-        let (database, created) = world.store.create_database("db").unwrap();
-        world.settle(created).unwrap();
-        for _ in 0..3 {
-            world.fill(&database, 50, &mut model);
-            world.settle(world.store.checkpoint()).unwrap();
-        }
-        world.drive(20);
-        most = most.max(world.list("").len());
-        let device = world.device.kill();
-        drop((database, world.store));
-        let (dice, now) = (world.dice, world.now);
-        world = World::open(device, config(2));
-        (world.dice, world.now) = (dice, now);
-    }
-    // Two chains of at most nine tails and definitions each, two manifests, the superblock.
-    println!("at most {most} files");
-    assert!(most <= 40, "{most} files");
-}
-
 /// A superblock of zeros beside a log or pages is not a new directory.
 #[test]
 fn a_blank_superblock_beside_data_is_refused() {
