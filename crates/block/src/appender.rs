@@ -90,11 +90,13 @@ impl Appender {
             volume: volume.id,
             page,
         };
+        let used = draft.used_bytes();
         let (buffer, page_ref) = draft.seal(addr, volume.generation, store.incarnation, &meta);
         store
             .cache
             .insert(addr, volume.generation, Arc::clone(&buffer), true);
         volume.appended.fetch_add(1, Ordering::Relaxed);
+        volume.used.fetch_add(used, Ordering::Relaxed);
         if page == 1 {
             // Whoever holds the volume's first extent writes its header.
             let header = volume.header_page(store.instance, store.incarnation);

@@ -85,6 +85,11 @@ impl PageDraft {
         &mut self.buffer.bytes_mut()[PAGE_HEADER_BYTES..]
     }
 
+    /// Bytes that mean something, the header included.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        (PAGE_HEADER_BYTES + self.used) as u64
+    }
+
     /// Says how many bytes of the body mean something.
     ///
     /// # Panics

@@ -291,7 +291,7 @@ impl BlockStore {
             self.config.volume_bytes,
             |pages| {
                 let id = self.next_volume.fetch_add(1, Ordering::Relaxed);
-                let volume = Arc::new(Volume::new(id, 1, set, pages, 0));
+                let volume = Arc::new(Volume::new(id, 1, set, pages, (0, 0)));
                 self.volumes.write().insert(id, Arc::clone(&volume));
                 self.created.store(true, Ordering::Release);
                 volume
@@ -362,6 +362,7 @@ impl BlockStore {
         for volume in self.volumes.read().values().filter(|v| v.set == set) {
             usage.volumes += 1;
             usage.pages += volume.appended.load(Ordering::Relaxed);
+            usage.used.0 += volume.used.load(Ordering::Relaxed);
         }
         usage.bytes = ByteCount(usage.pages * PAGE_SIZE as u64);
         usage
@@ -414,6 +415,7 @@ impl BlockStore {
                 volume.set.role as u64,
                 u64::from(volume.pages),
                 volume.appended.load(Ordering::Relaxed),
+                volume.used.load(Ordering::Relaxed),
             ] {
                 varint::put_u64(&mut out, number);
             }
@@ -462,10 +464,10 @@ impl BlockStore {
         for _ in 0..varint::get_u64(r)? {
             let (id, generation) = (u32_of(r)?, u32_of(r)?);
             let set = get_set(r)?;
-            let (pages, appended) = (u32_of(r)?, varint::get_u64(r)?);
+            let (pages, filled) = (u32_of(r)?, (varint::get_u64(r)?, varint::get_u64(r)?));
             volumes.insert(
                 id,
-                Arc::new(Volume::new(id, generation, set, pages, appended)),
+                Arc::new(Volume::new(id, generation, set, pages, filled)),
             );
         }
         let mut sets = self.sets.lock();
@@ -523,8 +525,8 @@ pub fn named_volumes(manifest: &Manifest) -> Result<Vec<String>, RootError> {
         let mut paths = Vec::new();
         for _ in 0..varint::get_u64(r)? {
             paths.push(volume_path(varint::get_u64(r)? as u32));
-            // Generation, database, role, pages, appended.
-            for _ in 0..5 {
+            // Generation, database, role, pages, appended, used.
+            for _ in 0..6 {
                 varint::get_u64(r)?;
             }
         }

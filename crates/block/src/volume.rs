@@ -70,6 +70,8 @@ pub(crate) struct Volume {
     pub header_written: AtomicBool,
     /// Pages appended, for figures.
     pub appended: AtomicU64,
+    /// Bytes of them that mean something, headers included.
+    pub used: AtomicU64,
 }
 
 impl Volume {
@@ -78,7 +80,7 @@ impl Volume {
         generation: u32,
         set: VolumeSetId,
         pages: u32,
-        appended: u64,
+        (appended, used): (u64, u64),
     ) -> Self {
         Self {
             id,
@@ -89,6 +91,7 @@ impl Volume {
             dirty: AtomicBool::new(false),
             header_written: AtomicBool::new(false),
             appended: AtomicU64::new(appended),
+            used: AtomicU64::new(used),
         }
     }
 

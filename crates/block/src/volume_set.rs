@@ -74,4 +74,6 @@ pub struct SetUsage {
     pub pages: u64,
     /// The same in bytes.
     pub bytes: ByteCount,
+    /// Bytes of them that mean something, headers included.
+    pub used: ByteCount,
 }

@@ -37,6 +37,9 @@ pub(crate) struct ServeFlags {
     /// When a write is acknowledged: sync, interval=100ms, os, none [default: sync]
     #[arg(long, value_name = "LEVEL", env = "ALLUVIUM_DURABILITY")]
     pub durability: Option<String>,
+    /// What blocks of new databases prefer: balanced, small [default: balanced]
+    #[arg(long, value_name = "CHOICE", env = "ALLUVIUM_COMPRESSION")]
+    pub compression: Option<String>,
     /// I/O backend: auto, uring, pwritev [default: auto]
     #[arg(long, value_name = "BACKEND", env = "ALLUVIUM_IO")]
     pub io: Option<String>,

@@ -202,11 +202,11 @@ fn report_bytes(before: &Value, after: &Value, db: &str, values: u64) {
     let parts = [
         (
             "leaves",
-            of_database(after, "/leaves/bytes") - of_database(before, "/leaves/bytes"),
+            of_database(after, "/leaves/used_bytes") - of_database(before, "/leaves/used_bytes"),
         ),
         (
             "inner nodes",
-            of_database(after, "/inners/bytes") - of_database(before, "/inners/bytes"),
+            of_database(after, "/inners/used_bytes") - of_database(before, "/inners/used_bytes"),
         ),
         ("open tails", grown("/store/tails_bytes")),
         ("definitions", grown("/store/definitions_bytes")),
@@ -218,7 +218,7 @@ fn report_bytes(before: &Value, after: &Value, db: &str, values: u64) {
         .map(|(name, bytes)| format!("{name} {:.3}", each(*bytes)))
         .collect();
     say(&format!(
-        "bytes a value after a checkpoint: {:.3} ({})",
+        "used bytes a value after a checkpoint: {:.3} ({})",
         each(total),
         text.join(", ")
     ));

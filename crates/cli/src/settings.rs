@@ -16,6 +16,7 @@ use crate::memory::{default_budget, parse_size};
 struct SettingsFile {
     http: Option<String>,
     durability: Option<String>,
+    compression: Option<String>,
     io: Option<String>,
     memory: Option<String>,
     shards: Option<usize>,
@@ -84,6 +85,9 @@ pub(crate) fn config(dir: &Path, flags: &ServeFlags) -> Result<Config, CliError>
     }
     if let Some(level) = flags.durability.as_ref().or(file.durability.as_ref()) {
         config.store.durability = level.parse().map_err(|e| CliError::said(format!("{e}")))?;
+    }
+    if let Some(choice) = flags.compression.as_ref().or(file.compression.as_ref()) {
+        config.store.compression = choice.parse().map_err(|e| CliError::said(format!("{e}")))?;
     }
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     config.store.shards = flags.shards.or(file.shards).unwrap_or(processors.min(16));

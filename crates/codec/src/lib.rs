@@ -41,7 +41,7 @@ mod tail;
 pub mod varint;
 
 pub use block::{BlockStats, Encoder, Hint, MAX_BLOCK_POINTS, decode_block, encoding_names};
-pub use compression::Compression;
+pub use compression::{Compression, CompressionError};
 pub use crc32c::{crc32c, crc32c_append};
 pub use error::CodecError;
 pub use models::Models;

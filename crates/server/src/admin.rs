@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use alluvium_store::StoreError;
+use alluvium_store::{DatabaseSettings, Store, StoreError};
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -34,7 +34,8 @@ fn store_error(error: &StoreError) -> Reply {
     reply::error(status, code, &error.to_string())
 }
 
-/// `PUT /api/databases/NAME`: 201 if it was made, 200 if it was there.
+/// `PUT /api/databases/NAME`, with `durability` and `compression` if they are to differ from the server's: 201 if it
+/// was made, 200 if it was there, as it was.
 pub(crate) async fn put_database(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
@@ -45,7 +46,10 @@ pub(crate) async fn put_database(
         let store = app.store_or_reply()?;
         app.authorize_or_reply(&head.headers, &params, Some((Right::Write, &name)))?;
         let existed = store.database(&name).is_some();
-        let (_, commit) = store.create_database(&name).map_err(|e| store_error(&e))?;
+        let settings = settings_of(store, &params)?;
+        let (_, commit) = store
+            .create_database_with(&name, settings)
+            .map_err(|e| store_error(&e))?;
         commit.await.map_err(|e| store_error(&e))?;
         let status = if existed {
             StatusCode::OK
@@ -58,6 +62,21 @@ pub(crate) async fn put_database(
         ))
     };
     inner.await.unwrap_or_else(|reply: Reply| reply)
+}
+
+/// The server's settings of a database and what a request changes of them.
+fn settings_of(store: &Store, params: &Params) -> Result<DatabaseSettings, Reply> {
+    let bad = |e: &dyn std::fmt::Display| {
+        reply::error(StatusCode::BAD_REQUEST, "bad_setting", &e.to_string())
+    };
+    let mut settings = store.default_settings();
+    if let Some(level) = params.get("durability") {
+        settings.durability = level.parse().map_err(|e| bad(&e))?;
+    }
+    if let Some(name) = params.get("compression") {
+        settings.compression = name.parse().map_err(|e| bad(&e))?;
+    }
+    Ok(settings)
 }
 
 /// `POST /api/checkpoint` and `/api/flush`: answers when everything applied before is in the trees' files.

@@ -54,9 +54,9 @@ fn store_value(s: &Status) -> Value {
         .iter()
         .map(|d| {
             json!({
-                "id": d.id, "name": d.name, "durability": d.durability, "series": d.series,
-                "leaves": { "volumes": d.leaves.volumes, "pages": d.leaves.pages, "bytes": d.leaves.bytes.0 },
-                "inners": { "volumes": d.inners.volumes, "pages": d.inners.pages, "bytes": d.inners.bytes.0 },
+                "id": d.id, "name": d.name, "durability": d.durability, "compression": d.compression, "series": d.series,
+                "leaves": { "volumes": d.leaves.volumes, "pages": d.leaves.pages, "bytes": d.leaves.bytes.0, "used_bytes": d.leaves.used.0 },
+                "inners": { "volumes": d.inners.volumes, "pages": d.inners.pages, "bytes": d.inners.bytes.0, "used_bytes": d.inners.used.0 },
             })
         })
         .collect();

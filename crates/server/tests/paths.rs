@@ -336,3 +336,33 @@ fn plans_are_explained() {
     assert!(plan.contains("at most 3 rows"), "{plan}");
     server.stop();
 }
+
+#[test]
+fn databases_are_made_with_settings() {
+    let server = Server::memory();
+    let made = server.send(
+        "PUT",
+        "/api/databases/tiny?compression=small&durability=os",
+        &[],
+        b"",
+    );
+    assert_eq!(made.status, 201, "{}", made.text());
+    let again = server.send("PUT", "/api/databases/tiny?compression=balanced", &[], b"");
+    assert_eq!(again.status, 200);
+    let status = server.get("/status").json();
+    let databases = status["store"]["databases"].as_array().unwrap();
+    let tiny = databases.iter().find(|d| d["name"] == "tiny").unwrap();
+    assert_eq!(
+        (&tiny["compression"], &tiny["durability"]),
+        (&"small".into(), &"os".into())
+    );
+    for (setting, way_out) in [
+        ("compression=zip", "balanced or small"),
+        ("durability=never", "interval=100ms"),
+    ] {
+        let bad = server.send("PUT", &format!("/api/databases/bad?{setting}"), &[], b"");
+        assert_eq!(bad.status, 400);
+        assert!(bad.text().contains(way_out), "{}", bad.text());
+    }
+    server.stop();
+}

@@ -489,6 +489,9 @@ impl StoreInner {
                 .late
                 .as_ref()
                 .map_or(Vec::new(), |l| l.columns(TimeRange::ALL, |_| true));
+            running
+                .encoder
+                .set_compression(database.settings.compression);
             put_tail_record(
                 &mut running.tails.pending,
                 &mut running.encoder,
@@ -658,7 +661,7 @@ impl StoreInner {
         let mut section = SectionBuilder::default();
         section.begin(DatabaseId(0), Partition(0), alluvium_types::Lsn(0));
         for database in catalog.all() {
-            let settings = database.durability.to_string().into_bytes();
+            let settings = database.settings.to_string().into_bytes();
             section.create_database(database.id, &database.name, database.seed, &settings);
         }
         section.mark(u64::from(catalog.last_id()));

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use alluvium_codec::Compression;
+
 /// When a write is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
@@ -97,6 +99,8 @@ pub struct StoreConfig {
     pub page_backlog_max: usize,
     /// Level of databases that say nothing else.
     pub durability: Durability,
+    /// Compression of databases that say nothing else.
+    pub compression: Compression,
     /// Milliseconds until an idle shard declares what it has flushed.
     pub idle_frame_ms: u64,
     /// Growth of the log since the last checkpoint, all shards together, at which the next one starts, bytes.
@@ -129,6 +133,7 @@ impl Default for StoreConfig {
             log_backlog_bytes_max: 64 << 20,
             page_backlog_max: 16 << 10,
             durability: Durability::Sync,
+            compression: Compression::Balanced,
             idle_frame_ms: 100,
             checkpoint_log_bytes: 256 << 20,
             checkpoint_ms: 300_000,

@@ -11,6 +11,7 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::commit::Commit;
 use crate::config::StoreConfig;
+use crate::database_settings::DatabaseSettings;
 use crate::databases::{DatabaseState, check_name};
 use crate::error::{OpenError, StoreError};
 use crate::open::StoreInner;
@@ -98,6 +99,23 @@ impl Store {
     /// # Errors
     /// If the name is not allowed, there are too many, or the store takes no writes.
     pub fn create_database(&self, name: &str) -> Result<(Database, Commit), StoreError> {
+        self.create_database_with(name, self.default_settings())
+    }
+
+    /// Settings of databases that say nothing else.
+    pub fn default_settings(&self) -> DatabaseSettings {
+        DatabaseSettings::of(&self.0.config)
+    }
+
+    /// The database of this name, created with these settings if need be; one that is there keeps its own.
+    ///
+    /// # Errors
+    /// As [`Self::create_database`].
+    pub fn create_database_with(
+        &self,
+        name: &str,
+        settings: DatabaseSettings,
+    ) -> Result<(Database, Commit), StoreError> {
         check_name(name)?;
         let inner = &self.0;
         if let Err(crate::error::WriteError::Store(error)) = inner.admit_writes() {
@@ -123,11 +141,10 @@ impl Store {
             // Any seed will do that replay brings back: it is in the log.
             let seed = u64::from(id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15)
                 ^ crate::open::salt(inner.instance);
-            let durability = inner.config.durability;
             let budget = Arc::clone(&inner.budget);
-            let state = DatabaseState::new(id, name.to_owned(), seed, durability, budget);
+            let state = DatabaseState::new(id, name.to_owned(), seed, settings, budget);
             let state = Arc::new(state);
-            let settings = durability.to_string().into_bytes();
+            let settings = settings.to_string().into_bytes();
             let (lsn, ticket) = inner.log_catalog(|section| {
                 section.create_database(id, name, seed, &settings);
             });
@@ -252,7 +269,7 @@ impl Database {
 
     /// The level at which its writes are acknowledged.
     pub fn durability(&self) -> crate::config::Durability {
-        self.state.durability
+        self.state.settings.durability
     }
 
     /// A new writer.

@@ -8,7 +8,7 @@ use alluvium_wal::LogTicket;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
-use crate::config::Durability;
+use crate::database_settings::DatabaseSettings;
 use crate::error::StoreError;
 use crate::partition::PartitionState;
 
@@ -19,7 +19,7 @@ pub(crate) struct DatabaseState {
     pub name: String,
     /// Of the hash that names its rows.
     pub seed: u64,
-    pub durability: Durability,
+    pub settings: DatabaseSettings,
     partitions: [OnceLock<Arc<PartitionState>>; PARTITION_COUNT],
     dropped: AtomicBool,
     /// The flush of the log entry that created it; `None` once it is known to be durable.
@@ -34,7 +34,7 @@ impl DatabaseState {
         id: DatabaseId,
         name: String,
         seed: u64,
-        durability: Durability,
+        settings: DatabaseSettings,
         budget: Arc<Budget>,
     ) -> Self {
         Self {
@@ -43,7 +43,7 @@ impl DatabaseState {
             id,
             name,
             seed,
-            durability,
+            settings,
             partitions: std::array::from_fn(|_| OnceLock::new()),
             dropped: AtomicBool::new(false),
             creation: Mutex::new(None),

@@ -18,7 +18,7 @@ use alluvium_wal::{
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
-use crate::config::Durability;
+use crate::database_settings::DatabaseSettings;
 use crate::databases::DatabaseState;
 use crate::error::OpenError;
 use crate::late::LateBuffer;
@@ -126,8 +126,8 @@ fn database(
     settings: &[u8],
 ) -> DatabaseState {
     let text = std::str::from_utf8(settings).unwrap_or_default();
-    let durability: Durability = text.parse().unwrap_or(inner.config.durability);
-    DatabaseState::new(id, name, seed, durability, Arc::clone(&inner.budget))
+    let settings = DatabaseSettings::read(text, DatabaseSettings::of(&inner.config));
+    DatabaseState::new(id, name, seed, settings, Arc::clone(&inner.budget))
 }
 
 /// Brings `inner`, opened on the manifest's volumes, to the state of everything acknowledged.

@@ -97,6 +97,7 @@ impl ShardState {
         late_points_max: usize,
         counters: &PointCounters,
     ) -> usize {
+        self.encoder.set_compression(database.settings.compression);
         let mut out = PageWriter {
             appender: &mut self.appender,
             encoder: &mut self.encoder,

@@ -17,6 +17,8 @@ pub struct DatabaseStatus {
     pub name: String,
     /// Its durability level.
     pub durability: String,
+    /// What its blocks prefer.
+    pub compression: String,
     /// Series.
     pub series: u64,
     /// Leaf and overflow pages.
@@ -98,7 +100,8 @@ impl StoreInner {
             .map(|d| DatabaseStatus {
                 id: d.id.0,
                 name: d.name.clone(),
-                durability: d.durability.to_string(),
+                durability: d.settings.durability.to_string(),
+                compression: d.settings.compression.to_string(),
                 series: d.series_count(),
                 leaves: self.block.usage(d.id, Role::Leaves),
                 inners: self.block.usage(d.id, Role::Inners),

@@ -380,7 +380,7 @@ impl Writer {
     /// See [`WriteError`]; the lines are forgotten also then.
     pub fn commit(&mut self, durability: Option<Durability>) -> Result<Commit, WriteError> {
         self.cancel_line();
-        let result = self.commit_batch(durability.unwrap_or(self.database.durability));
+        let result = self.commit_batch(durability.unwrap_or(self.database.settings.durability));
         self.batch.clear();
         if self.keys.bytes() > self.store.config.writer_cache_bytes_max
             || self.shapes.lists.len() > SHAPES_MAX
