@@ -151,7 +151,7 @@ fn a_full_disk_answers_507_reads_go_on_and_writes_too_when_there_is_room() {
     let rows = server.query(ALL);
     assert!(rows.lines().last().unwrap().contains(",1000009,"), "{rows}");
     let created = server.send("PUT", "/api/databases/another", &[], b"");
-    assert_eq!(created.status, 201, "{}", created.text());
+    assert!([200, 201].contains(&created.status), "{}", created.text());
     server.stop();
 }
 
