@@ -357,8 +357,8 @@ pub fn encoding_names(block: &[u8]) -> Result<(&'static str, String), CodecError
 /// in force behind the blocks before it in its page.
 ///
 /// # Errors
-/// If the bytes are not exactly a block of the column's kind, or `points` is not 1 to 1024; `out` may hold a part
-/// of it then.
+/// If the bytes are not a block of the column's kind, or `points` is not 1 to 1024; `out` may hold a part of it then.
+/// Damage within packed bits or codes reads as other numbers: finding it is the page's checksum's work.
 pub fn decode_block(
     block: &[u8],
     points: usize,
