@@ -1,6 +1,46 @@
-//! A few seconds of every fuzz target, where the tools are there.
+//! Every fuzz target: the kept corpus replayed on the stable toolchain, and a few seconds of search where the tools are.
+
+use std::path::PathBuf;
 
 use crate::tool::{Outcome, command, files, root, run as run_command, works};
+
+/// Builds the targets without instrumentation and runs each on its kept inputs: a regression test of every decoder.
+pub(crate) fn replay() -> Outcome {
+    if !works(command("c++", &["--version"])) {
+        println!("fuzz replay: not shown (no C++ compiler for libFuzzer's driver)");
+        return Ok(());
+    }
+    let target_dir = root().join("fuzz/target/replay");
+    let mut build = command("cargo", &["build", "--quiet", "--manifest-path"]);
+    build.arg(root().join("fuzz/Cargo.toml"));
+    build.arg("--target-dir").arg(&target_dir);
+    run_command(build)?;
+    let (mut inputs, mut targets) = (0, 0);
+    for path in files("fuzz/fuzz_targets", ".rs") {
+        let Some(target) = path.file_stem().and_then(|s| s.to_str()) else {
+            continue;
+        };
+        let corpus: Vec<PathBuf> = files(&format!("fuzz/corpus/{target}"), "");
+        if corpus.is_empty() {
+            return Err(format!(
+                "fuzz/corpus/{target} is empty; keep an input or two"
+            ));
+        }
+        let binary = target_dir.join("debug").join(target);
+        let mut replay = command(&binary.to_string_lossy(), &[]);
+        let output = replay
+            .args(&corpus)
+            .output()
+            .map_err(|e| format!("cannot run {}: {e}", binary.display()))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("{target} fails on a kept input:\n{said}"));
+        }
+        (inputs, targets) = (inputs + corpus.len(), targets + 1);
+    }
+    println!("fuzz replay: {inputs} kept inputs through {targets} targets");
+    Ok(())
+}
 
 pub(crate) fn run(seconds: u32) -> Outcome {
     if !works(command("rustup", &["run", "nightly", "cargo", "--version"])) {

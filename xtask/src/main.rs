@@ -20,6 +20,7 @@ usage: cargo xtask TASK
   formats [--bless]  format pages against their layout.rs; --bless takes the layouts as they are
   sizes              files past 800 lines (a report, never an error)
   doc                documentation, warnings are errors
+  replay             the kept inputs of every fuzz target, on the toolchain at hand
   fuzz [SECONDS]     every fuzz target for a few seconds, where a nightly toolchain and cargo-fuzz are
   test [ARGS]        doc tests, then all tests; with ARGS only those of `cargo nextest run ARGS`";
 
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         ("formats", [flag]) if flag == "--bless" => formats::run(true),
         ("sizes", []) => sizes::run(),
         ("doc", []) => steps::doc(),
+        ("replay", []) => fuzz::replay(),
         ("fuzz", []) => fuzz::run(5),
         ("fuzz", [seconds]) => match seconds.parse() {
             Ok(seconds) => fuzz::run(seconds),

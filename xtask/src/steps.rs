@@ -9,13 +9,14 @@ type Step = fn() -> Outcome;
 
 /// Everything, the tests last so that their summary is the last line.
 pub(crate) fn ci() -> Outcome {
-    let steps: [(&str, Step); 7] = [
+    let steps: [(&str, Step); 8] = [
         ("lint", lint),
         ("layers", layers::run),
         ("deps", deps::run),
         ("formats", || formats::run(false)),
         ("sizes", sizes::run),
         ("doc", doc),
+        ("replay", fuzz::replay),
         ("fuzz", || fuzz::run(5)),
     ];
     for (name, step) in steps {
