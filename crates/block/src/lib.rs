@@ -43,7 +43,8 @@ pub use logic_addr::{LogicAddr, PageRef};
 pub use manifest::{Manifest, Sections};
 pub use page::{Page, PageDraft, PageKind, PageMeta};
 pub use store::{
-    BlockConfig, BlockMetrics, BlockStore, Expect, OpenExtent, SyncBatch, named_volumes,
+    BAD_PAGES_MAX, BlockConfig, BlockMetrics, BlockStore, Expect, OpenExtent, SyncBatch,
+    named_volumes,
 };
 pub use superblock::{
     OtherSlot, Root, RootCommit, Roots, load_root, load_roots, manifest_path, numbered, settle_root,

@@ -19,6 +19,10 @@ use crate::page::{Page, PageKind};
 use crate::volume::{Role, Volume, VolumeSetId, volume_path};
 use crate::volume_set::{Extent, SetUsage, VolumeSet};
 
+/// Damaged pages remembered by address. The first ones tell where the damage lies; a device that returns only
+/// rubbish must not fill the memory with its addresses.
+pub const BAD_PAGES_MAX: usize = 1000;
+
 /// Settings of a block store.
 #[derive(Debug, Clone)]
 pub struct BlockConfig {
@@ -63,7 +67,7 @@ pub struct BlockMetrics {
     pub pages_written: AtomicU64,
     /// Vectored writes they took.
     pub write_batches: AtomicU64,
-    /// Pages found damaged.
+    /// Reads that met a damaged page, of one page as often as it was read.
     pub bad_pages: AtomicU64,
 }
 
@@ -151,7 +155,8 @@ impl BlockStore {
         &self.metrics
     }
 
-    /// Addresses of pages found damaged since the store was opened, with what did not hold.
+    /// Addresses of the first [`BAD_PAGES_MAX`] pages found damaged since the store was opened, with what did not
+    /// hold. [`BlockMetrics::bad_pages`] goes on counting.
     pub fn bad_pages(&self) -> Vec<(LogicAddr, Damage)> {
         let bad = self.bad.lock();
         bad.iter()
@@ -274,9 +279,11 @@ impl BlockStore {
         });
         verdict.map_err(|reason| {
             self.metrics.bad_pages.fetch_add(1, Ordering::Relaxed);
-            self.bad
-                .lock()
-                .insert((want.addr.volume, want.addr.page), reason);
+            let (address, mut bad) = ((want.addr.volume, want.addr.page), self.bad.lock());
+            if bad.len() < BAD_PAGES_MAX || bad.contains_key(&address) {
+                bad.insert(address, reason);
+            }
+            drop(bad);
             ReadError::Corrupt {
                 addr: want.addr,
                 reason,

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use alluvium_block::{
-    Appender, BlockConfig, BlockStore, Damage, Expect, Manifest, PageDraft, PageKind, PageMeta,
-    PageRef, ReadError, Role, Root, RootCommit, RootError, load_root,
+    Appender, BAD_PAGES_MAX, BlockConfig, BlockStore, Damage, Expect, Manifest, PageDraft,
+    PageKind, PageMeta, PageRef, ReadError, Role, Root, RootCommit, RootError, load_root,
 };
 use alluvium_io::{AlignedBuf, Completion, Device, Lane, MemoryDevice, Op, OpenMode, WriteData};
 use alluvium_types::{Budget, DatabaseId, Lsn};
@@ -249,6 +249,34 @@ fn damage_is_named() {
             .iter()
             .any(|(addr, d)| *addr == first.addr && *d == Damage::Misplaced)
     );
+}
+
+/// A device that returns rubbish for everything must not fill the memory with addresses.
+#[test]
+fn the_list_of_bad_pages_ends() {
+    let device = Arc::new(MemoryDevice::new(1));
+    let store = create(&device);
+    let mut appender = store.appender(Lane(0));
+    let pages: Vec<PageRef> = (0..BAD_PAGES_MAX as u32 + 200)
+        .map(|n| append(&mut appender, 1, n))
+        .collect();
+    settle(device.as_ref(), &mut appender);
+    let strangers = Expect {
+        series: 18,
+        ..EXPECT
+    };
+    for _ in 0..2 {
+        let results = store.read_many(&pages, strangers);
+        assert!(results.iter().all(Result::is_err), "each read is refused");
+    }
+    let bad = store.bad_pages();
+    assert_eq!(bad.len(), BAD_PAGES_MAX);
+    assert!(bad.iter().all(|(_, d)| *d == Damage::Unexpected));
+    let met = store
+        .metrics()
+        .bad_pages
+        .load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(met, 2 * pages.len() as u64, "each is counted");
 }
 
 #[test]

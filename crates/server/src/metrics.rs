@@ -244,7 +244,7 @@ fn store_text(out: &mut String, s: &Status) {
         ),
         (
             "block_bad_pages",
-            "Damaged pages met.",
+            "Damaged pages listed by /status, at most its bad_listed_max.",
             s.bad_pages.len() as u64,
         ),
         (

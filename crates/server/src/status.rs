@@ -1,6 +1,6 @@
 //! The text of `/status`.
 
-use alluvium_store::Status;
+use alluvium_store::{BAD_PAGES_MAX, Status};
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -76,6 +76,7 @@ fn store_value(s: &Status) -> Value {
         "pages": {
             "pending": s.pages_pending, "read": s.pages_read, "cache_hits": s.page_cache_hits,
             "written": s.pages_written, "write_batches": s.page_write_batches, "bad": bad_pages,
+            "bad_listed_max": BAD_PAGES_MAX, "bad_reads": s.bad_page_reads,
         },
         "tails_bytes": s.tails.0,
         "definitions_bytes": s.definitions.0,

@@ -188,6 +188,14 @@ fn rotten_pages_are_named_and_the_server_lives_on() {
     );
     let status = server.get("/status").text().to_owned();
     assert!(status.contains("checksum"), "{status}");
+    let pages = &server.get("/status").json()["store"]["pages"];
+    let listed = pages["bad"].as_array().unwrap().len() as u64;
+    assert!((1..=1000).contains(&listed), "{status}");
+    assert_eq!(pages["bad_listed_max"], 1000);
+    assert!(
+        pages["bad_reads"].as_u64().unwrap() >= 2 * listed,
+        "{status}"
+    );
 
     // What was bad is not remembered as an answer.
     device.rotten.store(false, Ordering::Release);

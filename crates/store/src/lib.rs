@@ -54,6 +54,7 @@ mod status;
 mod sweep;
 mod write;
 
+pub use alluvium_block::BAD_PAGES_MAX;
 pub use alluvium_codec::{Compression, CompressionError};
 pub use alluvium_index::{Label, Matcher, Selector, Test};
 pub use alluvium_io::{Clock, Device, SystemClock};

@@ -76,7 +76,9 @@ pub struct Status {
     pub pages_written: u64,
     /// Vectored writes they took.
     pub page_write_batches: u64,
-    /// Addresses of damaged pages and what did not hold.
+    /// Reads that met a damaged page, of one page as often as it was read.
+    pub bad_page_reads: u64,
+    /// Addresses of the first [`BAD_PAGES_MAX`](alluvium_block::BAD_PAGES_MAX) damaged pages and what did not hold.
     pub bad_pages: Vec<(String, String)>,
     /// Why nothing is acknowledged any more, if so.
     pub failure: Option<String>,
@@ -163,6 +165,7 @@ impl StoreInner {
             page_cache_hits: count(&metrics.cache_hits),
             pages_written: count(&metrics.pages_written),
             page_write_batches: count(&metrics.write_batches),
+            bad_page_reads: count(&metrics.bad_pages),
             bad_pages: self
                 .block
                 .bad_pages()
