@@ -6,15 +6,12 @@
 //! state, make volumes, tails and definitions durable; commit manifest and superblock. Only then may go what
 //! the superblock before the last one needed.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use alluvium_block::{Manifest, Root, RootCommit, Sections, SyncBatch};
 use alluvium_index::DefinitionMark;
-use alluvium_io::{
-    AlignedBuf, Completion, FileId, IoError, IoErrorKind, Lane, Op, OpenMode, Ticket, WriteData,
-};
+use alluvium_io::{IoError, IoErrorKind, Lane, Op, Ticket};
 use alluvium_nbtree::{Encoder, TailKey, put_tail_record};
 use alluvium_types::{Column, DatabaseId, PARTITION_COUNT, Partition, TimeRange};
 use alluvium_wal::{LogTicket, SectionBuilder, StreamInfo};
@@ -24,114 +21,13 @@ use crate::error::StoreError;
 use crate::ledger::{Ledger, NamedFile};
 use crate::open::StoreInner;
 use crate::partition::PartitionState;
+use crate::piece_file::PieceFile;
 use crate::recovery::part_tag;
 use crate::series::Series;
 use crate::shard::shard_of;
 
 /// Series written per hold of a shard's lock.
 const SLICE_SERIES: usize = 256;
-/// Bytes of one write of a tails file.
-const PIECE_BYTES: usize = 1 << 20;
-/// Writes of a tails file in flight; capturing pauses beyond.
-const PIECES_MAX: usize = 4;
-
-/// A file written in pieces from front to back.
-#[derive(Debug)]
-struct PieceFile {
-    path: String,
-    seq: u64,
-    opening: Option<Ticket>,
-    file: Option<FileId>,
-    pending: Vec<u8>,
-    sent: u64,
-    len: u64,
-    crc: u32,
-    writes: VecDeque<Ticket>,
-}
-
-impl PieceFile {
-    fn create(inner: &StoreInner, lane: Lane, path: String, seq: u64) -> Self {
-        let mode = OpenMode {
-            create: true,
-            allocate: 0,
-            direct: false,
-        };
-        let opening = Some(inner.device.submit(
-            lane,
-            Op::Open {
-                path: path.clone(),
-                mode,
-            },
-        ));
-        let (pending, writes) = (Vec::new(), VecDeque::new());
-        Self {
-            path,
-            seq,
-            opening,
-            file: None,
-            pending,
-            sent: 0,
-            len: 0,
-            crc: 0,
-            writes,
-        }
-    }
-
-    fn named(&self) -> NamedFile {
-        NamedFile {
-            seq: self.seq,
-            len: self.len,
-            crc: self.crc,
-        }
-    }
-
-    /// Sends what has gathered; everything if `all`. Returns whether there is room for more.
-    fn drive(&mut self, inner: &StoreInner, lane: Lane, all: bool) -> Result<bool, IoError> {
-        if let Some(ticket) = &self.opening {
-            match ticket.result() {
-                None => return Ok(self.pending.len() < PIECE_BYTES * PIECES_MAX),
-                Some(Ok(Completion::Opened { file, .. })) => self.file = Some(file),
-                Some(Ok(Completion::Done)) => {}
-                Some(Err(error)) => return Err(error),
-            }
-            self.opening = None;
-        }
-        while let Some(result) = self.writes.front().and_then(Ticket::result) {
-            result?;
-            self.writes.pop_front();
-        }
-        let Some(file) = self.file else {
-            return Ok(false);
-        };
-        while (self.pending.len() >= PIECE_BYTES || (all && !self.pending.is_empty()))
-            && self.writes.len() < PIECES_MAX
-        {
-            let take = self.pending.len().min(PIECE_BYTES);
-            let mut buffer = AlignedBuf::zeroed(take);
-            buffer.bytes_mut()[..take].copy_from_slice(&self.pending[..take]);
-            self.pending.drain(..take);
-            self.crc = alluvium_block::crc32c_append(self.crc, &buffer.bytes()[..take]);
-            self.len += take as u64;
-            let offset = self.sent;
-            self.sent += buffer.len() as u64;
-            let data = WriteData::Buffer(Arc::new(buffer));
-            self.writes.push_back(inner.device.submit(
-                lane,
-                Op::Write {
-                    file,
-                    offset,
-                    data,
-                    sync: false,
-                },
-            ));
-        }
-        Ok(self.writes.len() < PIECES_MAX)
-    }
-
-    fn is_written(&self) -> bool {
-        self.opening.is_none() && self.pending.is_empty() && self.writes.is_empty()
-    }
-}
 
 #[derive(Debug)]
 enum Step {
@@ -372,7 +268,7 @@ impl StoreInner {
         let full = checkpointer.current.tails.len() >= self.config.tail_chain_max;
         checkpointer.running = Some(Box::new(Running {
             number: checkpointer.started,
-            tails: PieceFile::create(self, lane, name.tails_path(), root.seq),
+            tails: PieceFile::create(self.device.as_ref(), lane, name.tails_path(), root.seq),
             series: None,
             root,
             full,
@@ -414,12 +310,10 @@ impl StoreInner {
                     Some(result) => result?,
                 }
                 let commit = RootCommit::start(self.device.as_ref(), lane, running.root, manifest);
-                let close = |file: Option<FileId>| {
-                    file.map(|file| self.device.submit(lane, Op::Close { file }))
-                };
+                let device = self.device.as_ref();
                 let closing = [
-                    close(running.tails.file),
-                    close(running.series.as_ref().and_then(|s| s.file)),
+                    running.tails.close(device, lane),
+                    running.series.as_mut().and_then(|s| s.close(device, lane)),
                 ];
                 let ledger = std::mem::take(ledger);
                 running.step = Step::Commit {
@@ -448,7 +342,7 @@ impl StoreInner {
 
     /// Writes the tails of one slice of one shard's dirty series.
     fn capture(&self, running: &mut Running, lane: Lane) -> Result<Progress, IoError> {
-        if !running.tails.drive(self, lane, false)? {
+        if !running.tails.drive(self.device.as_ref(), lane, false)? {
             return Ok(Progress::Waiting);
         }
         let Step::Capture { shard, list } = &mut running.step else {
@@ -571,7 +465,12 @@ impl StoreInner {
                 len: 0,
                 crc: 0,
             };
-            let mut file = PieceFile::create(self, lane, name.series_path(), running.root.seq);
+            let mut file = PieceFile::create(
+                self.device.as_ref(),
+                lane,
+                name.series_path(),
+                running.root.seq,
+            );
             file.pending = running.definitions.encode();
             running.series = Some(file);
         }
@@ -598,9 +497,9 @@ impl StoreInner {
         let Step::Settle { flushes, marks } = &running.step else {
             return Ok(Progress::Again);
         };
-        running.tails.drive(self, lane, true)?;
+        running.tails.drive(self.device.as_ref(), lane, true)?;
         if let Some(series) = &mut running.series {
-            series.drive(self, lane, true)?;
+            series.drive(self.device.as_ref(), lane, true)?;
         }
         let files_written =
             running.tails.is_written() && running.series.as_ref().is_none_or(PieceFile::is_written);
@@ -634,15 +533,10 @@ impl StoreInner {
         self.block.save(&mut manifest, &extents);
         ledger.save(&mut manifest);
         let volumes = self.block.start_sync(lane);
-        let files = [
-            running.tails.file,
-            running.series.as_ref().and_then(|s| s.file),
-        ];
-        let files = files
-            .into_iter()
-            .flatten()
-            .map(|file| self.device.submit(lane, Op::Sync { file }))
-            .collect();
+        let device = self.device.as_ref();
+        let files = [Some(&running.tails), running.series.as_ref()];
+        let files = files.into_iter().flatten();
+        let files = files.filter_map(|f| f.sync(device, lane)).collect();
         running.step = Step::Sync {
             volumes,
             files,
@@ -746,7 +640,13 @@ impl StoreInner {
 
     /// A checkpoint failed: what it captured is dirty again. No room is tried again later; anything else is
     /// the end of acknowledging.
-    fn abandon(&self, checkpointer: &mut Checkpointer, running: Running, error: IoError, now: u64) {
+    fn abandon(
+        &self,
+        checkpointer: &mut Checkpointer,
+        mut running: Running,
+        error: IoError,
+        now: u64,
+    ) {
         let lane = self.checkpoint_lane();
         let reason = error.to_string();
         // A failed sync is never tried again, whatever its reason: the next one would only seem to cover what
@@ -772,20 +672,12 @@ impl StoreInner {
             drop(state);
             shard.dirty.push((database, series));
         }
-        for file in [Some(&running.tails), running.series.as_ref()]
-            .into_iter()
-            .flatten()
-        {
-            if let Some(id) = file.file {
-                drop(self.device.submit(lane, Op::Close { file: id }));
-            }
+        let files = [Some(&mut running.tails), running.series.as_mut()];
+        for file in files.into_iter().flatten() {
+            drop(file.close(self.device.as_ref(), lane));
             if full {
-                drop(self.device.submit(
-                    lane,
-                    Op::Remove {
-                        path: file.path.clone(),
-                    },
-                ));
+                let path = file.path().to_owned();
+                drop(self.device.submit(lane, Op::Remove { path }));
             }
         }
         let error = StoreError::Failed { reason };

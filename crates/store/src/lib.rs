@@ -46,6 +46,7 @@ mod numbers;
 mod open;
 mod overlay;
 mod partition;
+mod piece_file;
 mod recovery;
 mod series;
 mod shard;

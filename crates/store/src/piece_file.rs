@@ -1,0 +1,136 @@
+//! A file written in pieces from front to back, and the end of one that nobody wants any more.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use alluvium_io::{
+    AlignedBuf, Completion, Device, FileId, IoError, Lane, Op, OpenMode, Ticket, WriteData,
+};
+
+use crate::ledger::NamedFile;
+
+/// Bytes of one write.
+const PIECE_BYTES: usize = 1 << 20;
+/// Writes in flight; whoever fills the file pauses beyond.
+const PIECES_MAX: usize = 4;
+
+/// A file written in pieces from front to back.
+#[derive(Debug)]
+pub(crate) struct PieceFile {
+    path: String,
+    seq: u64,
+    opening: Option<Ticket>,
+    file: Option<FileId>,
+    /// What is still to be sent; its user appends.
+    pub pending: Vec<u8>,
+    sent: u64,
+    len: u64,
+    crc: u32,
+    writes: VecDeque<Ticket>,
+}
+
+impl PieceFile {
+    pub(crate) fn create(device: &dyn Device, lane: Lane, path: String, seq: u64) -> Self {
+        let mode = OpenMode {
+            create: true,
+            allocate: 0,
+            direct: false,
+        };
+        let opening = Some(device.submit(
+            lane,
+            Op::Open {
+                path: path.clone(),
+                mode,
+            },
+        ));
+        let (pending, writes) = (Vec::new(), VecDeque::new());
+        Self {
+            path,
+            seq,
+            opening,
+            file: None,
+            pending,
+            sent: 0,
+            len: 0,
+            crc: 0,
+            writes,
+        }
+    }
+
+    pub(crate) fn named(&self) -> NamedFile {
+        NamedFile {
+            seq: self.seq,
+            len: self.len,
+            crc: self.crc,
+        }
+    }
+
+    /// Sends what has gathered; everything if `all`. Returns whether there is room for more.
+    pub(crate) fn drive(
+        &mut self,
+        device: &dyn Device,
+        lane: Lane,
+        all: bool,
+    ) -> Result<bool, IoError> {
+        if let Some(ticket) = &self.opening {
+            match ticket.result() {
+                None => return Ok(self.pending.len() < PIECE_BYTES * PIECES_MAX),
+                Some(Ok(Completion::Opened { file, .. })) => self.file = Some(file),
+                Some(Ok(Completion::Done)) => {}
+                Some(Err(error)) => return Err(error),
+            }
+            self.opening = None;
+        }
+        while let Some(result) = self.writes.front().and_then(Ticket::result) {
+            result?;
+            self.writes.pop_front();
+        }
+        let Some(file) = self.file else {
+            return Ok(false);
+        };
+        while (self.pending.len() >= PIECE_BYTES || (all && !self.pending.is_empty()))
+            && self.writes.len() < PIECES_MAX
+        {
+            let take = self.pending.len().min(PIECE_BYTES);
+            let mut buffer = AlignedBuf::zeroed(take);
+            buffer.bytes_mut()[..take].copy_from_slice(&self.pending[..take]);
+            self.pending.drain(..take);
+            self.crc = alluvium_block::crc32c_append(self.crc, &buffer.bytes()[..take]);
+            self.len += take as u64;
+            let offset = self.sent;
+            self.sent += buffer.len() as u64;
+            let data = WriteData::Buffer(Arc::new(buffer));
+            self.writes.push_back(device.submit(
+                lane,
+                Op::Write {
+                    file,
+                    offset,
+                    data,
+                    sync: false,
+                },
+            ));
+        }
+        Ok(self.writes.len() < PIECES_MAX)
+    }
+
+    pub(crate) fn is_written(&self) -> bool {
+        self.opening.is_none() && self.pending.is_empty() && self.writes.is_empty()
+    }
+
+    /// Makes what is written durable, if the file is open.
+    pub(crate) fn sync(&self, device: &dyn Device, lane: Lane) -> Option<Ticket> {
+        self.file.map(|file| device.submit(lane, Op::Sync { file }))
+    }
+
+    /// Closes the file, if it is open.
+    pub(crate) fn close(&mut self, device: &dyn Device, lane: Lane) -> Option<Ticket> {
+        self.file
+            .take()
+            .map(|file| device.submit(lane, Op::Close { file }))
+    }
+
+    /// Where it lies.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+}
