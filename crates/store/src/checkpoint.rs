@@ -21,7 +21,7 @@ use crate::error::StoreError;
 use crate::ledger::{Ledger, NamedFile};
 use crate::open::StoreInner;
 use crate::partition::PartitionState;
-use crate::piece_file::PieceFile;
+use crate::piece_file::{Abandoned, PieceFile};
 use crate::recovery::part_tag;
 use crate::series::Series;
 use crate::shard::shard_of;
@@ -48,12 +48,8 @@ enum Step {
         manifest: Manifest,
         ledger: Ledger,
     },
-    /// Waiting for manifest and superblock.
-    Commit {
-        commit: RootCommit,
-        ledger: Ledger,
-        closing: Vec<Ticket>,
-    },
+    /// Waiting for manifest and superblock, and for the files to be closed.
+    Commit { commit: RootCommit, ledger: Ledger },
 }
 
 #[derive(Debug)]
@@ -81,6 +77,8 @@ pub(crate) struct Checkpointer {
     current: Ledger,
     previous: Ledger,
     running: Option<Box<Running>>,
+    /// Files of failed checkpoints: the next one, of the same names, begins when they are gone.
+    abandoned: Vec<Abandoned>,
     requested: u64,
     requested_clean: bool,
     started: u64,
@@ -110,6 +108,7 @@ impl Checkpointer {
             removals: ledger.removals.clone(),
             current: ledger,
             running: None,
+            abandoned: Vec::new(),
             requested: 0,
             requested_clean: false,
             started: 0,
@@ -195,11 +194,16 @@ impl StoreInner {
         let checkpointer = &mut *checkpointer;
         let lane = self.checkpoint_lane();
         let ended = self.device.drive(lane);
+        let device = self.device.as_ref();
+        checkpointer
+            .abandoned
+            .retain_mut(|f| !f.drive(device, lane));
         if checkpointer.running.is_none() && self.is_due(checkpointer, now) {
             checkpointer.begun_ns = now;
             self.start_checkpoint(checkpointer);
         }
         let Some(mut running) = checkpointer.running.take() else {
+            self.device.drive(lane);
             return ended > 0;
         };
         let again = match self.step(checkpointer, &mut running) {
@@ -225,7 +229,10 @@ impl StoreInner {
     }
 
     fn is_due(&self, checkpointer: &mut Checkpointer, now: u64) -> bool {
-        if self.failure().is_some() || now < checkpointer.retry_at_ns {
+        if self.failure().is_some()
+            || now < checkpointer.retry_at_ns
+            || !checkpointer.abandoned.is_empty()
+        {
             return false;
         }
         if checkpointer.requested > checkpointer.started {
@@ -309,29 +316,22 @@ impl StoreInner {
                     None => return Ok(Progress::Waiting),
                     Some(result) => result?,
                 }
-                let commit = RootCommit::start(self.device.as_ref(), lane, running.root, manifest);
                 let device = self.device.as_ref();
-                let closing = [
-                    running.tails.close(device, lane),
-                    running.series.as_mut().and_then(|s| s.close(device, lane)),
-                ];
+                let commit = RootCommit::start(device, lane, running.root, manifest);
+                running.tails.close(device, lane);
+                if let Some(series) = &mut running.series {
+                    series.close(device, lane);
+                }
                 let ledger = std::mem::take(ledger);
-                running.step = Step::Commit {
-                    commit,
-                    ledger,
-                    closing: closing.into_iter().flatten().collect(),
-                };
+                running.step = Step::Commit { commit, ledger };
                 Ok(Progress::Again)
             }
-            Step::Commit {
-                commit,
-                ledger,
-                closing,
-            } => match commit.poll(self.device.as_ref()) {
+            Step::Commit { commit, ledger } => match commit.poll(self.device.as_ref()) {
                 Poll::Pending => Ok(Progress::Waiting),
                 Poll::Ready(result) => {
                     result?;
-                    if closing.iter().any(|t| !t.is_ended()) {
+                    let series = running.series.as_ref();
+                    if !running.tails.is_closed() || !series.is_none_or(PieceFile::is_closed) {
                         return Ok(Progress::Waiting);
                     }
                     Ok(Progress::Done(Box::new(std::mem::take(ledger))))
@@ -640,14 +640,7 @@ impl StoreInner {
 
     /// A checkpoint failed: what it captured is dirty again. No room is tried again later; anything else is
     /// the end of acknowledging.
-    fn abandon(
-        &self,
-        checkpointer: &mut Checkpointer,
-        mut running: Running,
-        error: IoError,
-        now: u64,
-    ) {
-        let lane = self.checkpoint_lane();
+    fn abandon(&self, checkpointer: &mut Checkpointer, running: Running, error: IoError, now: u64) {
         let reason = error.to_string();
         // A failed sync is never tried again, whatever its reason: the next one would only seem to cover what
         // this one lost.
@@ -672,14 +665,11 @@ impl StoreInner {
             drop(state);
             shard.dirty.push((database, series));
         }
-        let files = [Some(&mut running.tails), running.series.as_mut()];
-        for file in files.into_iter().flatten() {
-            drop(file.close(self.device.as_ref(), lane));
-            if full {
-                let path = file.path().to_owned();
-                drop(self.device.submit(lane, Op::Remove { path }));
-            }
-        }
+        let files = [Some(running.tails), running.series];
+        let files = files.into_iter().flatten();
+        checkpointer
+            .abandoned
+            .extend(files.map(|f| f.abandon(full)));
         let error = StoreError::Failed { reason };
         if !full {
             self.fail(error.clone());

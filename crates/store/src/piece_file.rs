@@ -27,6 +27,7 @@ pub(crate) struct PieceFile {
     len: u64,
     crc: u32,
     writes: VecDeque<Ticket>,
+    closing: Option<Ticket>,
 }
 
 impl PieceFile {
@@ -54,6 +55,7 @@ impl PieceFile {
             len: 0,
             crc: 0,
             writes,
+            closing: None,
         }
     }
 
@@ -122,15 +124,60 @@ impl PieceFile {
         self.file.map(|file| device.submit(lane, Op::Sync { file }))
     }
 
-    /// Closes the file, if it is open.
-    pub(crate) fn close(&mut self, device: &dyn Device, lane: Lane) -> Option<Ticket> {
-        self.file
-            .take()
-            .map(|file| device.submit(lane, Op::Close { file }))
+    /// Begins to close the file, if it is open.
+    pub(crate) fn close(&mut self, device: &dyn Device, lane: Lane) {
+        if let Some(file) = self.file.take() {
+            self.closing = Some(device.submit(lane, Op::Close { file }));
+        }
     }
 
-    /// Where it lies.
-    pub(crate) fn path(&self) -> &str {
-        &self.path
+    /// Whether no closing is under way.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.file.is_none() && self.closing.as_ref().is_none_or(Ticket::is_ended)
+    }
+
+    /// Gives the file up, and its name if `remove`.
+    pub(crate) fn abandon(self, remove: bool) -> Abandoned {
+        Abandoned {
+            opening: self.opening,
+            file: self.file,
+            path: remove.then_some(self.path),
+            awaited: self.writes.into_iter().chain(self.closing).collect(),
+        }
+    }
+}
+
+/// A file that was given up while operations on it were in flight. Until its end is over its name must not be
+/// used again: a device that reorders would remove the file that came after.
+#[derive(Debug)]
+pub(crate) struct Abandoned {
+    opening: Option<Ticket>,
+    file: Option<FileId>,
+    /// To be removed.
+    path: Option<String>,
+    awaited: Vec<Ticket>,
+}
+
+impl Abandoned {
+    /// Waits for what is in flight, then closes and removes, and waits for that. Returns whether all is over;
+    /// failures do not matter any more.
+    pub(crate) fn drive(&mut self, device: &dyn Device, lane: Lane) -> bool {
+        if let Some(ticket) = &self.opening {
+            match ticket.result() {
+                None => return false,
+                Some(Ok(Completion::Opened { file, .. })) => self.file = Some(file),
+                Some(_) => {}
+            }
+            self.opening = None;
+        }
+        self.awaited.retain(|ticket| !ticket.is_ended());
+        if !self.awaited.is_empty() {
+            return false;
+        }
+        let close = self.file.take().map(|file| Op::Close { file });
+        let remove = self.path.take().map(|path| Op::Remove { path });
+        let ops = close.into_iter().chain(remove);
+        self.awaited.extend(ops.map(|op| device.submit(lane, op)));
+        self.awaited.is_empty()
     }
 }

@@ -6,10 +6,15 @@ mod model;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
+use alluvium_io::{
+    Completer, Completion, FileId, Geometry, IoError, Lane, Listed, Op, Read, Ticket,
+};
 use alluvium_sim::{Fault, FaultPlan, SimClock, SimConfig, SimDevice};
-use alluvium_store::{Commit, Database, Store, StoreConfig, StoreError};
+use alluvium_store::{Commit, Database, Device, Store, StoreConfig, StoreError};
 use model::{Dice, Model, batch, read_all, write};
+use parking_lot::Mutex;
 
 fn config(shards: usize) -> StoreConfig {
     StoreConfig {
@@ -37,9 +42,15 @@ struct World {
 
 impl World {
     fn open(device: Arc<SimDevice>, config: StoreConfig) -> Self {
+        let below = Arc::<SimDevice>::clone(&device);
+        Self::open_on(device, below, config)
+    }
+
+    /// On a device that hands on to `device`.
+    fn open_on(device: Arc<SimDevice>, top: Arc<dyn Device>, config: StoreConfig) -> Self {
         let clock = Arc::new(SimClock::new(1_700_000_000_000_000_000));
         let store = Store::open(
-            Arc::<SimDevice>::clone(&device) as Arc<dyn alluvium_store::Device>,
+            top,
             Arc::<SimClock>::clone(&clock) as Arc<dyn alluvium_store::Clock>,
             config,
         );
@@ -413,4 +424,178 @@ fn a_drop_on_an_idle_store_frees_its_files() {
         world.store.status().checkpoints <= after + 1,
         "and then rests"
     );
+}
+
+/// A simulated device that keeps some operations to itself for as long as a test likes, so that everything else
+/// overtakes them.
+#[derive(Debug)]
+struct Holding {
+    device: Arc<SimDevice>,
+    hold: Mutex<Option<fn(&Op) -> bool>>,
+    held: Mutex<Vec<(Lane, Op, Completer)>>,
+    /// Released, but not ended below.
+    released: Mutex<Vec<(Ticket, Completer)>>,
+    /// Openings of tails and definitions.
+    opened: Mutex<Vec<Ticket>>,
+    closed: Mutex<Vec<FileId>>,
+}
+
+impl Holding {
+    fn new(seed: u64) -> Arc<Self> {
+        let sim = SimConfig {
+            lanes: 5,
+            ..SimConfig::default()
+        };
+        Arc::new(Self {
+            device: SimDevice::new(seed, sim),
+            hold: Mutex::default(),
+            held: Mutex::default(),
+            released: Mutex::default(),
+            opened: Mutex::default(),
+            closed: Mutex::default(),
+        })
+    }
+
+    fn hold(&self, which: fn(&Op) -> bool) {
+        *self.hold.lock() = Some(which);
+    }
+
+    fn release(&self) {
+        *self.hold.lock() = None;
+        for (lane, op, completer) in self.held.lock().drain(..) {
+            let ticket = self.device.submit(lane, op);
+            self.released.lock().push((ticket, completer));
+        }
+    }
+
+    /// Tails and definitions that are open, and such as were closed more than once.
+    fn miscounted(&self) -> usize {
+        let opened = self.opened.lock();
+        let files = opened.iter().filter_map(|t| match t.result() {
+            Some(Ok(Completion::Opened { file, .. })) => Some(file),
+            _ => None,
+        });
+        let closed = self.closed.lock();
+        let closings = |file| closed.iter().filter(|c| **c == file).count();
+        files.filter(|file| closings(*file) != 1).count()
+    }
+}
+
+fn is_of_checkpoint(path: &str) -> bool {
+    path.starts_with("tails.") || path.starts_with("series.")
+}
+
+impl Device for Holding {
+    fn geometry(&self) -> Geometry {
+        self.device.geometry()
+    }
+    fn backend(&self) -> String {
+        self.device.backend()
+    }
+    fn lanes(&self) -> usize {
+        self.device.lanes()
+    }
+    fn submit(&self, lane: Lane, op: Op) -> Ticket {
+        let opening = matches!(&op, Op::Open { path, .. } if is_of_checkpoint(path));
+        if let Op::Close { file } = op {
+            self.closed.lock().push(file);
+        }
+        let ticket = if self.hold.lock().is_some_and(|hold| hold(&op)) {
+            let (ticket, completer) = Ticket::new();
+            self.held.lock().push((lane, op, completer));
+            ticket
+        } else {
+            self.device.submit(lane, op)
+        };
+        if opening {
+            self.opened.lock().push(ticket.clone());
+        }
+        ticket
+    }
+    fn drive(&self, lane: Lane) -> usize {
+        let ended = self.device.drive(lane);
+        let mut released = self.released.lock();
+        for (ticket, completer) in std::mem::take(&mut *released) {
+            match ticket.result() {
+                Some(result) => completer.complete(result),
+                None => released.push((ticket, completer)),
+            }
+        }
+        ended
+    }
+    fn wait(&self, _timeout: Duration) {}
+    fn wake(&self) {}
+    fn read(&self, reads: &mut [Read]) -> Result<(), IoError> {
+        self.device.read(reads)
+    }
+    fn list(&self, path: &str) -> Result<Vec<Listed>, IoError> {
+        self.device.list(path)
+    }
+}
+
+/// A checkpoint that finds no room in the log while its file of tails is there, or its opening under way.
+fn fail_a_checkpoint(hold: fn(&Op) -> bool, seed: u64) -> (Arc<Holding>, World, Model) {
+    let holding = Holding::new(seed);
+    let mut world = World::open_on(
+        Arc::clone(&holding.device),
+        Arc::<Holding>::clone(&holding) as Arc<dyn Device>,
+        config(1),
+    );
+    let database = world.create("db");
+    let mut model = Model::default();
+    world.fill(&database, 50, &mut model);
+    world.settle(world.store.checkpoint()).unwrap();
+    let used: u64 = ["", "wal", "vol"].into_iter().map(|d| world.bytes(d)).sum();
+    world.device.set_faults(FaultPlan {
+        capacity: Some(used + (240 << 10)),
+        ..FaultPlan::default()
+    });
+    let lines = batch(&mut world.dice, &mut world.now, 200, 12_000);
+    let commit = write(&database, &lines, None).unwrap();
+    world.drive(400);
+    holding.hold(hold);
+    world.settle(world.store.checkpoint()).unwrap_err();
+    world.device.set_faults(FaultPlan::default());
+    // More than the second after which it is tried again.
+    world.drive(1000);
+    world.settle(commit).unwrap();
+    model.apply(&lines);
+    (holding, world, model)
+}
+
+/// The file of an attempt has the name of the one before: a removal that comes late must not meet it.
+#[test]
+fn a_late_removal_of_a_failed_checkpoints_file_spares_the_next_ones() {
+    let removal = |op: &Op| matches!(op, Op::Remove { path } if is_of_checkpoint(path));
+    for seed in 0..4 {
+        let (holding, world, model) = fail_a_checkpoint(removal, seed);
+        assert!(!holding.held.lock().is_empty(), "nothing is removed");
+        let again = world.store.checkpoint();
+        world.drive(1000);
+        holding.release();
+        world.settle(again).unwrap();
+        world.drive(100);
+        let device = world.device.kill();
+        drop(world.store);
+        let world = World::open(device, config(2));
+        model::same(&model, &read_all(&world.store.database("db").unwrap())).unwrap();
+    }
+}
+
+/// An opening that ends after its checkpoint gives a handle that somebody must close.
+#[test]
+fn a_late_opening_of_a_failed_checkpoint_is_closed() {
+    let opening = |op: &Op| matches!(op, Op::Open { path, .. } if is_of_checkpoint(path));
+    for seed in 0..4 {
+        let (holding, world, model) = fail_a_checkpoint(opening, seed);
+        assert!(!holding.held.lock().is_empty(), "nothing is opened");
+        holding.release();
+        world.settle(world.store.checkpoint()).unwrap();
+        world.drive(100);
+        assert_eq!(holding.miscounted(), 0);
+        let device = world.device.kill();
+        drop(world.store);
+        let world = World::open(device, config(2));
+        model::same(&model, &read_all(&world.store.database("db").unwrap())).unwrap();
+    }
 }
