@@ -12,6 +12,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 
 use crate::app::App;
+use crate::confirm::{Unconfirmed, confirmed};
 use crate::params::Params;
 use crate::reply::{self, Reply};
 use crate::status;
@@ -29,6 +30,7 @@ fn store_error(error: &StoreError) -> Reply {
         StoreError::BadName { .. } => (StatusCode::BAD_REQUEST, "bad_name"),
         StoreError::TooManyDatabases { .. } => (StatusCode::BAD_REQUEST, "too_many_databases"),
         StoreError::NoDatabase { .. } => (StatusCode::NOT_FOUND, "unknown_database"),
+        StoreError::Full => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
     };
     reply::error(status, code, &error.to_string())
@@ -50,7 +52,14 @@ pub(crate) async fn put_database(
         let (_, commit) = store
             .create_database_with(&name, settings)
             .map_err(|e| store_error(&e))?;
-        commit.await.map_err(|e| store_error(&e))?;
+        let ended = confirmed(&app, "the new database", commit).await;
+        ended.map_err(|error| match error {
+            Unconfirmed::Store(error) => store_error(&error),
+            Unconfirmed::Late { .. } => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                reply::error(status, "unavailable", &error.to_string())
+            }
+        })?;
         let status = if existed {
             StatusCode::OK
         } else {

@@ -65,7 +65,7 @@ pub struct Limits {
     pub query_deadline: Duration,
     /// Memory of one query: 256 MiB.
     pub query_memory_bytes: u64,
-    /// How long a write waits for the device before 503: 30 s.
+    /// How long a write, or the creation or removal of a database, waits for the device before 503: 30 s.
     pub commit_time: Duration,
     /// How long a stop waits for requests under way: 10 s.
     pub stop_time: Duration,

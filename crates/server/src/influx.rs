@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use alluvium_protocol::influxql::{Answer, Statement, answer_body, parse};
-use alluvium_store::Store;
+use alluvium_store::{Store, StoreError};
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 
 use crate::app::App;
 use crate::body;
+use crate::confirm::{Unconfirmed, confirmed};
 use crate::params::Params;
 use crate::reply::{self, Reply};
 use crate::tokens::{Right, Verdict};
@@ -73,6 +74,7 @@ async fn answer(app: &App, request: Request) -> Result<Reply, Reply> {
     let statements = parse(params.get("q").unwrap_or_default())
         .map_err(|e| error(StatusCode::BAD_REQUEST, &e.to_string()))?;
     let mut answers = Vec::with_capacity(statements.len());
+    let mut status = StatusCode::OK;
     for statement in statements {
         let allowed = |right: Right, database: &str| {
             app.tokens.as_ref().is_none_or(|tokens| {
@@ -80,9 +82,23 @@ async fn answer(app: &App, request: Request) -> Result<Reply, Reply> {
                     == Verdict::Allowed
             })
         };
-        answers.push(run(app, store, statement, &allowed).await);
+        let result = run(app, store, statement, &allowed).await;
+        answers.push(result.unwrap_or_else(|error| {
+            status = status.max(status_of(&error));
+            Answer::Error(error.to_string())
+        }));
     }
-    Ok(reply::json(StatusCode::OK, answer_body(&answers)))
+    let reply = reply::json(status, answer_body(&answers));
+    Ok(reply::retry_later(reply))
+}
+
+/// Statements fail inside a 200, as clients expect; but what only waits for the disk is to be sent again.
+fn status_of(error: &Unconfirmed) -> StatusCode {
+    match error {
+        Unconfirmed::Store(StoreError::Full) => StatusCode::INSUFFICIENT_STORAGE,
+        Unconfirmed::Store(_) => StatusCode::OK,
+        Unconfirmed::Late { .. } => StatusCode::SERVICE_UNAVAILABLE,
+    }
 }
 
 async fn run(
@@ -90,47 +106,42 @@ async fn run(
     store: &Store,
     statement: Statement,
     allowed: &impl Fn(Right, &str) -> bool,
-) -> Answer {
+) -> Result<Answer, Unconfirmed> {
     let forbidden = || {
-        Answer::Error(
+        Ok(Answer::Error(
             "the token does not allow this; ask for a line in the token file that does".into(),
-        )
+        ))
     };
-    let result = match statement {
+    match statement {
         Statement::ShowDatabases => {
             let names = store.databases().into_iter().map(|d| d.name);
             let visible = names.filter(|n| allowed(Right::Read, n) || allowed(Right::Write, n));
-            return Answer::Databases(visible.collect());
+            Ok(Answer::Databases(visible.collect()))
         }
         Statement::CreateDatabase { name, .. } => {
             // Who may write may create: clients do so at their start.
             if !allowed(Right::Write, &name) {
                 return forbidden();
             }
-            match store.create_database(&name) {
-                Ok((_, commit)) => commit.await.map(|_| ()),
-                Err(error) => Err(error),
-            }
+            let (_, commit) = store.create_database(&name)?;
+            confirmed(app, "the new database", commit).await?;
+            Ok(Answer::Done)
         }
         Statement::DropDatabase { name } => {
             if !allowed(Right::Admin, &name) {
                 return forbidden();
             }
             let Some(database) = store.database(&name) else {
-                return Answer::Done;
+                return Ok(Answer::Done);
             };
-            match store.drop_database(&name) {
-                Ok(commit) => {
-                    app.writers.forget(database.id());
-                    commit.await.map(|_| ())
-                }
-                Err(error) => Err(error),
-            }
+            let commit = store.drop_database(&name)?;
+            app.writers.forget(database.id());
+            confirmed(app, "the removal", commit).await?;
+            Ok(Answer::Done)
         }
-        Statement::Unsupported { what } => return Answer::unsupported(&what),
-        _ => return Answer::unsupported("the statement"),
-    };
-    result.map_or_else(|e| Answer::Error(e.to_string()), |()| Answer::Done)
+        Statement::Unsupported { what } => Ok(Answer::unsupported(&what)),
+        _ => Ok(Answer::unsupported("the statement")),
+    }
 }
 
 fn error(status: StatusCode, sentence: &str) -> Reply {

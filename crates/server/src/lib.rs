@@ -29,6 +29,7 @@ mod admin;
 mod app;
 mod body;
 mod config;
+mod confirm;
 mod error;
 mod influx;
 mod ingest;

@@ -12,6 +12,7 @@ use axum::http::{HeaderValue, StatusCode};
 
 use crate::app::App;
 use crate::body::{self, BodyError, Encoding};
+use crate::confirm::{Unconfirmed, confirmed};
 use crate::ingest::{Ingested, Settings, ingest};
 use crate::params::Params;
 use crate::reply::{self, Reply};
@@ -130,7 +131,7 @@ async fn write(app: &Arc<App>, flavour: Flavour, request: Request) -> Result<Rep
         .await
         .map_err(|error| body_refusal(app, &error))?;
 
-    let database = database(store, name).await?;
+    let database = database(app, store, name).await?;
     let settings = Settings {
         precision,
         now_ns: received_ns,
@@ -195,25 +196,12 @@ async fn finish(app: &App, flavour: Flavour, ingested: Ingested) -> Result<Reply
     let mut position = String::new();
     if let Some(commit) = ingested.commit {
         let began = app.clock.monotonic_ns();
-        let ended = tokio::time::timeout(app.limits.commit_time, commit).await;
+        let ended = confirmed(app, "the write", commit).await;
         app.metrics
             .write_commit_wait_ns
             .add(app.clock.monotonic_ns().saturating_sub(began));
-        position = match ended {
-            Ok(Ok(position)) => position.to_string(),
-            Ok(Err(error)) => return Err(store_refusal(&error)),
-            Err(_) => {
-                let waited = app.limits.commit_time.as_secs_f32();
-                let sentence = format!(
-                    "the device has not confirmed the write within {waited} s; send it again"
-                );
-                return Err(refusal(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "unavailable",
-                    sentence,
-                ));
-            }
-        };
+        let position_reached = ended.map_err(|error| unconfirmed(app, &error))?;
+        position = position_reached.to_string();
     }
     let mut reply = if ingested.refused.is_empty() {
         reply::empty(StatusCode::NO_CONTENT)
@@ -257,12 +245,14 @@ fn target(flavour: Flavour, params: &Params) -> Result<&str, Refusal> {
 }
 
 /// The database, created if this is its first write.
-async fn database(store: &Store, name: &str) -> Result<Database, Refusal> {
+async fn database(app: &App, store: &Store, name: &str) -> Result<Database, Refusal> {
     if let Some(database) = store.database(name) {
         return Ok(database);
     }
-    let (database, commit) = store.create_database(name).map_err(|e| store_refusal(&e))?;
-    commit.await.map_err(|e| store_refusal(&e))?;
+    let created = store.create_database(name);
+    let (database, commit) = created.map_err(|e| store_refusal(app, &e))?;
+    let ended = confirmed(app, "the new database", commit).await;
+    ended.map_err(|e| unconfirmed(app, &e))?;
     tracing::info!(database = name, "created by its first write");
     Ok(database)
 }
@@ -296,11 +286,8 @@ fn body_refusal(app: &App, error: &BodyError) -> Refusal {
 
 fn write_refusal(app: &App, error: &WriteError) -> Refusal {
     match error {
-        WriteError::Full => {
-            app.metrics.writes_full.add(1);
-            refusal(StatusCode::INSUFFICIENT_STORAGE, "disk full", error)
-        }
-        WriteError::Store(error) => store_refusal(error),
+        WriteError::Full => disk_full(app, error),
+        WriteError::Store(error) => store_refusal(app, error),
         _ => {
             app.metrics.writes_busy.add(1);
             refusal(StatusCode::SERVICE_UNAVAILABLE, "unavailable", error)
@@ -308,8 +295,21 @@ fn write_refusal(app: &App, error: &WriteError) -> Refusal {
     }
 }
 
-fn store_refusal(error: &StoreError) -> Refusal {
+fn disk_full(app: &App, error: impl ToString) -> Refusal {
+    app.metrics.writes_full.add(1);
+    refusal(StatusCode::INSUFFICIENT_STORAGE, "disk full", error)
+}
+
+fn unconfirmed(app: &App, error: &Unconfirmed) -> Refusal {
     match error {
+        Unconfirmed::Store(error) => store_refusal(app, error),
+        Unconfirmed::Late { .. } => refusal(StatusCode::SERVICE_UNAVAILABLE, "unavailable", error),
+    }
+}
+
+fn store_refusal(app: &App, error: &StoreError) -> Refusal {
+    match error {
+        StoreError::Full => disk_full(app, error),
         StoreError::BadName { .. } | StoreError::TooManyDatabases { .. } => bad_request(error),
         _ => refusal(StatusCode::SERVICE_UNAVAILABLE, "unavailable", error),
     }
