@@ -12,6 +12,8 @@ pub enum IoErrorKind {
     NotFound,
     /// Another process holds the directory.
     Locked,
+    /// The directory holds something else than data of ours.
+    Foreign,
     /// Anything else; the device is not to be trusted with writes any more.
     Other,
 }

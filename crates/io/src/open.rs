@@ -1,5 +1,6 @@
 //! Opens a real directory with the best backend that the system grants.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::Path;
@@ -15,6 +16,8 @@ use crate::uring::UringDevice;
 
 /// The file that one process at a time holds.
 const LOCK_FILE: &str = "LOCK";
+/// The file by which a directory is known as ours where the lock file was left behind by a copy.
+const MARK_FILE: &str = "superblock";
 
 /// How to reach the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -65,14 +68,16 @@ impl Default for DeviceOptions {
 }
 
 /// Opens the directory `root`, creates it if it is absent, and locks it against other processes until the
-/// device is dropped.
+/// device is dropped. A directory that is not empty must hold the lock file or a superblock.
 ///
 /// # Errors
-/// [`IoErrorKind::Locked`] if another process holds the directory; `Uring` alone fails where the system
+/// [`IoErrorKind::Locked`] if another process holds the directory; [`IoErrorKind::Foreign`] if it holds something
+/// else, and nothing was put into it then; `Uring` alone fails where the system
 /// refuses rings; otherwise what the system says about the directory.
 pub fn open(root: &Path, options: &DeviceOptions) -> Result<Arc<dyn Device>, IoError> {
     let shown = || root.display().to_string();
     std::fs::create_dir_all(root).map_err(|e| IoError::new("create", shown(), e))?;
+    refuse_foreign(root)?;
     let lock = lock(root)?;
     let files = Arc::new(Files::new(root, lock, options.direct)?);
     let lanes = options.lanes.max(1);
@@ -94,6 +99,34 @@ pub fn open(root: &Path, options: &DeviceOptions) -> Result<Arc<dyn Device>, IoE
             std::io::Error::other(refusal),
         )),
     }
+}
+
+/// Refuses a directory with anything in it but no sign of ours, before the lock file is put there.
+fn refuse_foreign(root: &Path) -> Result<(), IoError> {
+    let failed = |e: std::io::Error| IoError::new("read", root.display().to_string(), e);
+    let mut found: Option<OsString> = None;
+    for entry in std::fs::read_dir(root).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        if found.as_ref().is_none_or(|first| name < *first) {
+            found = Some(name);
+        }
+    }
+    let Some(found) = found else {
+        return Ok(());
+    };
+    // Looked for only now: another process may have begun a data directory meanwhile, its lock first.
+    for ours in [LOCK_FILE, MARK_FILE] {
+        if root.join(ours).try_exists().map_err(failed)? {
+            return Ok(());
+        }
+    }
+    let text = format!(
+        "it holds {found:?} but no superblock, so it is not an Alluvium directory; choose an empty or a new one"
+    );
+    let shown = root.display().to_string();
+    let mut error = IoError::new("use the directory", shown, std::io::Error::other(text));
+    error.kind = IoErrorKind::Foreign;
+    Err(error)
 }
 
 /// Takes the lock file and writes our process id into it.

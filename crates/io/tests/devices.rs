@@ -124,6 +124,48 @@ fn second_opener_is_told_who_holds_the_lock() {
     });
 }
 
+/// A wrong path must not leave even a lock file behind.
+#[test]
+fn a_foreign_directory_is_refused_and_left_as_it_was() {
+    let names = |dir: &Path| {
+        let entries = std::fs::read_dir(dir).expect("lists");
+        let mut names: Vec<_> = entries.map(|e| e.expect("an entry").file_name()).collect();
+        names.sort();
+        names
+    };
+    real(|dir, options| {
+        let open = |name: &str| open(&dir.join(name), &options);
+        for (case, inside) in [("file", "notes.txt"), ("folder", "photos")] {
+            let path = dir.join(case);
+            std::fs::create_dir(&path).expect("makes");
+            if case == "file" {
+                std::fs::write(path.join(inside), "mine").expect("writes");
+            } else {
+                std::fs::create_dir(path.join(inside)).expect("makes");
+            }
+            let error = open(case).expect_err("foreign");
+            assert_eq!(error.kind, IoErrorKind::Foreign);
+            let text = error.to_string();
+            for part in [inside, case, "choose an empty or a new one"] {
+                assert!(text.contains(part), "{text}");
+            }
+            assert_eq!(names(&path), [inside]);
+        }
+        // A copy without its lock is ours, and so is what an opening that was cut left.
+        for (case, inside) in [("copied", "superblock"), ("begun", "LOCK")] {
+            std::fs::create_dir(dir.join(case)).expect("makes");
+            for file in [inside, "vol-like"] {
+                std::fs::write(dir.join(case).join(file), "").expect("writes");
+            }
+            drop(open(case).expect("ours"));
+        }
+        std::fs::create_dir(dir.join("empty")).expect("makes");
+        drop(open("empty").expect("empty"));
+        drop(open("new").expect("new"));
+        drop(open("new").expect("again"));
+    });
+}
+
 #[test]
 fn paths_cannot_leave_the_root() {
     real(|dir, options| {

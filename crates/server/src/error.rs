@@ -68,15 +68,8 @@ pub enum ServeError {
         source: IoError,
     },
     /// The directory holds something else.
-    #[error(
-        "the directory {path:?} holds {found:?}, which is not Alluvium's; give an empty or a new directory"
-    )]
-    Foreign {
-        /// The directory.
-        path: PathBuf,
-        /// One file in it.
-        found: String,
-    },
+    #[error(transparent)]
+    Foreign(IoError),
     /// The directory cannot be opened.
     #[error(
         "cannot open the data directory {path:?} ({source}); check the path, its permissions and the free space"
@@ -102,6 +95,8 @@ impl ServeError {
     pub(crate) fn directory(path: PathBuf, source: IoError) -> Self {
         match source.kind {
             IoErrorKind::Locked => Self::Locked { path, source },
+            // A whole sentence: it names the directory, a file in it and the way out.
+            IoErrorKind::Foreign => Self::Foreign(source),
             _ => Self::Directory { path, source },
         }
     }

@@ -298,7 +298,13 @@ fn what_keeps_a_server_from_starting_is_one_sentence() {
         config
     };
     let foreign = error(storage(directory.path()));
-    assert!(foreign.contains("precious.txt"), "{foreign}");
+    let shown = directory.path().display();
+    let sentence = format!(
+        "cannot use the directory {shown}: it holds \"precious.txt\" but no superblock, so it is not an \
+         Alluvium directory; choose an empty or a new one"
+    );
+    assert_eq!(foreign, sentence);
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     assert_eq!(
         std::fs::read_to_string(directory.path().join("precious.txt")).unwrap(),
         "mine"
