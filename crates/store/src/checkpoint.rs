@@ -28,6 +28,9 @@ use crate::shard::shard_of;
 
 /// Series written per hold of a shard's lock.
 const SLICE_SERIES: usize = 256;
+/// Bytes of late points read and of tails written at which a slice ends; the last series of one may pass it by
+/// what a series can hold, somewhat more than 1 MiB.
+const SLICE_BYTES: usize = 1 << 20;
 
 #[derive(Debug)]
 enum Step {
@@ -365,8 +368,15 @@ impl StoreInner {
             }
             dirty
         });
-        let rest = list.len().saturating_sub(SLICE_SERIES);
-        for (database, series) in list.drain(rest..) {
+        let pending_before = running.tails.pending.len();
+        let mut late_bytes = 0;
+        for _ in 0..SLICE_SERIES {
+            if late_bytes + running.tails.pending.len() - pending_before >= SLICE_BYTES {
+                break;
+            }
+            let Some((database, series)) = list.pop() else {
+                break;
+            };
             if database.is_dropped() {
                 continue;
             }
@@ -379,10 +389,10 @@ impl StoreInner {
                 field: series.place.field,
                 lsn: state.lsn,
             };
-            let late: Vec<Column> = state
-                .late
-                .as_ref()
-                .map_or(Vec::new(), |l| l.columns(TimeRange::ALL, |_| true));
+            let late: Vec<Column> = state.late.as_ref().map_or(Vec::new(), |buffer| {
+                late_bytes += buffer.heap_bytes();
+                buffer.columns(TimeRange::ALL, |_| true)
+            });
             running
                 .encoder
                 .set_compression(database.settings.compression);
@@ -695,3 +705,7 @@ fn no_space(what: &str) -> IoError {
 }
 
 const _: () = assert!(PARTITION_COUNT <= 16, "part tags mask partitions by 15");
+
+#[cfg(test)]
+#[path = "checkpoint_tests.rs"]
+mod tests;

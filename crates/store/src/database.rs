@@ -22,7 +22,7 @@ use crate::write::Writer;
 
 /// An open data directory. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Store(Arc<StoreInner>);
+pub struct Store(pub(crate) Arc<StoreInner>);
 
 /// One database of an open store. Clones share it.
 #[derive(Debug, Clone)]
