@@ -84,8 +84,8 @@ pub struct BlockStore {
     next_volume: AtomicU32,
     /// Volumes of dropped databases whose files may still be open.
     dropped: Mutex<Vec<Arc<Volume>>>,
-    /// Volumes were created or removed since the directory was last synced.
-    created: std::sync::atomic::AtomicBool,
+    /// Volumes were removed since the directory was last synced.
+    removed: std::sync::atomic::AtomicBool,
     bad: Mutex<BTreeMap<(u32, u32), Damage>>,
     metrics: BlockMetrics,
 }
@@ -109,7 +109,7 @@ impl BlockStore {
             sets: Mutex::default(),
             next_volume: AtomicU32::new(1),
             dropped: Mutex::default(),
-            created: false.into(),
+            removed: false.into(),
             bad: Mutex::default(),
             metrics: BlockMetrics::default(),
         })
@@ -300,7 +300,6 @@ impl BlockStore {
                 let id = self.next_volume.fetch_add(1, Ordering::Relaxed);
                 let volume = Arc::new(Volume::new(id, 1, set, pages, (0, 0)));
                 self.volumes.write().insert(id, Arc::clone(&volume));
-                self.created.store(true, Ordering::Release);
                 volume
             },
         )
@@ -359,7 +358,7 @@ impl BlockStore {
 
     /// Notes that volume files were removed: the next sync makes that durable, too.
     pub fn note_removal(&self) {
-        self.created.store(true, Ordering::Release);
+        self.removed.store(true, Ordering::Release);
     }
 
     /// Pages of a database, by role.
@@ -379,7 +378,10 @@ impl BlockStore {
     /// when the writes concerned have completed.
     pub fn start_sync(&self, lane: Lane) -> SyncBatch {
         let (mut tickets, mut synced) = (Vec::new(), Vec::new());
+        let mut names = self.removed.swap(false, Ordering::AcqRel);
         for volume in self.volumes.read().values() {
+            let is_named = volume.header_written.load(Ordering::Acquire);
+            names |= is_named && !volume.name_synced.swap(true, Ordering::AcqRel);
             if volume.dirty.swap(false, Ordering::AcqRel)
                 && let Some(file) = volume.file()
             {
@@ -387,7 +389,7 @@ impl BlockStore {
                 synced.push(Arc::clone(volume));
             }
         }
-        if self.created.swap(false, Ordering::AcqRel) {
+        if names {
             tickets.push(self.device.submit(lane, Op::SyncDir { path: "vol".into() }));
         }
         SyncBatch {

@@ -68,6 +68,9 @@ pub(crate) struct Volume {
     pub dirty: AtomicBool,
     /// Page 0 has reached the device: from then on a manifest may name the volume.
     pub header_written: AtomicBool,
+    /// A sync of the directory was submitted after the header was written. Not earlier: the file may have been made
+    /// behind a sync that an earlier checkpoint submitted, which then does not keep its name.
+    pub name_synced: AtomicBool,
     /// Pages appended, for figures.
     pub appended: AtomicU64,
     /// Bytes of them that mean something, headers included.
@@ -90,6 +93,7 @@ impl Volume {
             file: Mutex::new(FileState::Absent),
             dirty: AtomicBool::new(false),
             header_written: AtomicBool::new(false),
+            name_synced: AtomicBool::new(false),
             appended: AtomicU64::new(appended),
             used: AtomicU64::new(used),
         }
@@ -204,6 +208,8 @@ impl Volume {
         }
         *self.file.lock() = FileState::Open(file);
         self.header_written.store(true, Ordering::Release);
+        // The manifest names it: it was synced before that.
+        self.name_synced.store(true, Ordering::Release);
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use alluvium_block::{
     PageKind, PageMeta, PageRef, ReadError, Role, Root, RootCommit, RootError, load_root,
 };
 use alluvium_io::{AlignedBuf, Completion, Device, Lane, MemoryDevice, Op, OpenMode, WriteData};
+use alluvium_sim::{SimConfig, SimDevice};
 use alluvium_types::{Budget, DatabaseId, Lsn};
 
 const EXPECT: Expect = Expect {
@@ -377,5 +378,34 @@ fn a_full_extent_is_not_given_out_again() {
             }
             settle(device.as_ref(), appender);
         }
+    }
+}
+
+/// A volume that was only planned when a checkpoint synced the directory, and made after it.
+#[test]
+fn a_volume_made_behind_a_sync_keeps_its_name() {
+    for seed in 0..16 {
+        let sim = SimConfig {
+            lanes: 1,
+            ..SimConfig::default()
+        };
+        let device = SimDevice::new(seed, sim);
+        let budget = || Arc::new(Budget::new(u64::MAX));
+        let dynamic: Arc<dyn Device> = Arc::<SimDevice>::clone(&device);
+        let store = BlockStore::create(dynamic, config(), [9; 16], 1, budget());
+        let mut appender = store.appender(Lane(0));
+        let page = append(&mut appender, 1, 7);
+        commit(device.as_ref(), &store, &appender, 1);
+        settle(device.as_ref(), &mut appender);
+        commit(device.as_ref(), &store, &appender, 2);
+        drop((appender, store));
+
+        let device: Arc<dyn Device> = device.crash();
+        let (root, manifest) = load_root(device.as_ref()).unwrap().unwrap();
+        assert_eq!(root.seq, 2);
+        let store = BlockStore::open(device, config(), [9; 16], 2, budget(), &manifest);
+        let store = store.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let read = store.read_many(&[page], EXPECT).remove(0).unwrap();
+        assert_eq!(read.body(), 7_u32.to_le_bytes());
     }
 }

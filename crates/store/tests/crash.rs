@@ -305,7 +305,9 @@ fn seeds() -> std::ops::Range<u64> {
 /// after the capture were in neither tails nor redo.
 /// 832: killed between the first superblock and the sync of its name, then power cut: the name was lost with
 /// everything acknowledged since.
-const PINNED: [u64; 2] = [159, 832];
+/// 3126: a volume planned before a checkpoint synced the directory and made after it: the next checkpoint named it
+/// without syncing its name, and after a power cut the store did not open.
+const PINNED: [u64; 3] = [159, 832, 3126];
 
 #[test]
 fn nothing_acknowledged_is_lost() {
