@@ -120,6 +120,8 @@ fn refuse_foreign(root: &Path) -> Result<(), IoError> {
             return Ok(());
         }
     }
+    // Quoted, so that a name with a line break stays within the sentence.
+    let found = found.to_string_lossy();
     let text = format!(
         "it holds {found:?} but no superblock, so it is not an Alluvium directory; choose an empty or a new one"
     );
