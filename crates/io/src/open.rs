@@ -107,6 +107,10 @@ fn refuse_foreign(root: &Path) -> Result<(), IoError> {
     let mut found: Option<OsString> = None;
     for entry in std::fs::read_dir(root).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
+        // What a freshly made file system of its own holds.
+        if name == "lost+found" {
+            continue;
+        }
         if found.as_ref().is_none_or(|first| name < *first) {
             found = Some(name);
         }

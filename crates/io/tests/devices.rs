@@ -161,6 +161,9 @@ fn a_foreign_directory_is_refused_and_left_as_it_was() {
         }
         std::fs::create_dir(dir.join("empty")).expect("makes");
         drop(open("empty").expect("empty"));
+        // The root of a file system of its own.
+        std::fs::create_dir_all(dir.join("mounted/lost+found")).expect("makes");
+        drop(open("mounted").expect("as good as empty"));
         drop(open("new").expect("new"));
         drop(open("new").expect("again"));
     });
