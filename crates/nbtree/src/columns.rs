@@ -6,6 +6,11 @@ fn width_of(value: u64) -> u8 {
     (u64::BITS - value.leading_zeros()).div_ceil(8) as u8
 }
 
+/// Greatest common divisor; of 0 and a number the number.
+pub(crate) fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
 /// Frame of one column while it is built.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Frame {

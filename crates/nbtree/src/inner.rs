@@ -7,7 +7,7 @@
 use alluvium_block::{LogicAddr, PageRef};
 use alluvium_types::{Aggregate, Sample, Sum, TimeRange, ValueKind};
 
-use crate::columns::{Frame, load, store};
+use crate::columns::{Frame, gcd, load, store};
 use crate::error::BodyError;
 use crate::subtree_ref::SubtreeRef;
 
@@ -152,10 +152,6 @@ impl Frames {
         }
         bytes
     }
-}
-
-fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Bytes of the body that holds `entries`, which are not empty, and one more if there is one.

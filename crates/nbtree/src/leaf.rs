@@ -5,6 +5,7 @@ use alluvium_codec::{CodecError, MAX_BLOCK_POINTS, Models, decode_block, varint}
 use alluvium_types::{Column, TimeRange};
 use smallvec::SmallVec;
 
+use crate::columns::gcd;
 use crate::error::{BadPageCause, BodyError};
 
 /// A block as the directory has it.
@@ -16,16 +17,10 @@ struct Entry {
     points: u16,
 }
 
-/// Greatest common divisor of the distances between first times.
-pub(crate) fn unit_of(first_times: impl Iterator<Item = i64> + Clone) -> u64 {
-    let mut unit = 0;
-    for (a, b) in first_times.clone().zip(first_times.skip(1)) {
-        let (mut x, mut y) = (unit, b.wrapping_sub(a) as u64);
-        while y != 0 {
-            (x, y) = (y, x % y);
-        }
-        unit = x;
-    }
+/// What divides all distances between first times.
+fn unit_of(first_times: impl Iterator<Item = i64> + Clone) -> u64 {
+    let pairs = first_times.clone().zip(first_times.skip(1));
+    let unit = pairs.fold(0, |unit, (a, b)| gcd(unit, b.wrapping_sub(a) as u64));
     unit.max(1)
 }
 
