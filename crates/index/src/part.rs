@@ -400,6 +400,13 @@ fn check_part(bytes: &[u8]) -> Result<PartHeader, PartError> {
             found: header.version.get(),
         });
     }
+    // The checksum begins behind it.
+    if header.reserved.get() != 0 {
+        return Err(PartError::Invalid {
+            what: "reserved bytes",
+            at: 6,
+        });
+    }
     if header.body_bytes.get() != body.len() as u64 {
         return Err(PartError::Length {
             expected: header.body_bytes.get().saturating_add(HEADER_BYTES as u64),

@@ -125,3 +125,16 @@ fn each_kind_of_damage_has_its_name() {
         )
     });
 }
+
+#[test]
+fn no_byte_of_a_part_may_change() {
+    let (_, [first, _]) = example();
+    for at in 0..first.len() {
+        for bit in 0..8 {
+            let mut bad = first.clone();
+            bad[at] ^= 1 << bit;
+            let found = PartitionIndex::new().apply_part(SEED, &bad);
+            assert!(found.is_err(), "bit {bit} of byte {at}");
+        }
+    }
+}
