@@ -5,7 +5,7 @@ use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Version of the page format; a page of another version is refused.
-pub(crate) const PAGE_VERSION: u8 = 2;
+pub(crate) const PAGE_VERSION: u8 = 3;
 
 /// The first bytes of every page of a volume.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
@@ -52,7 +52,7 @@ const _: () = assert!(size_of::<VolumeHeader>() == 48);
 
 pub(crate) const SUPERBLOCK_MAGIC: [u8; 8] = *b"ALVSUPER";
 /// Version of the directory as a whole.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
 /// Distance of the two slots in the superblock file.
 pub(crate) const SLOT_STRIDE: u64 = 1 << 20;
 

@@ -13,8 +13,8 @@ use alluvium_store::{Compression, DatabaseSettings, Durability, Store, StoreConf
 use alluvium_types::Value;
 use model::{Dice, Line, Model, batch, read_all, same, write};
 
-/// What format 2 is a fixture of.
-const CURRENT: u32 = 2;
+/// What format 3 is a fixture of.
+const CURRENT: u32 = 3;
 
 fn open(dir: &Path) -> Store {
     let options = alluvium_io::DeviceOptions {
