@@ -19,7 +19,7 @@ fn build(shape: Shape, column: &Column) -> (Arc<BlockStore>, Tree) {
     let store = BlockStore::ephemeral(Arc::new(MemoryDevice::new(1)));
     let (mut appender, mut encoder) = (store.appender(Lane(0)), Encoder::default());
     let series = SeriesId::new(Partition(0), Row(0), FieldId(0), shape.kind());
-    let mut tree = Tree::new(series, 0);
+    let mut tree = Tree::new(series, 0, Lsn(1));
     for (i, (time, bits)) in column.times.iter().zip(column.bits()).enumerate() {
         let mut out = PageWriter {
             appender: &mut appender,

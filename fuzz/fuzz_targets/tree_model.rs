@@ -27,7 +27,7 @@ fuzz_target!(|data: &[u8]| {
     let store = BlockStore::ephemeral(Arc::new(MemoryDevice::new(1)));
     let (mut appender, mut encoder) = (store.appender(Lane(0)), Encoder::default());
     let series = SeriesId::new(Partition(0), Row(0), FieldId(0), kind);
-    let mut tree = Tree::new(series, 0);
+    let mut tree = Tree::new(series, 0, Lsn(1));
     let (mut times, mut values) = (Vec::new(), Vec::new());
     let (mut time, mut bits) = (-1_000_000_i64, 1_u64);
     for run in runs.chunks_exact(3).take(64) {

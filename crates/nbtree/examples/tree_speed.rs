@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let store = BlockStore::ephemeral(Arc::new(MemoryDevice::new(1)));
     let (mut appender, mut encoder) = (store.appender(Lane(0)), Encoder::default());
     let series = SeriesId::new(Partition(0), Row(0), FieldId(0), ValueKind::F64);
-    let mut tree = Tree::new(series, 0);
+    let mut tree = Tree::new(series, 0, Lsn(1));
 
     let mut random = Random(1);
     let mut level = 500_000_i64;

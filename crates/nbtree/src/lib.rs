@@ -25,7 +25,7 @@
 //!     database: DatabaseId(1),
 //! };
 //! let series = SeriesId::new(Partition(0), Row(0), FieldId(0), ValueKind::I64);
-//! let mut tree = Tree::new(series, 0);
+//! let mut tree = Tree::new(series, 0, Lsn(1));
 //! for n in 0..10_000 {
 //!     tree.push_bits(&mut out, n * 1_000, n as u64, Lsn(1));
 //! }

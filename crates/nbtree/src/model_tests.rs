@@ -260,7 +260,7 @@ fn points_strategy(kind: ValueKind) -> impl Strategy<Value = Points> {
 
 fn run(kind: ValueKind, points: &Points, marks: &[prop::sample::Index], spans: &[(u16, u16)]) {
     let mut bench = Bench::new();
-    let mut tree = Tree::with_knobs(series(kind), 9, &TINY);
+    let mut tree = Tree::with_knobs(series(kind), 9, Lsn(1), &TINY);
     let mut marks: Vec<usize> = marks.iter().map(|m| m.index(points.len() + 1)).collect();
     marks.sort_unstable();
     let mut taken = Vec::new();
@@ -329,7 +329,7 @@ proptest! {
 /// A gauge every 10 s with two decimals.
 fn gauge(count: i64, knobs: &'static Knobs) -> (Bench, Tree, Points) {
     let mut bench = Bench::new();
-    let mut tree = Tree::with_knobs(series(ValueKind::F64), 0, knobs);
+    let mut tree = Tree::with_knobs(series(ValueKind::F64), 0, Lsn(1), knobs);
     let mut points = Vec::new();
     let mut state = 1_u64;
     let mut level = 5000_i64;
@@ -415,7 +415,7 @@ fn pages_come_back_from_the_device_in_batches() {
         appender,
         encoder: Encoder::default(),
     };
-    let mut tree = Tree::with_knobs(series(ValueKind::I64), 0, &TINY);
+    let mut tree = Tree::with_knobs(series(ValueKind::I64), 0, Lsn(1), &TINY);
     let points: Points = (0..30_000)
         .map(|i| (i * 10, Value::I64(i * i % 1009)))
         .collect();
@@ -448,7 +448,7 @@ fn every_point_after_a_long_silence_is_kept_with_its_kind() {
         (i64::MAX - 1, Value::I64(i64::MIN)),
     ];
     let mut bench = Bench::new();
-    let mut tree = Tree::new(series(ValueKind::I64), 0);
+    let mut tree = Tree::new(series(ValueKind::I64), 0, Lsn(1));
     for (time, value) in &points {
         bench.push(&mut tree, *time, value.as_ref());
     }
@@ -464,7 +464,7 @@ fn every_point_after_a_long_silence_is_kept_with_its_kind() {
 #[should_panic(expected = "not after the newest")]
 fn time_must_increase() {
     let mut bench = Bench::new();
-    let mut tree = Tree::new(series(ValueKind::Bool), 0);
+    let mut tree = Tree::new(series(ValueKind::Bool), 0, Lsn(1));
     bench.push(&mut tree, 5, ValueRef::Bool(true));
     bench.push(&mut tree, 5, ValueRef::Bool(true));
 }
@@ -472,7 +472,7 @@ fn time_must_increase() {
 #[test]
 fn a_repeat_of_a_string_is_known() {
     let mut bench = Bench::new();
-    let mut tree = Tree::with_knobs(series(ValueKind::Str), 0, &TINY);
+    let mut tree = Tree::with_knobs(series(ValueKind::Str), 0, Lsn(1), &TINY);
     for n in 0..7 {
         bench.push(&mut tree, n, ValueRef::Str("abc"));
         assert!(tree.last_is(n, ValueRef::Str("abc")), "point {n}");
@@ -551,7 +551,7 @@ fn a_lost_page_is_told_and_what_surrounds_it_is_read() {
 #[test]
 fn long_strings_come_back_whole_and_in_bounded_batches() {
     let mut bench = Bench::new();
-    let mut tree = Tree::new(series(ValueKind::Str), 0);
+    let mut tree = Tree::new(series(ValueKind::Str), 0, Lsn(1));
     let texts: Vec<String> = (0..60_usize)
         .map(|n| {
             char::from(b'a' + (n % 26) as u8)
@@ -632,7 +632,7 @@ fn pages_are_filled() {
 #[test]
 fn an_empty_or_small_tree_is_small() {
     let mut bench = Bench::new();
-    let mut tree = Tree::new(series(ValueKind::F64), 0);
+    let mut tree = Tree::new(series(ValueKind::F64), 0, Lsn(1));
     assert!(size_of::<Tree>() <= 216, "{} bytes", size_of::<Tree>());
     assert_eq!(tree.heap_bytes(), 0);
     for n in 0..3 {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use alluvium_block::BlockStore;
 use alluvium_codec::TailSnapshot;
-use alluvium_types::{Aggregate, SeriesId, TimeRange, ValueKind};
+use alluvium_types::{Aggregate, Lsn, SeriesId, TimeRange, ValueKind};
 use smallvec::SmallVec;
 
 use crate::cursor::{Cursor, Direction};
@@ -22,6 +22,7 @@ use crate::walk::{Buckets, Walk};
 pub struct TreeSnapshot {
     pub(crate) series: SeriesId,
     pub(crate) run_ordinal: u32,
+    pub(crate) birth: Lsn,
     pub(crate) points: u64,
     pub(crate) first_time: i64,
     pub(crate) last_time: i64,
@@ -39,6 +40,11 @@ impl TreeSnapshot {
     /// Its number among the runs of the series.
     pub fn run_ordinal(&self) -> u32 {
         self.run_ordinal
+    }
+
+    /// Position of the batch that opened the run.
+    pub fn birth(&self) -> Lsn {
+        self.birth
     }
 
     /// The kind of its values.

@@ -16,7 +16,7 @@ use crate::open_leaf::{OpenBlock, OpenLeaf, decode_at};
 use crate::subtree_ref::SubtreeRef;
 use crate::tree::Tree;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// Points of a tail from which a block may be shorter.
 const TAIL_BLOCK_MIN: usize = 4;
 /// More levels than 2^32 leaves can need.
@@ -31,6 +31,7 @@ impl Tree {
         out.extend_from_slice(&self.series().packed().to_le_bytes());
         for number in [
             u64::from(self.run_ordinal()),
+            self.birth().0,
             u64::from(self.next_leaf),
             self.points,
             self.lsn.0,
@@ -107,7 +108,8 @@ impl Tree {
         let series = SeriesId::from_packed(u64::from_le_bytes(*packed))
             .ok_or(TreeError::State("its series cannot exist"))?;
         let kind = series.kind();
-        let mut tree = Self::new(series, get_u32(r)?);
+        let (run_ordinal, birth) = (get_u32(r)?, Lsn(get_u64(r)?));
+        let mut tree = Self::new(series, run_ordinal, birth);
         tree.next_leaf = get_u32(r)?;
         tree.points = get_u64(r)?;
         tree.lsn = Lsn(get_u64(r)?);

@@ -39,6 +39,7 @@ pub struct PageWriter<'a> {
 pub struct Tree {
     series: SeriesId,
     run_ordinal: u32,
+    birth: Lsn,
     /// Ordinal of the open leaf.
     pub(crate) next_leaf: u32,
     pub(crate) points: u64,
@@ -57,15 +58,21 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// An empty run. Its kind is the series'.
-    pub fn new(series: SeriesId, run_ordinal: u32) -> Self {
-        Self::with_knobs(series, run_ordinal, &KNOBS)
+    /// An empty run, opened by the batch at `birth`. Its kind is the series'.
+    pub fn new(series: SeriesId, run_ordinal: u32, birth: Lsn) -> Self {
+        Self::with_knobs(series, run_ordinal, birth, &KNOBS)
     }
 
-    pub(crate) fn with_knobs(series: SeriesId, run_ordinal: u32, knobs: &'static Knobs) -> Self {
+    pub(crate) fn with_knobs(
+        series: SeriesId,
+        run_ordinal: u32,
+        birth: Lsn,
+        knobs: &'static Knobs,
+    ) -> Self {
         Self {
             series,
             run_ordinal,
+            birth,
             next_leaf: 0,
             points: 0,
             first_time: 0,
@@ -93,6 +100,11 @@ impl Tree {
     /// Its number among the runs of the series.
     pub fn run_ordinal(&self) -> u32 {
         self.run_ordinal
+    }
+
+    /// Position of the batch that opened it: every point in it was written at or after.
+    pub fn birth(&self) -> Lsn {
+        self.birth
     }
 
     /// The kind of its values.
@@ -218,6 +230,7 @@ impl Tree {
         TreeSnapshot {
             series: self.series,
             run_ordinal: self.run_ordinal,
+            birth: self.birth,
             points: self.points,
             first_time: self.first_time,
             last_time: self.last_time,

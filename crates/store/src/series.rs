@@ -106,7 +106,7 @@ impl SeriesState {
                 .all(|r| r.last_time().is_none_or(|last| last < time))
             {
                 // The first point of its kind, newer than everything: a sibling opens at once.
-                let run = self.open_run(place, value.kind());
+                let run = self.open_run(place, value.kind(), lsn);
                 append(&mut self.runs[run], out, time, value, lsn);
                 return Taken::InOrder;
             }
@@ -135,9 +135,9 @@ impl SeriesState {
         best.map(|(i, _)| i)
     }
 
-    fn open_run(&mut self, place: SeriesPlace, kind: ValueKind) -> usize {
+    fn open_run(&mut self, place: SeriesPlace, kind: ValueKind, birth: Lsn) -> usize {
         let ordinal = self.runs.last().map_or(0, |r| r.run_ordinal() + 1);
-        self.runs.push(Tree::new(place.id(kind), ordinal));
+        self.runs.push(Tree::new(place.id(kind), ordinal, birth));
         self.runs.len() - 1
     }
 
@@ -145,7 +145,7 @@ impl SeriesState {
         let Some(late) = self.late.take() else { return };
         for (time, value) in late.iter() {
             let run = self.accepting(value.kind(), time);
-            let run = run.unwrap_or_else(|| self.open_run(place, value.kind()));
+            let run = run.unwrap_or_else(|| self.open_run(place, value.kind(), lsn));
             append(&mut self.runs[run], out, time, value, lsn);
         }
     }
