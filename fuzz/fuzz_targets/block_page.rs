@@ -36,7 +36,7 @@ fuzz_target!(|data: &[u8]| {
             }
         }
         PageKind::Inner => {
-            let _ = describe_inner(page.body(), meta.items, meta.leaf_ordinal);
+            let _ = describe_inner(page.body(), meta.items);
         }
         _ => {}
     }

@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let [items, body @ ..] = data else { return };
-    if let Ok(inner) = describe_inner(body, u16::from(*items), 7) {
+    if let Ok(inner) = describe_inner(body, u16::from(*items)) {
         assert_eq!(inner.entries.len(), usize::from(*items));
         for entry in &inner.entries {
             assert_eq!(entry.aggregate.kind, inner.kind);

@@ -41,9 +41,9 @@ pub struct PageMeta {
     pub database: DatabaseId,
     /// `SeriesId::packed`; 0 if none.
     pub series: u64,
-    /// Run within the series.
+    /// The run that wrote it; a merged run refers to pages of others.
     pub run_ordinal: u32,
-    /// Leaf within the run; of an inner page the first leaf below it.
+    /// Serial number of the leaf among those its run wrote; of another page that of the next leaf.
     pub leaf_ordinal: u32,
     /// Of the newest point in or below the page: what salvage orders by.
     pub lsn: Lsn,

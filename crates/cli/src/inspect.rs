@@ -213,7 +213,7 @@ fn describe(page: &Page) -> String {
                 let _ = writeln!(out, "its content is damaged: {error}");
             }
         },
-        PageKind::Inner => match describe_inner(page.body(), meta.items, meta.leaf_ordinal) {
+        PageKind::Inner => match describe_inner(page.body(), meta.items) {
             Ok(inner) => {
                 for (i, entry) in inner.entries.iter().enumerate() {
                     let _ = writeln!(out, "  entry {i}: {entry:?}");

@@ -340,7 +340,6 @@ impl Cursor {
         Reader {
             pages,
             series: self.snapshot.series,
-            run_ordinal: self.snapshot.run_ordinal,
             stats,
         }
     }

@@ -72,17 +72,12 @@ pub fn describe_leaf(
     })
 }
 
-/// Decodes the body of an inner page of `items` entries whose first leaf is `leaf_ordinal` (both as the page
-/// says).
+/// Decodes the body of an inner page of `items` entries, as the page says.
 ///
 /// # Errors
 /// If the body is malformed.
-pub fn describe_inner(
-    body: &[u8],
-    items: u16,
-    leaf_ordinal: u32,
-) -> Result<InnerDescription, BodyError> {
-    let view = InnerView::new(body, items.into(), leaf_ordinal)?;
+pub fn describe_inner(body: &[u8], items: u16) -> Result<InnerDescription, BodyError> {
+    let view = InnerView::new(body, items.into())?;
     let mut entries = Vec::with_capacity(view.len());
     view.expand_all(&mut entries)?;
     Ok(InnerDescription {

@@ -2,7 +2,7 @@
 //!
 //! One byte for the kind of the values, one byte for the width of each column, the unit of times, the bases of the
 //! columns that are narrower than their full width, then the columns one after the other. Entry `i` is readable without
-//! the entries before it, but for its leaf ordinal. `docs/format/inner.md` is the specification.
+//! the entries before it. `docs/format/inner.md` is the specification.
 
 use alluvium_block::{LogicAddr, PageRef};
 use alluvium_types::{Aggregate, Sample, Sum, TimeRange, ValueKind};
@@ -209,16 +209,15 @@ pub(crate) struct InnerView<'a> {
     columns: [ColumnView; COLUMNS],
     unit: u64,
     kind: ValueKind,
-    first_leaf: u32,
     entries: usize,
 }
 
 impl<'a> InnerView<'a> {
-    /// Checks the frame of a body of `entries` entries. `first_leaf` is the ordinal of the first leaf below.
+    /// Checks the frame of a body of `entries` entries.
     ///
     /// # Errors
     /// If a width is impossible or a column is cut short.
-    pub(crate) fn new(body: &'a [u8], entries: usize, first_leaf: u32) -> Result<Self, BodyError> {
+    pub(crate) fn new(body: &'a [u8], entries: usize) -> Result<Self, BodyError> {
         let (Some(kind), Some(widths)) = (body.first(), body.get(1..WIDTHS_END)) else {
             return Err(BodyError("an inner page is cut short"));
         };
@@ -247,7 +246,6 @@ impl<'a> InnerView<'a> {
             columns,
             unit: load(body, WIDTHS_END, 8),
             kind,
-            first_leaf,
             entries,
         })
     }
@@ -287,7 +285,7 @@ impl<'a> InnerView<'a> {
             .wrapping_add(self.time(9, index) as i64)
     }
 
-    /// Entry `index`; its `first_leaf` is left 0, for it needs all entries before.
+    /// Entry `index`.
     fn entry(&self, index: usize) -> Result<SubtreeRef, BodyError> {
         let n = |column| self.number(column, index);
         let kind = self.kind;
@@ -334,7 +332,6 @@ impl<'a> InnerView<'a> {
                 crc: n(3) as u32,
             },
             oldest_volume: n(4) as u32,
-            first_leaf: 0,
             leaves: n(5) as u32,
             aggregate: Aggregate {
                 kind,
@@ -360,19 +357,13 @@ impl<'a> InnerView<'a> {
         range: TimeRange,
         out: &mut Vec<SubtreeRef>,
     ) -> Result<(), BodyError> {
-        let mut first_leaf = self.first_leaf;
         for index in 0..self.entries {
             if self.first_time(index) >= range.end() {
                 break;
             }
             if self.last_time(index) >= range.begin() {
-                let entry = self.entry(index)?;
-                out.push(SubtreeRef {
-                    first_leaf,
-                    ..entry
-                });
+                out.push(self.entry(index)?);
             }
-            first_leaf = first_leaf.wrapping_add(self.number(5, index) as u32);
         }
         Ok(())
     }
@@ -382,14 +373,8 @@ impl<'a> InnerView<'a> {
     /// # Errors
     /// If an entry contradicts itself.
     pub(crate) fn expand_all(&self, out: &mut Vec<SubtreeRef>) -> Result<(), BodyError> {
-        let mut first_leaf = self.first_leaf;
         for index in 0..self.entries {
-            let entry = self.entry(index)?;
-            out.push(SubtreeRef {
-                first_leaf,
-                ..entry
-            });
-            first_leaf = first_leaf.wrapping_add(entry.leaves);
+            out.push(self.entry(index)?);
         }
         Ok(())
     }

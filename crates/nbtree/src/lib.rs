@@ -5,8 +5,9 @@
 //! [`TreeSnapshot`] reads a run as it was at one moment: aggregates of any range from a few pages, buckets,
 //! and scans either way.
 //!
-//! It does not know that a series has several runs, nor tombstones, retention or the log; and it never reads
-//! while it appends.
+//! [`Merge`] makes one run of several, by reference where they do not overlap.
+//!
+//! It does not know which runs a series has, nor retention or the log; and a tree never reads while it appends.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -39,6 +40,7 @@
 //!
 //! Limits: 2^32 leaves a run, 64 entries an inner page, strings of 64 KiB.
 
+mod adopt;
 mod columns;
 mod cursor;
 mod describe;
@@ -48,9 +50,11 @@ mod knobs;
 mod layout;
 mod leaf;
 mod long_text;
+mod merge;
 #[cfg(test)]
 mod model_tests;
 mod open_leaf;
+mod packer;
 mod reader;
 mod snapshot;
 mod state;
@@ -66,6 +70,7 @@ pub use describe::{
     BlockDescription, InnerDescription, LeafDescription, describe_inner, describe_leaf,
 };
 pub use error::{BadPageCause, BodyError, TreeError};
+pub use merge::{Merge, MergeProgress, MergeSource, MergeStats};
 pub use snapshot::TreeSnapshot;
 pub use stats::ReadStats;
 pub use subtree_ref::SubtreeRef;

@@ -17,7 +17,7 @@ use crate::knobs::{KNOBS, Knobs};
 use crate::{Direction, PageWriter, ReadStats, Tree, TreeError, TreeSnapshot};
 
 /// Leaves of a few blocks, inner pages of three entries: 2,000 points make a tree of five levels.
-static TINY: Knobs = Knobs {
+pub(crate) static TINY: Knobs = Knobs {
     tail_points: 7,
     tail_bytes: 64,
     block_points: 20,
@@ -26,14 +26,14 @@ static TINY: Knobs = Knobs {
     fan_out_max: 3,
 };
 
-struct Bench {
-    store: Arc<BlockStore>,
-    appender: Appender,
-    encoder: Encoder,
+pub(crate) struct Bench {
+    pub(crate) store: Arc<BlockStore>,
+    pub(crate) appender: Appender,
+    pub(crate) encoder: Encoder,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let store = BlockStore::ephemeral(Arc::new(MemoryDevice::new(1)));
         let appender = store.appender(Lane(0));
         Self {
@@ -43,7 +43,7 @@ impl Bench {
         }
     }
 
-    fn push(&mut self, tree: &mut Tree, time: i64, value: ValueRef<'_>) {
+    pub(crate) fn push(&mut self, tree: &mut Tree, time: i64, value: ValueRef<'_>) {
         let mut out = PageWriter {
             appender: &mut self.appender,
             encoder: &mut self.encoder,
@@ -53,11 +53,11 @@ impl Bench {
     }
 }
 
-fn series(kind: ValueKind) -> SeriesId {
+pub(crate) fn series(kind: ValueKind) -> SeriesId {
     SeriesId::new(Partition(3), Row(4), FieldId(5), kind)
 }
 
-type Points = Vec<(i64, Value)>;
+pub(crate) type Points = Vec<(i64, Value)>;
 
 fn column(kind: ValueKind, points: &[(i64, Value)]) -> Column {
     let mut column = Column::new(kind);
@@ -106,7 +106,7 @@ fn assert_same(got: &Aggregate, want: &Aggregate) {
     }
 }
 
-fn scan(
+pub(crate) fn scan(
     snapshot: &TreeSnapshot,
     store: &BlockStore,
     range: TimeRange,
@@ -123,7 +123,7 @@ fn scan(
 }
 
 /// Compares everything a snapshot answers about some ranges with the model.
-fn check(
+pub(crate) fn check(
     snapshot: &TreeSnapshot,
     store: &BlockStore,
     points: &[(i64, Value)],
@@ -195,7 +195,7 @@ fn check_buckets(
     assert_eq!(emitted, want.len().min(1));
 }
 
-fn reopen(tree: &Tree, knobs: &'static Knobs) -> Tree {
+pub(crate) fn reopen(tree: &Tree, knobs: &'static Knobs) -> Tree {
     let mut bytes = vec![0xaa];
     tree.encode_state(&mut Encoder::default(), &mut bytes);
     let len = bytes.len() - 1;
@@ -209,7 +209,7 @@ fn reopen(tree: &Tree, knobs: &'static Knobs) -> Tree {
     back
 }
 
-fn value_strategy(kind: ValueKind) -> BoxedStrategy<Value> {
+pub(crate) fn value_strategy(kind: ValueKind) -> BoxedStrategy<Value> {
     match kind {
         ValueKind::F64 => prop_oneof![
             8 => (-1_000_000_i64..1_000_000).prop_map(|v| Value::F64(v as f64 / 100.0)),
@@ -609,8 +609,7 @@ fn pages_are_filled() {
                     series: snapshot.series().packed(),
                 };
                 let page = bench.store.read(entry.page, expect).unwrap();
-                let inner =
-                    crate::describe_inner(page.body(), page.meta().items, page.meta().leaf_ordinal);
+                let inner = crate::describe_inner(page.body(), page.meta().items);
                 visit(&inner.unwrap().entries);
             }
         }

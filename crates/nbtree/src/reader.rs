@@ -13,7 +13,6 @@ use crate::subtree_ref::SubtreeRef;
 pub(crate) struct Reader<'a> {
     pub(crate) pages: &'a BlockStore,
     pub(crate) series: SeriesId,
-    pub(crate) run_ordinal: u32,
     pub(crate) stats: &'a mut ReadStats,
 }
 
@@ -55,12 +54,10 @@ impl Reader<'_> {
                     self.stats.inner_pages += 1;
                 }
                 self.stats.cached_pages += u64::from(page.was_cached());
-                let meta = page.meta();
-                let fits = meta.level == level
-                    && meta.run_ordinal == self.run_ordinal
-                    && meta.leaf_ordinal == child.first_leaf;
-                if !fits {
-                    let cause = BodyError("it is another page of the series than its parent says");
+                // Which run wrote it does not matter: a merged run refers to pages of others. Address,
+                // generation, series and checksum are the parent's.
+                if page.meta().level != level {
+                    let cause = BodyError("it is of another level than its parent says");
                     return Err(self.bad(child, BadPageCause::Body(cause)));
                 }
                 Ok(Some(page))
@@ -95,8 +92,7 @@ impl Reader<'_> {
         range: TimeRange,
         out: &mut Vec<SubtreeRef>,
     ) -> Result<(), TreeError> {
-        let meta = page.meta();
-        InnerView::new(page.body(), meta.items.into(), meta.leaf_ordinal)
+        InnerView::new(page.body(), page.meta().items.into())
             .and_then(|view| {
                 if view.kind() == self.series.kind() {
                     view.expand(range, out)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use alluvium_block::BlockStore;
 use alluvium_codec::TailSnapshot;
-use alluvium_types::{Aggregate, Lsn, SeriesId, TimeRange, ValueKind};
+use alluvium_types::{Aggregate, Column, Lsn, SeriesId, TimeRange, ValueKind};
 use smallvec::SmallVec;
 
 use crate::cursor::{Cursor, Direction};
@@ -23,6 +23,8 @@ pub struct TreeSnapshot {
     pub(crate) series: SeriesId,
     pub(crate) run_ordinal: u32,
     pub(crate) birth: Lsn,
+    pub(crate) lsn: Lsn,
+    pub(crate) next_leaf: u32,
     pub(crate) points: u64,
     pub(crate) first_time: i64,
     pub(crate) last_time: i64,
@@ -71,6 +73,29 @@ impl TreeSnapshot {
     /// level holds the oldest points. For inspection.
     pub fn roots(&self) -> impl ExactSizeIterator<Item = &[SubtreeRef]> {
         self.levels.iter().map(|level| level.as_slice())
+    }
+
+    /// Leaves written, those of the runs merged into it included.
+    pub fn leaves(&self) -> u64 {
+        let entries = self.levels.iter().flat_map(|level| level.iter());
+        entries.map(|e| u64::from(e.leaves)).sum()
+    }
+
+    /// Appends the points that no page holds yet to `out`, long strings as references.
+    pub(crate) fn unsealed(&self, out: &mut Column) -> Result<(), TreeError> {
+        let broken = |cause| TreeError::OpenLeaf {
+            series: self.series,
+            cause,
+        };
+        if let Some(open) = &self.open {
+            for index in 0..open.blocks().count() {
+                open.decode(index, out).map_err(broken)?;
+            }
+        }
+        if self.tail.points() > 0 {
+            self.tail.decode_into(out).map_err(broken)?;
+        }
+        Ok(())
     }
 
     /// The aggregate of the points in `range`.
@@ -134,7 +159,6 @@ impl TreeSnapshot {
         let reader = Reader {
             pages,
             series: self.series,
-            run_ordinal: self.run_ordinal,
             stats,
         };
         let mut walk = Walk::new(reader, range, buckets, emit);

@@ -213,8 +213,9 @@ fn get_u32(r: &mut &[u8]) -> Result<u32, TreeError> {
 
 fn put_entries(out: &mut Vec<u8>, entries: &[SubtreeRef]) {
     varint::put_u64(out, entries.len() as u64);
-    let Some(first) = entries.first() else { return };
-    varint::put_u64(out, first.first_leaf.into());
+    if entries.is_empty() {
+        return;
+    }
     let mut body = vec![0; inner::encoded_bytes(entries, None)];
     inner::encode(entries, &mut body);
     put_sparse(out, &body);
@@ -265,13 +266,12 @@ fn get_entries(r: &mut &[u8], kind: ValueKind) -> Result<Vec<SubtreeRef>, TreeEr
     if count == 0 {
         return Ok(Vec::new());
     }
-    let first_leaf = get_u32(r)?;
     let body = get_sparse(r)?;
     let malformed = |_| TreeError::State("its unfinished entries do not decode");
     // A page holds no more, and nothing here is larger than a page.
     let count = usize::try_from(count).ok().filter(|c| *c <= 1024);
     let count = count.ok_or(TreeError::State("it has too many unfinished entries"))?;
-    let view = InnerView::new(&body, count, first_leaf).map_err(malformed)?;
+    let view = InnerView::new(&body, count).map_err(malformed)?;
     if view.kind() != kind {
         return Err(TreeError::State("its entries are of another kind"));
     }
@@ -290,7 +290,6 @@ fn put_aggregate(out: &mut Vec<u8>, aggregate: &Aggregate) {
     let entry = SubtreeRef {
         page,
         oldest_volume: 0,
-        first_leaf: 0,
         leaves: 0,
         aggregate: *aggregate,
     };

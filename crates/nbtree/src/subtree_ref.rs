@@ -10,9 +10,7 @@ pub struct SubtreeRef {
     pub page: PageRef,
     /// The oldest volume that holds a page below, this one included: expired with it, some points are gone.
     pub oldest_volume: u32,
-    /// Ordinal of the first leaf below.
-    pub first_leaf: u32,
-    /// How many leaves are below, consecutive; 1 for a leaf.
+    /// How many leaves are below; 1 for a leaf.
     pub leaves: u32,
     /// Aggregate of every point below; its ends are the time range.
     pub aggregate: Aggregate,
@@ -27,11 +25,6 @@ impl SubtreeRef {
     /// Time of the newest point below, in nanoseconds.
     pub fn last_time(&self) -> i64 {
         self.aggregate.last.time
-    }
-
-    /// Ordinal of the last leaf below.
-    pub fn last_leaf(&self) -> u32 {
-        self.first_leaf.wrapping_add(self.leaves).wrapping_sub(1)
     }
 }
 

@@ -13,9 +13,9 @@ use crate::subtree_ref::SubtreeRef;
 use crate::{inner, leaf, long_text};
 
 /// A page with less room than this share of its body is sealed without another block.
-const FILL_SHARE: usize = 25;
+pub(crate) const FILL_SHARE: usize = 25;
 /// This share of a page may stay unused behind the last block.
-const SLACK_SHARE: usize = 64;
+pub(crate) const SLACK_SHARE: usize = 64;
 /// Encodings tried to find the longest prefix that fits.
 const FIT_TRIES: usize = 3;
 
@@ -40,7 +40,7 @@ pub struct Tree {
     series: SeriesId,
     run_ordinal: u32,
     birth: Lsn,
-    /// Ordinal of the open leaf.
+    /// Serial number of the next leaf: how many the run, or those merged into it, have written.
     pub(crate) next_leaf: u32,
     pub(crate) points: u64,
     pub(crate) first_time: i64,
@@ -54,7 +54,7 @@ pub struct Tree {
     pub(crate) open: Option<Arc<OpenLeaf>>,
     /// References no inner page holds yet: `levels[0]` to leaves, `levels[n]` to inner pages of level n.
     pub(crate) levels: Vec<Arc<Vec<SubtreeRef>>>,
-    knobs: &'static Knobs,
+    pub(crate) knobs: &'static Knobs,
 }
 
 impl Tree {
@@ -200,7 +200,7 @@ impl Tree {
     }
 
     #[inline]
-    fn advance(&mut self, time: i64, bits: u64, lsn: Lsn) {
+    pub(crate) fn advance(&mut self, time: i64, bits: u64, lsn: Lsn) {
         if self.points == 0 {
             self.first_time = time;
         } else {
@@ -216,7 +216,7 @@ impl Tree {
     }
 
     #[inline]
-    fn settle_tail(&mut self, out: &mut PageWriter<'_>) {
+    pub(crate) fn settle_tail(&mut self, out: &mut PageWriter<'_>) {
         if self.tail.points() >= self.knobs.tail_points
             || self.tail.bytes().len() >= self.knobs.tail_bytes
         {
@@ -231,6 +231,8 @@ impl Tree {
             series: self.series,
             run_ordinal: self.run_ordinal,
             birth: self.birth,
+            lsn: self.lsn,
+            next_leaf: self.next_leaf,
             points: self.points,
             first_time: self.first_time,
             last_time: self.last_time,
@@ -386,36 +388,56 @@ impl Tree {
     fn seal_leaf(&mut self, out: &mut PageWriter<'_>) {
         let Some(open) = self.open.take() else { return };
         assert!(open.small.is_empty(), "a leaf sealed with points left over");
-        let mut draft = PageDraft::new();
         let blocks = open
             .finished
             .iter()
             .map(|b| (b.first_time, b.points, b.bytes.as_ref()));
-        let used = leaf::encode(blocks, draft.body_mut());
-        draft.set_used(used);
-        let meta = PageMeta {
-            items: open.finished.len() as u16,
-            ..self.meta(out.database, PageKind::Leaf)
-        };
-        let page = out.appender.append(Role::Leaves, meta, draft);
-        let oldest_volume = open.oldest_text_volume.min(page.addr.volume);
-        let entry = SubtreeRef {
-            page,
-            oldest_volume,
-            first_leaf: self.next_leaf,
-            leaves: 1,
-            aggregate: open.finished_aggregate,
-        };
-        self.next_leaf += 1;
-        self.add_entry(out, entry);
+        let entry = self.write_leaf(
+            out,
+            blocks,
+            open.finished_aggregate,
+            open.oldest_text_volume,
+        );
+        self.add_entry(out, 0, entry);
     }
 
-    /// Adds a reference to level 0 and seals every inner page that is full.
-    fn add_entry(&mut self, out: &mut PageWriter<'_>, mut entry: SubtreeRef) {
+    /// Writes a leaf of blocks as (first time, points, bytes), with the aggregate of their points and the oldest
+    /// volume of their long strings. Its reference is still to be added.
+    pub(crate) fn write_leaf<'a>(
+        &mut self,
+        out: &mut PageWriter<'_>,
+        blocks: impl ExactSizeIterator<Item = (i64, u16, &'a [u8])> + Clone,
+        aggregate: Aggregate,
+        oldest_text_volume: u32,
+    ) -> SubtreeRef {
+        let mut draft = PageDraft::new();
+        let meta = PageMeta {
+            items: blocks.len() as u16,
+            ..self.meta(out.database, PageKind::Leaf)
+        };
+        let used = leaf::encode(blocks, draft.body_mut());
+        draft.set_used(used);
+        let page = out.appender.append(Role::Leaves, meta, draft);
+        self.next_leaf += 1;
+        SubtreeRef {
+            page,
+            oldest_volume: oldest_text_volume.min(page.addr.volume),
+            leaves: 1,
+            aggregate,
+        }
+    }
+
+    /// Adds a reference to a level, below which nothing is unfinished, and seals every inner page that is full.
+    pub(crate) fn add_entry(
+        &mut self,
+        out: &mut PageWriter<'_>,
+        level: usize,
+        mut entry: SubtreeRef,
+    ) {
         let knobs = self.knobs;
-        for level in 0.. {
-            if self.levels.len() == level {
-                self.levels.push(Arc::default());
+        for level in level.. {
+            if self.levels.len() <= level {
+                self.levels.resize_with(level + 1, Arc::default);
             }
             let entries = &self.levels[level];
             if entries.is_empty()
@@ -430,7 +452,7 @@ impl Tree {
         }
     }
 
-    fn seal_inner(
+    pub(crate) fn seal_inner(
         &self,
         out: &mut PageWriter<'_>,
         entries: &[SubtreeRef],
@@ -439,9 +461,7 @@ impl Tree {
         let mut draft = PageDraft::new();
         let used = inner::encode(entries, draft.body_mut());
         draft.set_used(used);
-        let first_leaf = entries[0].first_leaf;
         let meta = PageMeta {
-            leaf_ordinal: first_leaf,
             items: entries.len() as u16,
             level,
             ..self.meta(out.database, PageKind::Inner)
@@ -457,7 +477,6 @@ impl Tree {
                 .iter()
                 .map(|e| e.oldest_volume)
                 .fold(page.addr.volume, u32::min),
-            first_leaf,
             leaves: entries.iter().map(|e| e.leaves).sum(),
             aggregate,
         }
@@ -472,7 +491,7 @@ fn block(column: &Column, begin: usize, end: usize, bytes: &[u8]) -> OpenBlock {
     }
 }
 
-fn part(column: &Column, begin: usize, end: usize) -> Aggregate {
+pub(crate) fn part(column: &Column, begin: usize, end: usize) -> Aggregate {
     let bits = column.bits();
     let bits = if bits.is_empty() {
         bits
@@ -492,22 +511,22 @@ fn column_of(kind: ValueKind, points: usize) -> Column {
 }
 
 /// Finds about the longest block from `begin` that fits the room left in a page.
-struct Fitter<'a> {
-    encoder: &'a mut Encoder,
-    hint: &'a mut Hint,
+pub(crate) struct Fitter<'a> {
+    pub(crate) encoder: &'a mut Encoder,
+    pub(crate) hint: &'a mut Hint,
     /// What the blocks before lend.
-    models: Models<'a>,
-    column: &'a Column,
-    begin: usize,
-    room: usize,
+    pub(crate) models: Models<'a>,
+    pub(crate) column: &'a Column,
+    pub(crate) begin: usize,
+    pub(crate) room: usize,
     /// Bytes that may stay unused.
-    slack: usize,
+    pub(crate) slack: usize,
     /// Whether a block must be found, for the page is empty.
-    must: bool,
+    pub(crate) must: bool,
 }
 
 impl Fitter<'_> {
-    fn encode(&mut self, points: usize, bytes: &mut Vec<u8>) -> usize {
+    pub(crate) fn encode(&mut self, points: usize, bytes: &mut Vec<u8>) -> usize {
         bytes.clear();
         let range = self.begin..self.begin + points;
         self.encoder
@@ -517,7 +536,7 @@ impl Fitter<'_> {
 
     /// Leaves the block in `bytes` and returns its points, 0 if none was found. `take` points do not fit, or
     /// are thought not to: they take about `take_bytes`.
-    fn fit(&mut self, take: usize, take_bytes: usize, bytes: &mut Vec<u8>) -> usize {
+    pub(crate) fn fit(&mut self, take: usize, take_bytes: usize, bytes: &mut Vec<u8>) -> usize {
         let (mut low, mut low_bytes) = (0, 0);
         let (mut high, mut high_bytes) = (take, take_bytes);
         let mut best = Vec::new();

@@ -23,7 +23,6 @@ fn entry(kind: ValueKind, n: u64) -> SubtreeRef {
             crc: 0x0100_0000 + n as u32,
         },
         oldest_volume: 1,
-        first_leaf: 7 + n as u32,
         leaves: 1,
         aggregate,
     }
@@ -35,9 +34,9 @@ fn body(entries: &[SubtreeRef]) -> Vec<u8> {
     out
 }
 
-fn decoded(body: &[u8], entries: usize, first_leaf: u32) -> Vec<SubtreeRef> {
+fn decoded(body: &[u8], entries: usize) -> Vec<SubtreeRef> {
     let mut out = Vec::new();
-    let view = InnerView::new(body, entries, first_leaf).unwrap();
+    let view = InnerView::new(body, entries).unwrap();
     view.expand_all(&mut out).unwrap();
     out
 }
@@ -66,7 +65,6 @@ fn widest(level: u32, i: u64, any_volume: bool) -> SubtreeRef {
             crc: wild as u32,
         },
         oldest_volume: narrow(u32::MAX, 0xff_ffff),
-        first_leaf: 0,
         leaves: if odd { leaves_max as u32 } else { 1 },
         aggregate: Aggregate {
             kind: ValueKind::F64,
@@ -102,7 +100,7 @@ fn thirty_two_of_the_widest_entries_fit() {
     assert!(bytes <= PageDraft::BODY_BYTES, "{bytes} bytes");
     // The bound is about the widest: these entries do use the full width of the values.
     let view_body = body(&entries);
-    let view = InnerView::new(&view_body, 29, 0).unwrap();
+    let view = InnerView::new(&view_body, 29).unwrap();
     assert!(
         view.widths()[8..].iter().all(|w| *w == 8),
         "{:?}",
@@ -114,7 +112,7 @@ fn thirty_two_of_the_widest_entries_fit() {
 fn entries_read_back() {
     for kind in ValueKind::ALL {
         let entries: Vec<SubtreeRef> = (0..40).map(|n| entry(kind, n)).collect();
-        assert_eq!(decoded(&body(&entries), 40, 7), entries, "{kind}");
+        assert_eq!(decoded(&body(&entries), 40), entries, "{kind}");
     }
 }
 
@@ -122,7 +120,7 @@ fn entries_read_back() {
 fn only_entries_in_the_range_are_expanded() {
     let entries: Vec<SubtreeRef> = (0..40).map(|n| entry(ValueKind::U64, n)).collect();
     let body = body(&entries);
-    let view = InnerView::new(&body, 40, 7).unwrap();
+    let view = InnerView::new(&body, 40).unwrap();
     let mut out = Vec::new();
     view.expand(TimeRange::new(502, 701).unwrap(), &mut out)
         .unwrap();
@@ -205,7 +203,6 @@ fn any_entry(kind: ValueKind) -> impl Strategy<Value = SubtreeRef> {
                 crc: p.3,
             },
             oldest_volume: oldest,
-            first_leaf: 0,
             leaves: leaves.into(),
             aggregate,
         }
@@ -215,22 +212,16 @@ fn any_entry(kind: ValueKind) -> impl Strategy<Value = SubtreeRef> {
 proptest! {
     #[test]
     fn any_entries_read_back(
-        mut entries in prop::sample::select(ValueKind::ALL.to_vec())
+        entries in prop::sample::select(ValueKind::ALL.to_vec())
             .prop_flat_map(|kind| prop::collection::vec(any_entry(kind), 1..29)),
-        first_leaf in 0_u32..1 << 30,
     ) {
-        let mut next = first_leaf;
-        for e in &mut entries {
-            e.first_leaf = next;
-            next += e.leaves;
-        }
         prop_assert!(encoded_bytes(&entries, None) <= PageDraft::BODY_BYTES);
-        prop_assert_eq!(decoded(&body(&entries), entries.len(), first_leaf), entries);
+        prop_assert_eq!(decoded(&body(&entries), entries.len()), entries);
     }
 
     #[test]
     fn no_body_panics(body in prop::collection::vec(any::<u8>(), 0..600), items in any::<u16>()) {
-        let _ = crate::describe_inner(&body, items, 3);
+        let _ = crate::describe_inner(&body, items);
     }
 
     #[test]
@@ -241,6 +232,6 @@ proptest! {
         kind in 1_u8..=5,
     ) {
         let body: Vec<u8> = [kind].into_iter().chain(widths).chain(rest).collect();
-        let _ = crate::describe_inner(&body, items, u32::MAX);
+        let _ = crate::describe_inner(&body, items);
     }
 }
