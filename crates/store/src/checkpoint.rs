@@ -43,6 +43,8 @@ enum Step {
     Settle {
         flushes: Vec<LogTicket>,
         marks: Vec<u64>,
+        /// Of the merger's pages, once it could be asked.
+        merged: Option<u64>,
     },
     /// Waiting for volumes and files to be durable.
     Sync {
@@ -494,7 +496,11 @@ impl StoreInner {
             state.log.drive();
             state.appender.drive();
         }
-        running.step = Step::Settle { flushes, marks };
+        running.step = Step::Settle {
+            flushes,
+            marks,
+            merged: None,
+        };
     }
 
     /// Waits for everything to be written, then starts making it durable.
@@ -504,8 +510,25 @@ impl StoreInner {
         running: &mut Running,
         lane: Lane,
     ) -> Result<Progress, IoError> {
-        let Step::Settle { flushes, marks } = &running.step else {
+        let Step::Settle {
+            flushes,
+            marks,
+            merged,
+        } = &mut running.step
+        else {
             return Ok(Progress::Again);
+        };
+        // Runs that were captured may have been merged: their pages are below this mark.
+        let merged = match merged {
+            Some(mark) => *mark,
+            None => match self.merger.try_lock() {
+                None => return Ok(Progress::Waiting),
+                Some(mut merger) => {
+                    merger.appender.flush();
+                    merger.appender.drive();
+                    *merged.insert(merger.appender.mark())
+                }
+            },
         };
         running.tails.drive(self.device.as_ref(), lane, true)?;
         if let Some(series) = &mut running.series {
@@ -514,7 +537,7 @@ impl StoreInner {
         let files_written =
             running.tails.is_written() && running.series.as_ref().is_none_or(PieceFile::is_written);
         let flushed = flushes.iter().all(|t| matches!(t.result(), Some(Ok(()))));
-        for (shard, flush) in self.shards.iter().zip(flushes) {
+        for (shard, flush) in self.shards.iter().zip(&*flushes) {
             if flush.result().is_none() {
                 let log = &mut shard.state.lock().log;
                 // A full log may still have room in the segment it is in.
@@ -527,7 +550,7 @@ impl StoreInner {
             return Ok(Progress::Waiting);
         }
         let mut extents = Vec::new();
-        for (shard, mark) in self.shards.iter().zip(marks) {
+        for (shard, mark) in self.shards.iter().zip(&*marks) {
             let mut state = shard.state.lock();
             if !state.appender.is_written(*mark) {
                 if state.appender.is_full() {
@@ -538,6 +561,18 @@ impl StoreInner {
             }
             extents.extend(state.appender.open_extents());
         }
+        let Some(mut merger) = self.merger.try_lock() else {
+            return Ok(Progress::Waiting);
+        };
+        if !merger.appender.is_written(merged) {
+            if merger.appender.is_full() {
+                return Err(no_space("volume"));
+            }
+            merger.appender.drive();
+            return Ok(Progress::Waiting);
+        }
+        extents.extend(merger.appender.open_extents());
+        drop(merger);
         let ledger = self.next_ledger(checkpointer, running);
         let mut manifest = Manifest::new();
         self.block.save(&mut manifest, &extents);

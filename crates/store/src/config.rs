@@ -111,6 +111,21 @@ pub struct StoreConfig {
     pub tail_chain_max: usize,
     /// Late points a series buffers before they go to a run.
     pub late_points_max: usize,
+    /// Runs of a series at which they are merged although late points still come.
+    pub merge_runs_max: usize,
+    /// Late points of a series, where they overlap others, at which its runs are merged; but not before they are
+    /// `merge_late_percent` of the largest run.
+    pub merge_late_points: u64,
+    /// Share of the largest run, percent.
+    pub merge_late_percent: u64,
+    /// Milliseconds without late runs after which the runs of a series are merged, however few.
+    pub merge_quiet_ms: u64,
+    /// Pages a merge reads and writes in one call of [`Store::drive`](crate::Store::drive).
+    pub merge_slice_pages: usize,
+    /// Pages merges read and write in a second.
+    pub merge_pages_per_s: u64,
+    /// Merging begins paused.
+    pub merge_paused: bool,
     /// Bytes of raw tag sections one writer remembers.
     pub writer_cache_bytes_max: usize,
     /// Databases that may exist.
@@ -139,6 +154,13 @@ impl Default for StoreConfig {
             checkpoint_ms: 300_000,
             tail_chain_max: 8,
             late_points_max: 1024,
+            merge_runs_max: 4,
+            merge_late_points: 16_384,
+            merge_late_percent: 1,
+            merge_quiet_ms: 10_000,
+            merge_slice_pages: 32,
+            merge_pages_per_s: 16_384,
+            merge_paused: false,
             writer_cache_bytes_max: 64 << 20,
             databases_max: 65_536,
             instance: None,

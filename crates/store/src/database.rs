@@ -227,6 +227,12 @@ impl Store {
         self.0.close()
     }
 
+    /// Stops merging runs where it is, or lets it go on. Not remembered over a restart.
+    pub fn pause_merging(&self, paused: bool) {
+        self.0.merging_paused.store(paused, Ordering::Relaxed);
+        self.0.device.wake();
+    }
+
     /// The store at this moment. Costs a look at every shard and database.
     pub fn status(&self) -> Status {
         self.0.status()

@@ -16,6 +16,7 @@ use crate::config::StoreConfig;
 use crate::databases::Catalog;
 use crate::error::{OpenError, StoreError, WriteError};
 use crate::ledger::Ledger;
+use crate::merging::Merger;
 use crate::recovery::{RecoveryReport, recover};
 use crate::shard::{PointCounters, Shard, ShardState, shard_of};
 use crate::sweep::{ledger_before, sweep};
@@ -33,6 +34,9 @@ pub(crate) struct StoreInner {
     pub shards: Vec<Shard>,
     pub catalog: RwLock<Catalog>,
     pub checkpointer: Mutex<Checkpointer>,
+    pub merger: Mutex<Merger>,
+    /// Merges stand still.
+    pub merging_paused: AtomicBool,
     pub counters: PointCounters,
     pub recovery: RecoveryReport,
     /// A section of the log is closed when it passes this.
@@ -157,6 +161,7 @@ impl StoreInner {
                     section: SectionBuilder::default(),
                     last_lsn: ledger.last_lsn,
                     dirty: Vec::new(),
+                    several_runs: Vec::new(),
                     flush_due_ns: None,
                     last_push_ns: 0,
                 };
@@ -169,6 +174,9 @@ impl StoreInner {
         let mut inner = Self {
             catalog: RwLock::default(),
             checkpointer: Mutex::new(Checkpointer::new(&root, ledger.clone(), before)),
+            // Its pages are not those of a shard, so that merging needs no shard's lock.
+            merger: Mutex::new(Merger::new(block.appender(Lane(config.shards)))),
+            merging_paused: AtomicBool::new(config.merge_paused),
             counters: PointCounters::default(),
             recovery: RecoveryReport::default(),
             section_bytes_max: group_bytes_max / 2,
@@ -222,6 +230,10 @@ impl StoreInner {
         } else {
             None
         }
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
     }
 
     pub(crate) fn admit_writes(&self) -> Result<(), WriteError> {
@@ -297,9 +309,14 @@ impl StoreInner {
             self.device.drive(shard.lane);
         }
         if retry {
+            // One that merges just now tries again a second later.
+            if let Some(mut merger) = self.merger.try_lock() {
+                merger.appender.retry();
+            }
             self.next_retry_ns
                 .store(now + 1_000_000_000, Ordering::Relaxed);
         }
+        busy |= self.drive_merging(now);
         busy | self.drive_checkpoint(now)
     }
 

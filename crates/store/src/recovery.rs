@@ -284,6 +284,12 @@ fn load_tails(
                 }
             }
             state.late = (!late.is_empty()).then(|| Box::new(late));
+            let runs = state.runs.len();
+            if runs > 1 && state.listing.note(runs) {
+                let shard = &inner.shards[shard_of(partition, inner.shards.len())];
+                let listed = (Arc::clone(database), Arc::clone(series));
+                shard.state.lock().several_runs.push(listed);
+            }
             database.charge(state.heap_bytes() as i64 - before);
             report.series_loaded += u64::from(new);
             Ok(())
@@ -526,11 +532,13 @@ fn undefined(partition: Partition, what: &'static str) -> OpenError {
 impl StoreInner {
     /// Forgets the volumes of a dropped database. Returns their paths.
     pub(crate) fn forget_volumes(&self, database: DatabaseId) -> Vec<String> {
+        self.merger.lock().forget_database(database);
         for shard in &self.shards {
             let mut state = shard.state.lock();
             state.appender.forget_database(database);
             // Or its memory would stay until the next checkpoint takes the list.
             state.dirty.retain(|(d, _)| d.id != database);
+            state.several_runs.retain(|(d, _)| d.id != database);
         }
         self.block.drop_database(database)
     }

@@ -14,6 +14,7 @@ use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
 use crate::late::LateBuffer;
+use crate::merging::{Listing, Merging};
 
 /// What became of a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +53,9 @@ pub(crate) struct SeriesState {
     pub loaded_lsn: Lsn,
     /// On its shard's list of series that the next checkpoint must write.
     pub dirty: bool,
+    /// Runs that are being merged, and what the merger knows of the series.
+    pub merging: Option<Box<Merging>>,
+    pub listing: Listing,
 }
 
 impl SeriesState {
@@ -127,6 +131,10 @@ impl SeriesState {
             if last.is_some_and(|l| l >= time) {
                 // Every run of a lower ordinal would be overruled by this one.
                 break;
+            }
+            let frozen = self.merging.as_ref();
+            if frozen.is_some_and(|m| m.freezes(run.run_ordinal())) {
+                continue;
             }
             if run.kind() == kind && best.is_none_or(|(_, b)| b < last) {
                 best = Some((i, last));

@@ -44,6 +44,8 @@ pub(crate) struct ShardState {
     pub last_lsn: [Lsn; PARTITION_COUNT],
     /// Series touched since the last checkpoint took this list.
     pub dirty: Vec<(Arc<DatabaseState>, Arc<Series>)>,
+    /// Series that have got a second run since the merger took this list.
+    pub several_runs: Vec<(Arc<DatabaseState>, Arc<Series>)>,
     /// When unflushed frames of interval databases must be flushed, monotonic nanoseconds.
     pub flush_due_ns: Option<u64>,
     /// When the last frame was pushed, for idle frames.
@@ -133,6 +135,11 @@ impl ShardState {
                     Taken::Repeat => repeats += 1,
                 }
                 heap_delta += state.heap_bytes() as i64 - before as i64;
+                let runs = state.runs.len();
+                if runs > 1 && state.listing.note(runs) {
+                    self.several_runs
+                        .push((Arc::clone(database), Arc::clone(series)));
+                }
                 if !state.dirty {
                     state.dirty = true;
                     self.dirty.push((Arc::clone(database), Arc::clone(series)));

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use alluvium_block::{Role, SetUsage};
 use alluvium_types::{ByteCount, Owner};
 
+use crate::merging::MergingStatus;
 use crate::open::StoreInner;
 use crate::recovery::RecoveryReport;
 
@@ -80,6 +81,8 @@ pub struct Status {
     pub bad_page_reads: u64,
     /// Addresses of the first [`BAD_PAGES_MAX`](alluvium_block::BAD_PAGES_MAX) damaged pages and what did not hold.
     pub bad_pages: Vec<(String, String)>,
+    /// Merging of runs.
+    pub merging: MergingStatus,
     /// Why nothing is acknowledged any more, if so.
     pub failure: Option<String>,
     /// The device has no room: writes are refused until it has.
@@ -139,6 +142,13 @@ impl StoreInner {
             };
             (owner.name(), ByteCount(self.budget.used_by(owner) + own))
         };
+        let paused = self.merging_paused.load(Ordering::Relaxed);
+        let merging = {
+            let merger = self.merger.lock();
+            pages_pending += merger.appender.queued_pages() as u64;
+            full |= merger.appender.is_full();
+            merger.status(paused)
+        };
         let metrics = self.block.metrics();
         let count = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);
         Status {
@@ -172,6 +182,7 @@ impl StoreInner {
                 .into_iter()
                 .map(|(addr, damage)| (addr.to_string(), damage.to_string()))
                 .collect(),
+            merging,
             failure: self.failure().map(|f| f.to_string()),
             full,
         }

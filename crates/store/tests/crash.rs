@@ -106,7 +106,11 @@ fn config(shards: usize) -> StoreConfig {
         segment_bytes: 256 << 10,
         group_bytes_max: 8 << 10,
         checkpoint_log_bytes: 128 << 10,
-        late_points_max: 40,
+        late_points_max: 8,
+        merge_runs_max: 2,
+        merge_late_points: 20,
+        merge_quiet_ms: 20,
+        merge_slice_pages: 2,
         tail_chain_max: 3,
         memory_bytes: 64 << 20,
         cache_percent: 1,
@@ -122,6 +126,8 @@ struct World {
     oracle: Oracle,
     now: i64,
     power_cut: bool,
+    /// Merges that ended, in all lives.
+    merges: u64,
 }
 
 impl World {
@@ -138,6 +144,7 @@ impl World {
             oracle: Oracle::of(&Model::default()),
             now: 1_000_000,
             power_cut: true,
+            merges: 0,
         }
     }
 
@@ -234,6 +241,9 @@ impl World {
                 });
             }
         }
+        let merging = store.status().merging;
+        assert_eq!((merging.failed, merging.last_error), (0, None));
+        self.merges += merging.merges;
         if std::env::var_os("ALLUVIUM_TRACE").is_some() {
             println!(
                 "  life ends in {}, checkpoints {}, failure {:?}, acked {:?}",
@@ -269,7 +279,8 @@ fn wait(store: &Store, mut commit: Commit, clock: &SimClock) -> Option<()> {
     panic!("a commit neither ended nor failed");
 }
 
-fn run(seed: u64) {
+/// Returns how many merges ended.
+fn run(seed: u64) -> u64 {
     let mut world = World::new(seed, if seed.is_multiple_of(3) { 4096 } else { 512 });
     let mut store = world.recover();
     for _ in 0..6 {
@@ -288,6 +299,7 @@ fn run(seed: u64) {
         .database("db")
         .map_or(Model::default(), |db| read_all(&db));
     model::same(&once, &twice).unwrap();
+    world.merges
 }
 
 fn seeds() -> std::ops::Range<u64> {
@@ -311,10 +323,14 @@ const PINNED: [u64; 3] = [159, 832, 3126];
 
 #[test]
 fn nothing_acknowledged_is_lost() {
+    let (mut lives, mut merges) = (0, 0);
     for seed in PINNED.into_iter().chain(seeds()) {
         println!("seed {seed}");
-        run(seed);
+        merges += run(seed);
+        lives += 6;
     }
+    println!("{merges} merges in {lives} lives");
+    assert!(merges > lives, "only {merges} merges in {lives} lives");
 }
 
 /// A short workload of writes and checkpoints; whether it came to its end without an error.

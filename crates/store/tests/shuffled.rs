@@ -16,6 +16,10 @@ fn config(shards: usize) -> StoreConfig {
         extent_pages: 4,
         segment_bytes: 1 << 20,
         late_points_max: 50,
+        merge_runs_max: 2,
+        merge_late_points: 100,
+        merge_quiet_ms: 1,
+        merge_slice_pages: 2,
         tail_chain_max: 3,
         instance: Some([5; 16]),
         ..StoreConfig::default()

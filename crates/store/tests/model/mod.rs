@@ -53,13 +53,14 @@ impl Dice {
     }
 }
 
-/// A batch around `now`: mostly in order, some late, some rewrites.
+/// A batch around `now`: mostly in order, some late, some very late, some rewrites.
 pub(crate) fn batch(dice: &mut Dice, now: &mut i64, hosts: u64, lines: u64) -> Vec<Line> {
     (0..lines)
         .map(|_| {
-            let time = match dice.below(10) {
-                0 => *now - dice.below(1000) as i64,
-                1 => *now,
+            let time = match dice.below(20) {
+                0 => *now - dice.below(10_000) as i64,
+                1 => *now - dice.below(1000) as i64,
+                2 | 3 => *now,
                 _ => {
                     *now += 1 + dice.below(3) as i64;
                     *now

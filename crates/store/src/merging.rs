@@ -1,0 +1,486 @@
+//! Merges runs of series in the background, one series at a time, a slice at a time.
+//!
+//! A merge reads snapshots and writes pages through an appender of its own: it holds no lock of a shard or series
+//! but to begin and to end. Meanwhile the runs it reads take no points, except the one with the greatest last time;
+//! late points that would have gone to the others open a run of a higher ordinal, which stays right whatever the
+//! merge does. At the end the result takes the place of its sources in one step.
+//!
+//! A crash loses a merge and nothing else: checkpoints write whichever runs a series has, and wait for the pages of
+//! this appender as for those of the shards.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use alluvium_block::Appender;
+use alluvium_nbtree::{
+    Encoder, Merge, MergeProgress, MergeSource, MergeStats, PageWriter, Tree, TreeError,
+};
+
+use crate::databases::DatabaseState;
+use crate::error::StoreError;
+use crate::merging::policy::{Group, Ordinals, group};
+use crate::open::StoreInner;
+use crate::series::{Series, SeriesState};
+
+mod policy;
+
+/// Series looked at in one call.
+const LOOKS: usize = 64;
+/// Nanoseconds between looks through the list, and more for each series on it.
+const LOOK_NS: u64 = 50_000_000;
+const LOOK_SERIES_NS: u64 = 20_000;
+/// Times a merge follows a run that grows; after that it is given up.
+const FOLLOWS_MAX: u32 = 64;
+
+/// Runs of a series that are being merged. Only one of them takes points meanwhile.
+#[derive(Debug)]
+pub(crate) struct Merging {
+    ordinals: Ordinals,
+    growing: u32,
+}
+
+impl Merging {
+    /// Whether the run takes no points.
+    pub(crate) fn freezes(&self, ordinal: u32) -> bool {
+        ordinal != self.growing && self.ordinals.contains(&ordinal)
+    }
+}
+
+/// Whether the merger knows a series as one with several runs.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    is_waiting: bool,
+    /// Runs it had when the merger last looked, or more.
+    runs: u32,
+}
+
+impl Listing {
+    /// Notes that the series has so many runs. Whether it must be put on the list.
+    #[inline]
+    pub(crate) fn note(&mut self, runs: usize) -> bool {
+        let more = runs as u32 > self.runs;
+        self.runs = self.runs.max(runs as u32);
+        more && !std::mem::replace(&mut self.is_waiting, true)
+    }
+
+    /// It is off the list until it has more runs than these.
+    fn leave(&mut self, runs: usize) {
+        *self = Self {
+            is_waiting: false,
+            runs: runs as u32,
+        };
+    }
+}
+
+/// Merging since the store was opened, and what waits for it.
+#[derive(Debug, Clone, Default)]
+pub struct MergingStatus {
+    /// No merge goes on.
+    pub paused: bool,
+    /// Series with runs that could be merged.
+    pub series_waiting: u64,
+    /// Their runs.
+    pub runs_waiting: u64,
+    /// Points of them that are not in the largest run of their series.
+    pub points_waiting: u64,
+    /// Merges that ended.
+    pub merges: u64,
+    /// Merges given up: for a damaged page, or a run that grew too fast.
+    pub failed: u64,
+    /// Why the last one failed.
+    pub last_error: Option<String>,
+    /// Pages read, from the device or from memory.
+    pub pages_read: u64,
+    /// Pages written.
+    pub pages_written: u64,
+    /// Leaves that stayed where they were.
+    pub leaves_adopted: u64,
+    /// Points written anew.
+    pub points_moved: u64,
+    /// Pages that merges have left behind: no series refers to them any more.
+    pub pages_dead: u64,
+}
+
+/// A series with several runs.
+#[derive(Debug)]
+struct Waiting {
+    database: Arc<DatabaseState>,
+    series: Arc<Series>,
+    runs: u64,
+    late_points: u64,
+    /// Since when runs and late points are as they are, monotonic nanoseconds.
+    since_ns: u64,
+}
+
+#[derive(Debug)]
+struct Running {
+    waiting: Waiting,
+    merge: Merge,
+    follows: u32,
+    is_open: bool,
+}
+
+/// The background merger of a store.
+#[derive(Debug)]
+pub(crate) struct Merger {
+    pub(crate) appender: Appender,
+    encoder: Encoder,
+    waiting: VecDeque<Waiting>,
+    running: Option<Box<Running>>,
+    /// Series left to look at before the next pause.
+    looks_left: usize,
+    next_look_ns: u64,
+    /// Pages it may read or write now.
+    allowance: u64,
+    allowed_ns: u64,
+    totals: MergingStatus,
+}
+
+impl Merger {
+    pub(crate) fn new(appender: Appender) -> Self {
+        Self {
+            appender,
+            encoder: Encoder::default(),
+            waiting: VecDeque::new(),
+            running: None,
+            looks_left: 0,
+            next_look_ns: 0,
+            allowance: 0,
+            allowed_ns: 0,
+            totals: MergingStatus::default(),
+        }
+    }
+
+    /// Lets the pages of a second be read and written within it, and no more than a quarter of them at once.
+    fn allow(&mut self, now: u64, pages_per_s: u64) {
+        let elapsed = now.saturating_sub(self.allowed_ns).min(1_000_000_000);
+        let more = elapsed.saturating_mul(pages_per_s) / 1_000_000_000;
+        if more > 0 {
+            self.allowed_ns = now;
+            self.allowance = (self.allowance + more).min(pages_per_s / 4 + 1);
+        }
+    }
+
+    pub(crate) fn status(&self, paused: bool) -> MergingStatus {
+        let running = self.running.iter().map(|r| &r.waiting);
+        let all = || self.waiting.iter().chain(running.clone());
+        MergingStatus {
+            paused,
+            series_waiting: all().count() as u64,
+            runs_waiting: all().map(|w| w.runs).sum(),
+            points_waiting: all().map(|w| w.late_points).sum(),
+            ..self.totals.clone()
+        }
+    }
+
+    /// Forgets a database whose volumes are about to go.
+    pub(crate) fn forget_database(&mut self, database: alluvium_types::DatabaseId) {
+        self.appender.forget_database(database);
+        self.waiting.retain(|w| w.database.id != database);
+        if let Some(running) = &self.running
+            && running.waiting.database.id == database
+        {
+            self.running = None;
+        }
+    }
+
+    fn note(&mut self, stats: &MergeStats) {
+        let reads = &stats.reads;
+        self.totals.pages_read += reads.leaf_pages + reads.inner_pages;
+        self.totals.pages_written += stats.pages_written;
+        self.totals.leaves_adopted += stats.adopted_leaves;
+        self.totals.points_moved += stats.points_moved;
+    }
+
+    fn fail(&mut self, stats: &MergeStats, error: &str) {
+        self.note(stats);
+        self.totals.failed += 1;
+        self.totals.pages_dead += stats.pages_written;
+        self.totals.last_error = Some(error.to_owned());
+    }
+}
+
+impl SeriesState {
+    fn run(&self, ordinal: u32) -> Option<&Tree> {
+        self.runs.iter().find(|r| r.run_ordinal() == ordinal)
+    }
+
+    /// Puts a merged run in the place of its sources.
+    fn replace_runs(&mut self, sources: &[u32], result: Tree) {
+        self.runs.retain(|r| !sources.contains(&r.run_ordinal()));
+        let at = self
+            .runs
+            .partition_point(|r| r.run_ordinal() < result.run_ordinal());
+        self.runs.insert(at, result);
+    }
+}
+
+impl StoreInner {
+    /// Merges for a slice. Never waits for anything but the pages it reads. Returns whether to call again at once.
+    pub(crate) fn drive_merging(&self, now: u64) -> bool {
+        // Another thread merges: that is progress enough.
+        let Some(mut merger) = self.merger.try_lock() else {
+            return false;
+        };
+        let merger = &mut *merger;
+        merger.appender.drive();
+        if let Some(error) = merger.appender.failure() {
+            let reason = error.to_string();
+            self.fail(StoreError::Failed { reason });
+        }
+        self.collect_listed(merger, now);
+        let stalled = merger.appender.is_full()
+            || merger.appender.queued_pages() > self.config.page_backlog_max / 2;
+        if stalled || !self.may_merge() {
+            return false;
+        }
+        if merger.running.is_none() {
+            return self.look_for_work(merger, now);
+        }
+        merger.allow(now, self.config.merge_pages_per_s);
+        let slice = merger.allowance.min(self.config.merge_slice_pages as u64);
+        if slice == 0 {
+            return false;
+        }
+        let Some(running) = merger.running.take() else {
+            return false;
+        };
+        self.advance(merger, running, slice, now);
+        merger.appender.drive();
+        true
+    }
+
+    fn may_merge(&self) -> bool {
+        self.failure().is_none()
+            && !self.is_closing()
+            && !self.merging_paused.load(Ordering::Relaxed)
+    }
+
+    /// Takes over the series that have got a second run.
+    fn collect_listed(&self, merger: &mut Merger, now: u64) {
+        for shard in &self.shards {
+            let Some(mut state) = shard.state.try_lock() else {
+                continue;
+            };
+            let listed = std::mem::take(&mut state.several_runs);
+            drop(state);
+            let waiting = listed.into_iter().map(|(database, series)| Waiting {
+                database,
+                series,
+                runs: 0,
+                late_points: 0,
+                since_ns: now,
+            });
+            merger.waiting.extend(waiting);
+        }
+    }
+
+    /// Looks at the next few series with several runs, and begins a merge if one should be.
+    fn look_for_work(&self, merger: &mut Merger, now: u64) -> bool {
+        if merger.looks_left == 0 {
+            if now < merger.next_look_ns {
+                return false;
+            }
+            merger.looks_left = merger.waiting.len();
+            let pause = LOOK_NS.min(self.config.merge_quiet_ms * 1_000_000);
+            merger.next_look_ns = now + pause + merger.looks_left as u64 * LOOK_SERIES_NS;
+        }
+        for _ in 0..LOOKS {
+            if merger.looks_left == 0 {
+                return false;
+            }
+            merger.looks_left -= 1;
+            let Some(mut waiting) = merger.waiting.pop_front() else {
+                merger.looks_left = 0;
+                return false;
+            };
+            if waiting.database.is_dropped() {
+                continue;
+            }
+            let mut state = waiting.series.latch();
+            let Some(group) = group(&state.runs) else {
+                // Runs of several kinds may get others of their kind.
+                let runs = state.runs.len();
+                state.listing.leave(runs);
+                continue;
+            };
+            let runs = group.ordinals.len() as u64;
+            if (waiting.runs, waiting.late_points) != (runs, group.late_points) {
+                waiting.runs = runs;
+                waiting.late_points = group.late_points;
+                waiting.since_ns = now;
+            }
+            let quiet =
+                now.saturating_sub(waiting.since_ns) >= self.config.merge_quiet_ms * 1_000_000;
+            if quiet || group.is_due(&self.config) {
+                let merge = begin(&mut state, &group);
+                drop(state);
+                merger.running = Some(Box::new(Running {
+                    waiting,
+                    merge,
+                    follows: 0,
+                    is_open: false,
+                }));
+                return true;
+            }
+            drop(state);
+            merger.waiting.push_back(waiting);
+        }
+        true
+    }
+
+    /// Moves a merge on by a slice, to its end if it is near.
+    fn advance(&self, merger: &mut Merger, mut running: Box<Running>, slice: u64, now: u64) {
+        let Merger {
+            appender, encoder, ..
+        } = merger;
+        let database = &running.waiting.database;
+        encoder.set_compression(database.settings.compression);
+        let mut out = PageWriter {
+            appender,
+            encoder,
+            database: database.id,
+        };
+        let before = effort(&running.merge.stats());
+        let step = running.merge.step(&self.block, &mut out, slice as usize);
+        let spent = effort(&running.merge.stats()) - before;
+        let drained = match step {
+            Ok(progress) => progress == MergeProgress::Drained,
+            Err(error) => {
+                self.give_up(merger, *running, &error.to_string());
+                return;
+            }
+        };
+        if drained {
+            let merge = &mut running.merge;
+            let state = running.waiting.series.latch();
+            let grown = state.run(merge.growing()).filter(|r| merge.has_outgrown(r));
+            if let Some(run) = grown {
+                merge.follow(source(run));
+                drop(state);
+                running.follows += 1;
+                if running.follows > FOLLOWS_MAX {
+                    self.give_up(
+                        merger,
+                        *running,
+                        "a run grew faster than it could be merged",
+                    );
+                    return;
+                }
+            } else if running.is_open {
+                drop(state);
+                self.end(merger, running, now);
+                return;
+            } else {
+                drop(state);
+                merge.open_result(&mut out);
+                running.is_open = true;
+            }
+        }
+        merger.allowance = merger.allowance.saturating_sub(spent.max(1));
+        merger.running = Some(running);
+    }
+
+    /// Puts the result in the place of its sources, unless the growing run has outgrown it again.
+    fn end(&self, merger: &mut Merger, running: Box<Running>, now: u64) {
+        let Running {
+            mut waiting,
+            mut merge,
+            follows,
+            is_open,
+        } = *running;
+        let shard = self.shard_of(waiting.series.place.partition);
+        let mut shard_state = shard.state.lock();
+        let mut state = waiting.series.latch();
+        let Some(run) = state.run(merge.growing()) else {
+            return;
+        };
+        if merge.has_outgrown(run) {
+            merge.follow(source(run));
+            drop((state, shard_state));
+            merger.running = Some(Box::new(Running {
+                waiting,
+                merge,
+                follows: follows + 1,
+                is_open,
+            }));
+            return;
+        }
+        let ordinals: Ordinals = merge.ordinals().collect();
+        let mut out = PageWriter {
+            appender: &mut merger.appender,
+            encoder: &mut merger.encoder,
+            database: waiting.database.id,
+        };
+        let mut stats = merge.stats();
+        let mark = out.appender.mark();
+        let finished: Result<Tree, TreeError> = merge.finish(&mut out, run);
+        stats.pages_written += out.appender.mark() - mark;
+        state.merging = None;
+        match finished {
+            Ok(result) => {
+                let before = state.heap_bytes() as i64;
+                state.replace_runs(&ordinals, result);
+                waiting.database.charge(state.heap_bytes() as i64 - before);
+                if !state.dirty {
+                    state.dirty = true;
+                    let dirty = (Arc::clone(&waiting.database), Arc::clone(&waiting.series));
+                    shard_state.dirty.push(dirty);
+                }
+                let left = group(&state.runs);
+                let runs = state.runs.len();
+                if left.is_none() {
+                    state.listing.leave(runs);
+                }
+                drop((state, shard_state));
+                merger.note(&stats);
+                merger.totals.merges += 1;
+                merger.totals.pages_dead += stats.dead_pages.values().sum::<u64>();
+                if left.is_some() {
+                    waiting.since_ns = now;
+                    merger.waiting.push_back(waiting);
+                }
+            }
+            Err(error) => {
+                let runs = state.runs.len();
+                state.listing.leave(runs);
+                drop((state, shard_state));
+                merger.fail(&stats, &error.to_string());
+            }
+        }
+    }
+
+    /// Gives a merge up. The series is not tried again until it is listed by another late run, or the store is
+    /// opened again.
+    fn give_up(&self, merger: &mut Merger, running: Running, reason: &str) {
+        let mut state = running.waiting.series.latch();
+        state.merging = None;
+        let runs = state.runs.len();
+        state.listing.leave(runs);
+        drop(state);
+        merger.fail(&running.merge.stats(), reason);
+    }
+}
+
+fn begin(state: &mut SeriesState, group: &Group) -> Merge {
+    let runs = group.ordinals.iter().filter_map(|o| state.run(*o));
+    let merge = Merge::new(runs.map(source).collect());
+    state.merging = Some(Box::new(Merging {
+        ordinals: group.ordinals.clone(),
+        growing: merge.growing(),
+    }));
+    merge
+}
+
+fn source(run: &Tree) -> MergeSource {
+    MergeSource {
+        snapshot: run.snapshot(),
+        hidden: Vec::new(),
+    }
+}
+
+/// Pages of the device's work.
+fn effort(stats: &MergeStats) -> u64 {
+    stats.reads.leaf_pages + stats.reads.inner_pages + stats.pages_written
+}
