@@ -1,9 +1,12 @@
 //! A tree built of parts of others: pages that stay where they are, and points as they stand in leaves.
 
+use std::sync::Arc;
+
 use alluvium_types::{Column, Lsn, SeriesId};
 
 use crate::inner;
 use crate::knobs::Knobs;
+use crate::open_leaf::OpenLeaf;
 use crate::subtree_ref::SubtreeRef;
 use crate::tree::{PageWriter, Tree};
 
@@ -75,6 +78,25 @@ impl Tree {
         self.last_time = entry.last_time();
         self.last_bits = entry.aggregate.last.bits;
         self.add_entry(out, level, entry);
+    }
+
+    /// Goes on with an open leaf that has finished blocks and nothing else.
+    ///
+    /// # Panics
+    /// If there is one already.
+    pub(crate) fn adopt_open(&mut self, open: OpenLeaf) {
+        assert!(
+            self.open.is_none() && self.tail.is_empty(),
+            "an open leaf adopted behind another"
+        );
+        let points = open.finished_aggregate;
+        if self.points == 0 {
+            self.first_time = points.first.time;
+        }
+        self.points += points.count;
+        self.last_time = points.last.time;
+        self.last_bits = points.last.bits;
+        self.open = Some(Arc::new(open));
     }
 
     /// Appends the points `begin..end` as they stand in leaves: long strings are references, others are quoted.

@@ -9,6 +9,7 @@ use alluvium_types::{Column, ValueKind};
 use crate::knobs::Knobs;
 use crate::leaf::directory_bytes;
 use crate::long_text;
+use crate::open_leaf::{OpenBlock, OpenLeaf};
 use crate::tree::{FILL_SHARE, Fitter, PageWriter, SLACK_SHARE, Tree, part};
 
 #[derive(Debug)]
@@ -106,8 +107,30 @@ impl Packer {
     /// Gives up: what is not written becomes the open leaf of the tree.
     pub(crate) fn drain(&mut self, out: &mut PageWriter<'_>, tree: &mut Tree) {
         self.write_ready(out, tree);
-        self.draft = Draft::default();
-        tree.push_stored(out, &self.points, 0, self.points.len());
+        let draft = std::mem::take(&mut self.draft);
+        // A block that is not of full size would stay so for ever.
+        let full = draft
+            .blocks
+            .iter()
+            .take_while(|b| usize::from(b.points) == self.knobs.block_points);
+        let full = full.count();
+        let begin: usize = draft.blocks[..full]
+            .iter()
+            .map(|b| usize::from(b.points))
+            .sum();
+        if full > 0 {
+            let mut open = OpenLeaf::new(tree.kind());
+            open.finished_aggregate = part(&self.points, 0, begin);
+            open.oldest_text_volume = long_text::oldest_volume(&self.points, 0, begin);
+            let blocks = draft.blocks.into_iter().take(full).map(|b| OpenBlock {
+                bytes: b.bytes.into(),
+                first_time: b.first_time,
+                points: b.points,
+            });
+            open.finished = blocks.collect();
+            tree.adopt_open(open);
+        }
+        tree.push_stored(out, &self.points, begin, self.points.len());
         self.points.clear();
     }
 
