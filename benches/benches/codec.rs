@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use alluvium_benches::Shape;
 use alluvium_codec::{Compression, Encoder, Hint, MAX_BLOCK_POINTS, Models, Tail, decode_block};
-use alluvium_types::Column;
+use alluvium_types::{Column, ValueRef};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 
 fn blocks(c: &mut Criterion) {
@@ -53,7 +53,7 @@ fn tails(c: &mut Criterion) {
         let column = shape.column(POINTS);
         let fill = |tail: &mut Tail| {
             for (time, bits) in column.times.iter().zip(column.bits()) {
-                tail.push_bits(*time, *bits);
+                tail.push(*time, ValueRef::from_bits(shape.kind(), *bits));
             }
         };
         group.bench_function(format!("push/{}", shape.name()), |b| {

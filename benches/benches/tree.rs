@@ -20,13 +20,9 @@ fn build(shape: Shape, column: &Column) -> (Arc<BlockStore>, Tree) {
     let (mut appender, mut encoder) = (store.appender(Lane(0)), Encoder::default());
     let series = SeriesId::new(Partition(0), Row(0), FieldId(0), shape.kind());
     let mut tree = Tree::new(series, 0, Lsn(1));
-    for (i, (time, bits)) in column.times.iter().zip(column.bits()).enumerate() {
-        let mut out = PageWriter {
-            appender: &mut appender,
-            encoder: &mut encoder,
-            database: DatabaseId(1),
-        };
-        tree.push_bits(&mut out, *time, *bits, Lsn(i as u64));
+    for (time, bits) in column.times.iter().zip(column.bits()) {
+        let mut out = PageWriter::new(&mut appender, &mut encoder, DatabaseId(1), Lsn(1));
+        tree.push_bits(&mut out, *time, *bits);
     }
     (store, tree)
 }
@@ -55,7 +51,7 @@ fn append(c: &mut Criterion) {
         group.bench_function(shape.name(), |b| {
             b.iter_batched(
                 || (),
-                |()| build(shape, &column).1.points(),
+                |()| build(shape, &column).1.snapshot().points(),
                 BatchSize::PerIteration,
             );
         });

@@ -8,7 +8,8 @@ use alluvium_block::BlockStore;
 use alluvium_codec::Encoder;
 use alluvium_io::{Lane, MemoryDevice};
 use alluvium_nbtree::{
-    Direction, PageWriter, ReadStats, TailRecord, TreeError, put_tail_record, read_tail_records,
+    Direction, PageWriter, ReadStats, TailRecord, Tree, TreeError, TreeSnapshot, put_tail_record,
+    read_tail_records,
 };
 use alluvium_types::{Column, DatabaseId, Lsn, TimeRange, ValueKind, ValueRef};
 use libfuzzer_sys::fuzz_target;
@@ -25,6 +26,10 @@ fn read(bytes: &[u8]) -> Result<Vec<TailRecord>, TreeError> {
     Ok(records)
 }
 
+fn seen(runs: &[Tree]) -> Vec<TreeSnapshot> {
+    runs.iter().map(Tree::snapshot).collect()
+}
+
 fuzz_target!(|data: &[u8]| {
     let Ok(records) = read(data) else { return };
     let mut encoder = Encoder::default();
@@ -38,7 +43,7 @@ fuzz_target!(|data: &[u8]| {
                 &mut bytes,
                 &mut encoder,
                 &record.key,
-                &record.runs,
+                &seen(&record.runs),
                 &record.late,
             );
             let again = read(&bytes).expect("its own bytes");
@@ -49,7 +54,7 @@ fuzz_target!(|data: &[u8]| {
                 &mut twice,
                 &mut encoder,
                 &again[0].key,
-                &again[0].runs,
+                &seen(&again[0].runs),
                 &again[0].late,
             );
             assert_eq!(twice, bytes);
@@ -70,16 +75,13 @@ fuzz_target!(|data: &[u8]| {
             let Some(time) = tree.last_time().unwrap_or(0).checked_add(1) else {
                 continue;
             };
-            let mut out = PageWriter {
-                appender: &mut appender,
-                encoder: &mut encoder,
-                database: DatabaseId(1),
-            };
+            let (database, lsn) = (DatabaseId(1), Lsn(u64::MAX));
+            let mut out = PageWriter::new(&mut appender, &mut encoder, database, lsn);
             let value = match tree.kind() {
                 ValueKind::Str => ValueRef::Str("more"),
                 kind => ValueRef::from_bits(kind, 1),
             };
-            tree.push(&mut out, time, value, Lsn(u64::MAX));
+            tree.push(&mut out, time, value);
         }
     }
 });

@@ -44,17 +44,13 @@ fuzz_target!(|data: &[u8]| {
             } else {
                 bits
             };
-            let mut out = PageWriter {
-                appender: &mut appender,
-                encoder: &mut encoder,
-                database: DatabaseId(1),
-            };
-            tree.push_bits(&mut out, time, value, Lsn(i));
+            let mut out = PageWriter::new(&mut appender, &mut encoder, DatabaseId(1), Lsn(i));
+            tree.push_bits(&mut out, time, value);
             times.push(time);
             values.push(value);
         }
         let mut state = Vec::new();
-        tree.encode_state(&mut encoder, &mut state);
+        tree.snapshot().encode_state(&mut encoder, &mut state);
         let (restored, used) = Tree::decode_state(&state).expect("a state reads back");
         assert_eq!(used, state.len());
         tree = restored;

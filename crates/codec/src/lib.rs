@@ -45,4 +45,4 @@ pub use compression::{Compression, CompressionError};
 pub use crc32c::{crc32c, crc32c_append};
 pub use error::CodecError;
 pub use models::Models;
-pub use tail::{Tail, TailSnapshot};
+pub use tail::{DRAFT_WORDS, Draft, Tail, TailEncoder, TailEnd, decode_tail, tail_first_time};

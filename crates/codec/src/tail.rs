@@ -30,27 +30,38 @@ const BY_MANTISSA: u8 = 9;
 const BY_MANTISSA_MAX: u8 = 6;
 /// Largest exponent of 1000 of a unit.
 const UNIT_MAX: u8 = 3;
-/// Bytes of the longest number with its control byte and a change of scale before it.
-const LONGEST: usize = 2 + 1 + 8 + 8;
+/// Words of a number: the longest, with its control byte and a change of scale before it, has 19 bytes.
+pub const DRAFT_WORDS: usize = 3;
 
-/// Points of one series not yet in a block.
-#[derive(Debug, Clone)]
-pub struct Tail {
-    bytes: Vec<u8>,
-    first_time: i64,
-    last_time: i64,
+/// How far a tail has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TailEnd {
+    /// Points in it.
+    pub points: usize,
+    /// Bytes in it.
+    pub bytes: usize,
+    /// Time of the newest point; of no meaning without points.
+    pub last_time: i64,
+}
+
+/// Writes the stream of one tail. Whoever keeps the bytes keeps [`TailEnd`] with them; this is 20 bytes.
+#[derive(Debug, Clone, Copy)]
+#[repr(Rust, packed(4))]
+pub struct TailEncoder {
     last_delta: i64,
-    /// Raw bits; of strings where the last text begins in `bytes`, its length above 32 bits.
+    /// Raw bits; of strings where the last text begins in the stream, its length above 32 bits.
     last_bits: u64,
-    points: u32,
     kind: ValueKind,
     /// Power of ten of the mantissas.
     scale: u8,
     /// Power of 1000 ns.
     unit: u8,
-    /// Floats that were of another scale; stays at the largest number.
+    /// Points of another scale or unit; stays at the largest number.
     misfits: u8,
 }
+
+// There is one an open series.
+const _: () = assert!(size_of::<TailEncoder>() == 20);
 
 /// Bytes without the high ones that are zero.
 #[inline(always)]
@@ -71,37 +82,66 @@ fn by_unit(distance: i64, unit: u8) -> Option<i64> {
     (rest == 0).then_some(quotient)
 }
 
-/// A point while it is written.
-#[derive(Default)]
-struct Draft {
-    bytes: [u8; LONGEST + 8],
+/// The bytes of one number with its time, gathered in registers: bytes stored one by one and loaded as words would
+/// wait for one another.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Draft {
+    words: [u64; DRAFT_WORDS],
     len: usize,
 }
 
 impl Draft {
+    /// The bytes as little-endian words, of which the first [`Self::len`] bytes count and the others are zero.
     #[inline(always)]
-    fn byte(&mut self, byte: u8) {
-        self.bytes[self.len] = byte;
-        self.len += 1;
+    pub fn words(&self) -> [u64; DRAFT_WORDS] {
+        self.words
     }
 
+    /// How many bytes count, at least 1.
+    #[inline(always)]
+    #[expect(clippy::len_without_is_empty, reason = "a point is never empty")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Appends the bytes that count.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let mut bytes = [0; DRAFT_WORDS * 8];
+        for (place, word) in bytes.chunks_exact_mut(8).zip(self.words) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        out.extend_from_slice(&bytes[..self.len]);
+    }
+
+    /// Sets bits of one of the first bytes, which is there.
+    #[inline(always)]
+    fn set(&mut self, at: usize, bits: u8) {
+        self.words[0] |= u64::from(bits) << (8 * at);
+    }
+
+    /// Appends a value that has no more than so many bytes. Fields begin before byte 16.
     #[inline(always)]
     fn field(&mut self, value: u64, bytes: u8) {
-        self.bytes[self.len..self.len + 8].copy_from_slice(&value.to_le_bytes());
+        let shift = 8 * self.len as u32;
+        let [low, middle, high] = &mut self.words;
+        if shift < 64 {
+            *low |= value << shift;
+            // Two shifts, for one of 64 is none.
+            *middle |= value >> 1 >> (63 - shift);
+        } else {
+            *middle |= value << (shift - 64);
+            *high |= value >> 1 >> (127 - shift);
+        }
         self.len += usize::from(bytes);
     }
 }
 
-impl Tail {
-    /// An empty tail.
+impl TailEncoder {
+    /// The encoder of an empty tail.
     pub fn new(kind: ValueKind) -> Self {
         Self {
-            bytes: Vec::new(),
-            first_time: 0,
-            last_time: 0,
             last_delta: 0,
             last_bits: 0,
-            points: 0,
             kind,
             scale: 0,
             unit: 0,
@@ -109,176 +149,150 @@ impl Tail {
         }
     }
 
-    /// The kind of its values.
+    /// The kind of the values.
+    #[inline]
     pub fn kind(&self) -> ValueKind {
         self.kind
     }
 
-    /// Points in it.
-    pub fn points(&self) -> usize {
-        self.points as usize
+    /// Raw bits of the newest number; 0 before the first.
+    pub fn last_bits(&self) -> u64 {
+        self.last_bits
     }
 
-    /// Whether it has none.
-    pub fn is_empty(&self) -> bool {
-        self.points == 0
-    }
-
-    /// The stream.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// Time of the oldest point.
-    pub fn first_time(&self) -> Option<i64> {
-        (self.points > 0).then_some(self.first_time)
-    }
-
-    /// Time of the newest point.
-    pub fn last_time(&self) -> Option<i64> {
-        (self.points > 0).then_some(self.last_time)
-    }
-
-    /// Raw bits of the newest point; `None` without points or for strings.
-    pub fn last_bits(&self) -> Option<u64> {
-        (self.points > 0 && self.kind.is_numeric()).then_some(self.last_bits)
-    }
-
-    /// Text of the newest point; `None` without points or for numbers.
-    pub fn last_str(&self) -> Option<&str> {
-        if self.points == 0 || self.kind.is_numeric() {
-            return None;
-        }
-        std::str::from_utf8(self.last_text()).ok()
-    }
-
-    fn last_text(&self) -> &[u8] {
-        let (begin, len) = (
+    /// Where the newest text stands in the stream: its first byte and its length. Of no meaning before the first.
+    pub fn last_text(&self) -> (usize, usize) {
+        (
             self.last_bits as u32 as usize,
             (self.last_bits >> 32) as usize,
-        );
-        self.bytes.get(begin..begin + len).unwrap_or_default()
+        )
     }
 
-    /// Bytes on the heap.
-    pub fn heap_bytes(&self) -> usize {
-        self.bytes.capacity()
-    }
-
-    /// Appends a point.
+    /// The bytes of a text; none follow the time if it `repeats` the newest one.
     ///
     /// # Panics
-    /// If the kind is another or the time is not after the last one.
-    pub fn push(&mut self, time: i64, value: ValueRef<'_>) {
-        assert_eq!(
-            value.kind(),
-            self.kind,
-            "a value of another kind pushed into a tail"
+    /// If the time is not after the last one, or the tail is of numbers.
+    pub fn encode_text(
+        &mut self,
+        end: TailEnd,
+        time: i64,
+        text: &str,
+        repeats: bool,
+        out: &mut Vec<u8>,
+    ) {
+        assert!(
+            self.kind == ValueKind::Str,
+            "a text pushed into a tail of numbers"
         );
-        match value {
-            ValueRef::Str(text) => {
-                let mut draft = Draft::default();
-                let control = self.time_field(time, &mut draft);
-                let repeats = self.points > 0 && self.last_text() == text.as_bytes();
-                draft.bytes[control] |= u8::from(!repeats) << 4;
-                self.write(&draft);
-                if !repeats {
-                    self.grow(text.len() + 10);
-                    put_bytes(&mut self.bytes, text.as_bytes());
-                    self.last_bits =
-                        (self.bytes.len() - text.len()) as u64 | (text.len() as u64) << 32;
-                }
-                self.points += 1;
-            }
-            number => self.push_bits(time, number.bits().unwrap_or_default()),
+        let begin = out.len();
+        let mut draft = Draft::default();
+        let control = self.time_field(end, time, &mut draft);
+        draft.set(control, u8::from(!repeats) << 4);
+        draft.write(out);
+        if !repeats {
+            put_bytes(out, text.as_bytes());
+            let at = end.bytes + out.len() - begin - text.len();
+            self.last_bits = at as u64 | (text.len() as u64) << 32;
         }
     }
 
-    /// Appends a numeric point. Cost: 10 to 25 ns in cache.
+    /// The bytes of a number. Cost: 10 to 20 ns.
     ///
     /// # Panics
     /// If the time is not after the last one.
     #[inline]
-    pub fn push_bits(&mut self, time: i64, bits: u64) {
+    pub fn encode_bits(&mut self, end: TailEnd, time: i64, bits: u64) -> Draft {
         let mut draft = Draft::default();
-        if self.points > 0 {
-            self.settle(time, bits, &mut draft);
+        let is_float = self.kind == ValueKind::F64;
+        let xor = (bits ^ self.last_bits).swap_bytes();
+        let xor_bytes = cut(xor);
+        let delta_at = |scale| {
+            let wanted = is_float && xor_bytes > 1;
+            wanted.then(|| floats::mantissa_delta(self.last_bits, bits, scale))?
+        };
+        let mut delta = delta_at(self.scale);
+        if end.points > 0 && self.misfits < u8::MAX {
+            // Looks for a unit and a scale at the second point, and ever more rarely where they misfit.
+            let misfit =
+                is_float && xor_bytes > 3 && delta.is_none() || self.misfits_time(end, time);
+            let misfits = self.misfits + u8::from(misfit);
+            if end.points == 1 || misfit && misfits.is_power_of_two() {
+                let found = self.search(end, time, bits);
+                delta = delta_at(found.0);
+                self.set(found, &mut draft);
+            }
+            self.misfits = misfits;
         }
-        let control = self.time_field(time, &mut draft);
-        if self.kind == ValueKind::F64 {
-            let xor = (bits ^ self.last_bits).swap_bytes();
-            let mut bytes = cut(xor);
-            let mut field = xor;
-            let mut high = bytes;
-            if bytes > 1
-                && let Some(delta) = floats::mantissa_delta(self.last_bits, bits, self.scale)
-            {
+        let control = self.time_field(end, time, &mut draft);
+        if is_float {
+            let (mut field, mut bytes, mut high) = (xor, xor_bytes, xor_bytes);
+            if let Some(delta) = delta {
                 let zigzag = zigzag(delta);
                 let shorter = cut(zigzag);
                 if shorter < bytes && shorter <= BY_MANTISSA_MAX {
                     (field, bytes, high) = (zigzag, shorter, BY_MANTISSA + shorter);
                 }
             }
-            draft.bytes[control] |= high << 4;
+            draft.set(control, high << 4);
             draft.field(field, bytes);
         } else {
             let field = zigzag((bits as i64).wrapping_sub(self.last_bits as i64));
             let bytes = cut(field);
-            draft.bytes[control] |= bytes << 4;
+            draft.set(control, bytes << 4);
             draft.field(field, bytes);
         }
-        self.write(&draft);
         self.last_bits = bits;
-        self.points += 1;
+        draft
     }
 
-    /// Looks for a unit and a scale, at the second point and where floats misfit.
+    /// Whether a time costs three bytes or more that another unit might save.
     #[inline(always)]
-    fn settle(&mut self, time: i64, bits: u64, draft: &mut Draft) {
-        let misfit = self.kind == ValueKind::F64
-            && self.misfits < u8::MAX
-            && cut((bits ^ self.last_bits).swap_bytes()) > 3
-            && floats::mantissa_delta(self.last_bits, bits, self.scale).is_none();
-        self.misfits += u8::from(misfit);
-        if self.points == 1 || misfit && self.misfits.is_power_of_two() {
-            self.search(time, bits, draft);
-        }
+    fn misfits_time(&self, end: TailEnd, time: i64) -> bool {
+        let second = (time.wrapping_sub(end.last_time)).wrapping_sub(self.last_delta);
+        cut(zigzag(second)) > 2 && by_unit(second, self.unit).is_none()
     }
 
+    /// The scale and the unit that fit this point.
     #[cold]
     #[inline(never)]
-    fn search(&mut self, time: i64, bits: u64, draft: &mut Draft) {
-        let (mut unit, mut scale) = (self.unit, self.scale);
-        if self.points == 1 {
-            let delta = time.wrapping_sub(self.last_time);
-            let divides = |unit: &u8| by_unit(delta, *unit).is_some();
+    fn search(&self, end: TailEnd, time: i64, bits: u64) -> (u8, u8) {
+        let (mut scale, mut unit) = (self.scale, self.unit);
+        if end.points == 1 || self.misfits_time(end, time) {
+            let second = time
+                .wrapping_sub(end.last_time)
+                .wrapping_sub(self.last_delta);
+            let divides = |unit: &u8| by_unit(second, *unit).is_some();
             unit = (1..=UNIT_MAX).rev().find(divides).unwrap_or(0);
         }
-        if self.kind == ValueKind::F64 {
-            let fits = |k: &u8| floats::mantissa_delta(self.last_bits, bits, *k).is_some();
+        let fits = |k: &u8| floats::mantissa_delta(self.last_bits, bits, *k).is_some();
+        if self.kind == ValueKind::F64 && (end.points == 1 || !fits(&scale)) {
             scale = (0..16).find(fits).unwrap_or(scale);
         }
-        if (unit, scale) != (self.unit, self.scale) {
-            (self.unit, self.scale) = (unit, scale);
-            draft.byte(SET | scale << 4);
-            draft.byte(unit);
+        (scale, unit)
+    }
+
+    /// Goes on with this scale and unit, and says so where they are others.
+    fn set(&mut self, (scale, unit): (u8, u8), draft: &mut Draft) {
+        if (scale, unit) != (self.scale, self.unit) {
+            (self.scale, self.unit) = (scale, unit);
+            draft.field(u64::from(SET | scale << 4), 1);
+            draft.field(unit.into(), 1);
         }
     }
 
     /// Writes control byte and time; returns where the control byte is.
     #[inline(always)]
-    fn time_field(&mut self, time: i64, draft: &mut Draft) -> usize {
+    fn time_field(&mut self, end: TailEnd, time: i64, draft: &mut Draft) -> usize {
         assert!(
-            self.points == 0 || time > self.last_time,
+            end.points == 0 || time > end.last_time,
             "times of a tail strictly increase"
         );
         let control = draft.len;
-        draft.byte(0);
-        let delta = if self.points == 0 {
-            self.first_time = time;
+        draft.len += 1;
+        let delta = if end.points == 0 {
             time
         } else {
-            time.wrapping_sub(self.last_time)
+            time.wrapping_sub(end.last_time)
         };
         let second = delta.wrapping_sub(self.last_delta);
         if second != 0 {
@@ -289,32 +303,87 @@ impl Tail {
                 (field, high) = (zigzag(steps), BY_UNIT);
             }
             let bytes = cut(field);
-            draft.bytes[control] = high + bytes;
+            draft.set(control, high + bytes);
             draft.field(field, bytes);
         }
         // The first delta is the time itself, which says nothing of the next.
-        self.last_delta = if self.points == 0 { 0 } else { delta };
-        self.last_time = time;
+        self.last_delta = if end.points == 0 { 0 } else { delta };
         control
     }
+}
 
-    #[inline(always)]
-    fn write(&mut self, draft: &Draft) {
-        if self.bytes.len() + draft.len > self.bytes.capacity() {
-            self.grow(draft.len);
+/// A tail that keeps its bytes itself.
+#[derive(Debug, Clone)]
+pub struct Tail {
+    encoder: TailEncoder,
+    end: TailEnd,
+    bytes: Vec<u8>,
+}
+
+impl Tail {
+    /// An empty tail.
+    pub fn new(kind: ValueKind) -> Self {
+        Self {
+            encoder: TailEncoder::new(kind),
+            end: TailEnd::default(),
+            bytes: Vec::new(),
         }
-        self.bytes.extend_from_slice(&draft.bytes[..draft.len]);
     }
 
-    #[cold]
-    #[inline(never)]
-    fn grow(&mut self, more: usize) {
-        // A quarter as much again: doubling would leave a quarter of all tails' memory unused on average. Allocators
-        // give out multiples of 16 bytes and keep 8 of them.
-        let len = self.bytes.len();
-        let wanted = (len + more).max(len + len / 4);
-        let capacity = wanted.saturating_sub(8).next_multiple_of(16) + 8;
-        self.bytes.reserve_exact(capacity - len);
+    /// The kind of its values.
+    pub fn kind(&self) -> ValueKind {
+        self.encoder.kind
+    }
+
+    /// Points in it.
+    pub fn points(&self) -> usize {
+        self.end.points
+    }
+
+    /// The stream.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Time of the newest point.
+    pub fn last_time(&self) -> Option<i64> {
+        (self.end.points > 0).then_some(self.end.last_time)
+    }
+
+    /// What goes on writing where it stopped, how far it came, and the stream.
+    pub fn into_parts(self) -> (TailEncoder, TailEnd, Vec<u8>) {
+        (self.encoder, self.end, self.bytes)
+    }
+
+    /// Appends a point.
+    ///
+    /// # Panics
+    /// If the kind is another or the time is not after the last one.
+    pub fn push(&mut self, time: i64, value: ValueRef<'_>) {
+        assert_eq!(
+            value.kind(),
+            self.kind(),
+            "a value of another kind pushed into a tail"
+        );
+        match value {
+            ValueRef::Str(text) => {
+                let (begin, len) = self.encoder.last_text();
+                let last = self.bytes.get(begin..begin + len);
+                let repeats = self.end.points > 0 && last == Some(text.as_bytes());
+                self.encoder
+                    .encode_text(self.end, time, text, repeats, &mut self.bytes);
+            }
+            number => {
+                let bits = number.bits().unwrap_or_default();
+                let draft = self.encoder.encode_bits(self.end, time, bits);
+                draft.write(&mut self.bytes);
+            }
+        }
+        self.end = TailEnd {
+            points: self.end.points + 1,
+            bytes: self.bytes.len(),
+            last_time: time,
+        };
     }
 
     /// Appends the points to a column of the same kind.
@@ -322,12 +391,8 @@ impl Tail {
     /// # Panics
     /// If the kinds differ.
     pub fn decode_into(&self, out: &mut Column) {
-        read(self.kind, &self.bytes, self.points(), out).expect("a tail reads what it wrote");
-    }
-
-    /// Drops the points and gives the memory back.
-    pub fn clear(&mut self) {
-        *self = Self::new(self.kind);
+        decode_tail(self.kind(), &self.bytes, self.points(), out)
+            .expect("a tail reads what it wrote");
     }
 
     /// The tail that wrote these bytes; appending goes on where it stopped.
@@ -336,7 +401,7 @@ impl Tail {
     /// If the bytes are not a whole tail of so many points of increasing times.
     pub fn from_bytes(kind: ValueKind, bytes: &[u8], points: usize) -> Result<Self, CodecError> {
         let mut column = Column::new(kind);
-        read(kind, bytes, points, &mut column)?;
+        decode_tail(kind, bytes, points, &mut column)?;
         if let Some(pair) = column.times.windows(2).find(|w| w[0] >= w[1]) {
             return Err(CodecError::Invalid {
                 field: "time",
@@ -357,57 +422,16 @@ impl Tail {
         }
         Ok(tail)
     }
-
-    /// A copy of what is there, to read without the tail.
-    pub fn snapshot(&self) -> TailSnapshot {
-        TailSnapshot {
-            kind: self.kind,
-            points: self.points,
-            first_time: self.first_time,
-            last_time: self.last_time,
-            bytes: self.bytes.as_slice().into(),
-        }
-    }
 }
 
-/// A tail as it was at one moment.
-#[derive(Debug, Clone)]
-pub struct TailSnapshot {
-    kind: ValueKind,
-    points: u32,
-    first_time: i64,
-    last_time: i64,
-    bytes: std::sync::Arc<[u8]>,
-}
-
-impl TailSnapshot {
-    /// The kind of its values.
-    pub fn kind(&self) -> ValueKind {
-        self.kind
-    }
-
-    /// Points in it.
-    pub fn points(&self) -> usize {
-        self.points as usize
-    }
-
-    /// Time of the oldest point.
-    pub fn first_time(&self) -> Option<i64> {
-        (self.points > 0).then_some(self.first_time)
-    }
-
-    /// Time of the newest point.
-    pub fn last_time(&self) -> Option<i64> {
-        (self.points > 0).then_some(self.last_time)
-    }
-
-    /// Appends the points to a column of the same kind.
-    ///
-    /// # Errors
-    /// Never for a snapshot of a tail; the stream is checked all the same.
-    pub fn decode_into(&self, out: &mut Column) -> Result<(), CodecError> {
-        read(self.kind, &self.bytes, self.points(), out)
-    }
+/// Time of the first point of a tail's stream; `None` if it is empty or no tail.
+pub fn tail_first_time(mut bytes: &[u8]) -> Option<i64> {
+    let r = &mut bytes;
+    let (control, rest) = r.split_first()?;
+    *r = rest;
+    let low = control & 0xf;
+    // The first point comes before any unit.
+    (low <= 8).then(|| get_cut(r, low).ok().map(unzigzag))?
 }
 
 fn get_cut(bytes: &mut &[u8], len: u8) -> Result<u64, CodecError> {
@@ -431,7 +455,14 @@ fn get_cut(bytes: &mut &[u8], len: u8) -> Result<u64, CodecError> {
     Ok(u64::from_le_bytes(word))
 }
 
-fn read(
+/// Appends the `points` points of a tail's stream to a column of the same kind.
+///
+/// # Errors
+/// If the bytes are not a whole tail of so many points. Times are not checked to increase.
+///
+/// # Panics
+/// If the column is of another kind.
+pub fn decode_tail(
     kind: ValueKind,
     mut bytes: &[u8],
     points: usize,

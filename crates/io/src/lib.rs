@@ -35,6 +35,7 @@ mod error;
 mod files;
 mod memory;
 mod open;
+mod published;
 mod sync_engine;
 mod ticket;
 mod uring;
@@ -48,5 +49,9 @@ pub use device::{
 pub use error::{IoError, IoErrorKind};
 pub use memory::MemoryDevice;
 pub use open::{Backend, DeviceOptions, PageWriteMode, open};
+pub use published::{
+    Guarded, GuardedLock, NOTE_BITS, PUBLISHED_BYTES_MAX, Pin, Published, PublishedEnd,
+    PublishedWriter, SHORT_WORDS, View, prefetch,
+};
 pub use ticket::{Completer, IoResult, Ticket};
 pub use usage::{process_cpu_time, resident_bytes};

@@ -59,12 +59,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let ((), appending) = timed(|| {
         for i in 0..points {
             let (time, bits) = generate(i);
-            let mut out = PageWriter {
-                appender: &mut appender,
-                encoder: &mut encoder,
-                database,
-            };
-            tree.push_bits(&mut out, time, bits, Lsn(i));
+            let mut out = PageWriter::new(&mut appender, &mut encoder, database, Lsn(1));
+            tree.push_bits(&mut out, time, bits);
         }
     });
     let (leaves, inner) = (

@@ -1,37 +1,18 @@
-//! A tree built of parts of others: pages that stay where they are, and points as they stand in leaves.
-
-use std::sync::Arc;
-
-use alluvium_types::{Column, Lsn, SeriesId};
+//! A run built of parts of others: pages that stay where they are.
 
 use crate::inner;
 use crate::knobs::Knobs;
-use crate::open_leaf::OpenLeaf;
+use crate::sealed::Sealed;
 use crate::subtree_ref::SubtreeRef;
-use crate::tree::{PageWriter, Tree};
+use crate::tree::PageWriter;
 
-impl Tree {
-    /// An empty run that goes on where others ended: `next_leaf` is the greatest of theirs, `lsn` the newest.
-    pub(crate) fn merged(
-        series: SeriesId,
-        run_ordinal: u32,
-        birth: Lsn,
-        next_leaf: u32,
-        lsn: Lsn,
-        knobs: &'static Knobs,
-    ) -> Self {
-        let mut tree = Self::with_knobs(series, run_ordinal, birth, knobs);
-        tree.next_leaf = next_leaf;
-        tree.lsn = lsn;
-        tree
-    }
-
+impl Sealed {
     /// Whether a subtree of `level` may be adopted without closing an inner page that is less than half full:
     /// what is unfinished below the level must be closed first.
-    pub(crate) fn can_adopt(&self, level: usize) -> bool {
+    pub(crate) fn can_adopt(&self, knobs: &Knobs, level: usize) -> bool {
         let half = |entries: &[SubtreeRef]| {
-            entries.len() * 2 >= self.knobs.fan_out_max
-                || inner::encoded_bytes(entries, None) * 2 >= self.knobs.inner_bytes
+            entries.len() * 2 >= knobs.fan_out_max
+                || inner::encoded_bytes(entries, None) * 2 >= knobs.inner_bytes
         };
         // A page closed below adds an entry, alone on its level if that is empty.
         let mut closed_below = false;
@@ -57,7 +38,7 @@ impl Tree {
     /// If the open leaf holds points, or the subtree begins too early.
     pub(crate) fn adopt(&mut self, out: &mut PageWriter<'_>, level: usize, entry: SubtreeRef) {
         assert!(
-            self.open.is_none() && self.tail.is_empty(),
+            self.open.blocks().next().is_none(),
             "a subtree adopted behind an open leaf"
         );
         assert!(
@@ -78,45 +59,5 @@ impl Tree {
         self.last_time = entry.last_time();
         self.last_bits = entry.aggregate.last.bits;
         self.add_entry(out, level, entry);
-    }
-
-    /// Goes on with an open leaf that has finished blocks and nothing else.
-    ///
-    /// # Panics
-    /// If there is one already.
-    pub(crate) fn adopt_open(&mut self, open: OpenLeaf) {
-        assert!(
-            self.open.is_none() && self.tail.is_empty(),
-            "an open leaf adopted behind another"
-        );
-        let points = open.finished_aggregate;
-        if self.points == 0 {
-            self.first_time = points.first.time;
-        }
-        self.points += points.count;
-        self.last_time = points.last.time;
-        self.last_bits = points.last.bits;
-        self.open = Some(Arc::new(open));
-    }
-
-    /// Appends the points `begin..end` as they stand in leaves: long strings are references, others are quoted.
-    ///
-    /// # Panics
-    /// As [`Self::push`].
-    pub(crate) fn push_stored(
-        &mut self,
-        out: &mut PageWriter<'_>,
-        column: &Column,
-        begin: usize,
-        end: usize,
-    ) {
-        let lsn = self.lsn;
-        for i in begin..end {
-            let (time, value) = (column.times[i], column.value(i));
-            let value = value.expect("as many values as times");
-            self.advance(time, value.bits().unwrap_or_default(), lsn);
-            self.tail.push(time, value);
-            self.settle_tail(out);
-        }
     }
 }

@@ -89,7 +89,7 @@ impl Cursor {
             }
         };
         // The last frame is visited first.
-        let levels = snapshot.levels.iter().enumerate();
+        let levels = snapshot.levels().iter().enumerate();
         match direction {
             Direction::Forward => levels.for_each(&mut add),
             Direction::Backward => levels.rev().for_each(&mut add),
@@ -246,7 +246,7 @@ impl Cursor {
 
     fn next_tail(&mut self, stats: &mut ReadStats, out: &mut Column) -> Result<bool, TreeError> {
         let tail = &self.snapshot.tail;
-        let (Some(first), Some(last)) = (tail.first_time(), tail.last_time()) else {
+        let Some((first, last)) = tail.span() else {
             return Ok(false);
         };
         if self.range.overlaps(first, last) {
@@ -265,7 +265,7 @@ impl Cursor {
         stats: &mut ReadStats,
         out: &mut Column,
     ) -> Result<bool, TreeError> {
-        let Some(open) = &self.snapshot.open else {
+        let Some(open) = self.snapshot.open() else {
             return Ok(false);
         };
         let count = open.finished.len() + open.small.len();

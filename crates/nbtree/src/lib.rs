@@ -2,8 +2,8 @@
 //!
 //! [`Tree`] takes points in order of time and keeps only its right edge in memory: an open leaf and the
 //! entries no inner page holds yet. Full leaves and inner pages are appended to volumes and never change.
-//! [`TreeSnapshot`] reads a run as it was at one moment: aggregates of any range from a few pages, buckets,
-//! and scans either way.
+//! A [`SharedTree`] is read without a lock while it is written. [`TreeSnapshot`] reads a run as it was at one moment:
+//! aggregates of any range from a few pages, buckets, and scans either way.
 //!
 //! [`Merge`] makes one run of several, by reference where they do not overlap.
 //!
@@ -20,15 +20,11 @@
 //!
 //! let store = BlockStore::ephemeral(Arc::new(MemoryDevice::new(1)));
 //! let (mut appender, mut encoder) = (store.appender(Lane(0)), Encoder::default());
-//! let mut out = PageWriter {
-//!     appender: &mut appender,
-//!     encoder: &mut encoder,
-//!     database: DatabaseId(1),
-//! };
+//! let mut out = PageWriter::new(&mut appender, &mut encoder, DatabaseId(1), Lsn(1));
 //! let series = SeriesId::new(Partition(0), Row(0), FieldId(0), ValueKind::I64);
 //! let mut tree = Tree::new(series, 0, Lsn(1));
 //! for n in 0..10_000 {
-//!     tree.push_bits(&mut out, n * 1_000, n as u64, Lsn(1));
+//!     tree.push_bits(&mut out, n * 1_000, n as u64);
 //! }
 //! let range = TimeRange::new(5_000, 9_000)?;
 //! let mut stats = ReadStats::default();
@@ -44,6 +40,7 @@ mod adopt;
 mod columns;
 mod cursor;
 mod describe;
+mod edge;
 mod error;
 mod inner;
 mod knobs;
@@ -54,8 +51,11 @@ mod merge;
 #[cfg(test)]
 mod model_tests;
 mod open_leaf;
+mod owned;
 mod packer;
 mod reader;
+mod sealed;
+mod sealing;
 mod snapshot;
 mod state;
 mod stats;
@@ -71,8 +71,9 @@ pub use describe::{
 };
 pub use error::{BadPageCause, BodyError, TreeError};
 pub use merge::{Merge, MergeProgress, MergeSource, MergeStats};
+pub use owned::{SharedTree, SharedTreeLock, Tree};
 pub use snapshot::TreeSnapshot;
 pub use stats::ReadStats;
 pub use subtree_ref::SubtreeRef;
 pub use tails::{TailKey, TailRecord, put_tail_record, read_tail_records};
-pub use tree::{PageWriter, Tree};
+pub use tree::{PageWriter, TreeMut};

@@ -14,11 +14,13 @@ use alluvium_block::BlockStore;
 use alluvium_types::{Column, Lsn};
 
 use crate::error::TreeError;
-use crate::knobs::{KNOBS, Knobs};
 use crate::merge::source::{Opened, Source};
+use crate::owned::Tree;
 use crate::packer::Packer;
+use crate::sealed::Sealed;
+use crate::snapshot::TreeSnapshot;
 use crate::stats::ReadStats;
-use crate::tree::{PageWriter, Tree};
+use crate::tree::PageWriter;
 
 mod source;
 #[cfg(test)]
@@ -66,10 +68,11 @@ pub struct Merge {
     sources: Vec<Source>,
     /// Index of the source that may grow.
     growing: usize,
-    result: Tree,
+    /// Leaves of the result.
+    result: Sealed,
     packer: Packer,
-    /// Points go to the open leaf of the result, where nothing can be adopted any more.
-    is_open: bool,
+    /// The result once points go to its open leaf, where nothing can be adopted any more.
+    opened_result: Option<Tree>,
     opened: Opened,
     stats: MergeStats,
 }
@@ -81,10 +84,6 @@ impl Merge {
     /// # Panics
     /// If there is no source, or they are of several series, or not in order.
     pub fn new(sources: Vec<MergeSource>) -> Self {
-        Self::with_knobs(sources, &KNOBS)
-    }
-
-    pub(crate) fn with_knobs(sources: Vec<MergeSource>, knobs: &'static Knobs) -> Self {
         let snapshots = || sources.iter().map(|s| &s.snapshot);
         let (series, ordinal) = snapshots()
             .map(|s| (s.series, s.run_ordinal))
@@ -97,22 +96,16 @@ impl Merge {
                     .all(|w| w[0].snapshot.run_ordinal < w[1].snapshot.run_ordinal),
             "a merge of runs of several series, or out of order"
         );
-        let greatest = |of: fn(&MergeSource) -> u64| sources.iter().map(of).max().unwrap_or(0);
-        let result = Tree::merged(
-            series,
-            ordinal,
-            Lsn(greatest(|s| s.snapshot.birth.0)),
-            greatest(|s| s.snapshot.next_leaf.into()) as u32,
-            Lsn(greatest(|s| s.snapshot.lsn.0)),
-            knobs,
-        );
+        let birth = snapshots().filter_map(|s| s.birth).max();
+        let mut result = Sealed::new(series, ordinal, birth.unwrap_or(Lsn(0)));
+        result.next_leaf = snapshots().map(TreeSnapshot::next_leaf).max().unwrap_or(0);
         let growing = (0..sources.len()).max_by_key(|i| sources[*i].snapshot.last_time());
         Self {
             growing: growing.unwrap_or(0),
             sources: sources.into_iter().map(|s| Source::new(s, None)).collect(),
             result,
-            packer: Packer::new(series.kind(), knobs),
-            is_open: false,
+            packer: Packer::new(series.kind()),
+            opened_result: None,
             opened: Opened::new(),
             stats: MergeStats::default(),
         }
@@ -209,9 +202,9 @@ impl Merge {
     }
 
     fn may_adopt(&mut self, out: &mut PageWriter<'_>, level: u8) -> bool {
-        !self.is_open
+        self.opened_result.is_none()
             && self.packer.settle(out, &mut self.result)
-            && self.result.can_adopt(level.into())
+            && self.result.can_adopt(out.knobs, level.into())
     }
 
     /// Several sources have a point at `time`, or a subtree that begins there.
@@ -266,8 +259,8 @@ impl Merge {
     ) {
         let source = &mut self.sources[index];
         let (column, begin) = source.points();
-        if self.is_open {
-            self.result.push_stored(out, column, begin, end);
+        if let Some(result) = &mut self.opened_result {
+            result.writer().push_stored(out, column, begin, end);
         } else {
             self.packer
                 .extend(out, &mut self.result, column, begin, end);
@@ -278,8 +271,8 @@ impl Merge {
     }
 
     /// Whether the run that may grow has written leaves since its snapshot: then [`Self::follow`] and go on.
-    pub fn has_outgrown(&self, run: &Tree) -> bool {
-        run.next_leaf != self.sources[self.growing].snapshot.next_leaf
+    pub fn has_outgrown(&self, run: &TreeSnapshot) -> bool {
+        run.next_leaf() != self.sources[self.growing].snapshot.next_leaf()
     }
 
     /// Goes on with what the growing run has taken since its snapshot. The merge must be drained.
@@ -294,17 +287,28 @@ impl Merge {
             "another run followed"
         );
         let after = old.last_time();
-        self.result.lsn = self.result.lsn.max(source.snapshot.lsn);
         self.sources[self.growing] = Source::new(source, after);
     }
 
     /// Prepares the end of a drained merge: nothing is adopted any more. Cost: what the last leaf of points costs to
     /// append, which [`Self::finish`] would otherwise pay.
     pub fn open_result(&mut self, out: &mut PageWriter<'_>) {
-        let mark = out.appender.mark();
-        self.packer.drain(out, &mut self.result);
-        self.is_open = true;
-        self.stats.pages_written += out.appender.mark() - mark;
+        let Self {
+            result,
+            packer,
+            opened_result,
+            stats,
+            ..
+        } = self;
+        opened_result.get_or_insert_with(|| {
+            let mark = out.appender.mark();
+            let left = packer.drain(out, result);
+            let empty = Sealed::new(result.series, result.run_ordinal, result.birth);
+            let mut tree = Tree::of(std::mem::replace(result, empty));
+            tree.writer().push_stored(out, &left, 0, left.len());
+            stats.pages_written += out.appender.mark() - mark;
+            tree
+        });
     }
 
     /// Ends a drained merge: takes the points that the growing run got since it was last followed, all of which are
@@ -315,21 +319,27 @@ impl Merge {
     ///
     /// # Panics
     /// If the run has outgrown the merge.
-    pub fn finish(mut self, out: &mut PageWriter<'_>, run: &Tree) -> Result<Tree, TreeError> {
+    pub fn finish(
+        mut self,
+        out: &mut PageWriter<'_>,
+        run: &TreeSnapshot,
+    ) -> Result<Tree, TreeError> {
         assert!(
             !self.has_outgrown(run),
             "a merge finished that is not up to date"
         );
-        self.open_result(out);
         let taken = self.sources[self.growing].snapshot.last_time();
+        let mut points = Column::new(run.kind());
         if run.last_time() > taken {
-            let mut points = Column::new(run.kind());
-            run.snapshot().unsealed(&mut points)?;
-            let begin = taken.map_or(0, |t| points.times.partition_point(|p| *p <= t));
-            self.result.lsn = self.result.lsn.max(run.lsn);
-            self.result.push_stored(out, &points, begin, points.len());
+            run.unsealed(&mut points)?;
         }
-        Ok(self.result)
+        let begin = taken.map_or(0, |t| points.times.partition_point(|p| *p <= t));
+        self.open_result(out);
+        let mut result = self.opened_result.expect("opened above");
+        result
+            .writer()
+            .push_stored(out, &points, begin, points.len());
+        Ok(result)
     }
 }
 

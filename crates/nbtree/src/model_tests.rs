@@ -14,7 +14,8 @@ use alluvium_types::{
 use proptest::prelude::*;
 
 use crate::knobs::{KNOBS, Knobs};
-use crate::{Direction, PageWriter, ReadStats, Tree, TreeError, TreeSnapshot};
+use crate::sealed::Sealed;
+use crate::{Direction, PageWriter, ReadStats, SubtreeRef, Tree, TreeError, TreeSnapshot};
 
 /// Leaves of a few blocks, inner pages of three entries: 2,000 points make a tree of five levels.
 pub(crate) static TINY: Knobs = Knobs {
@@ -30,26 +31,32 @@ pub(crate) struct Bench {
     pub(crate) store: Arc<BlockStore>,
     pub(crate) appender: Appender,
     pub(crate) encoder: Encoder,
+    pub(crate) knobs: &'static Knobs,
 }
 
 impl Bench {
     pub(crate) fn new() -> Self {
+        Self::with_knobs(&TINY)
+    }
+
+    pub(crate) fn with_knobs(knobs: &'static Knobs) -> Self {
         let store = BlockStore::ephemeral(Arc::new(MemoryDevice::new(1)));
         let appender = store.appender(Lane(0));
         Self {
             store,
             appender,
             encoder: Encoder::default(),
+            knobs,
         }
     }
 
     pub(crate) fn push(&mut self, tree: &mut Tree, time: i64, value: ValueRef<'_>) {
-        let mut out = PageWriter {
-            appender: &mut self.appender,
-            encoder: &mut self.encoder,
-            database: DatabaseId(1),
-        };
-        tree.push(&mut out, time, value, Lsn(time.unsigned_abs()));
+        let lsn = Lsn(time.unsigned_abs());
+        let mut out = PageWriter::new(&mut self.appender, &mut self.encoder, DatabaseId(1), lsn);
+        out.knobs = self.knobs;
+        let before = tree.heap_bytes();
+        tree.push(&mut out, time, value);
+        assert_eq!(before as i64 + out.heap, tree.heap_bytes() as i64);
     }
 }
 
@@ -195,16 +202,17 @@ fn check_buckets(
     assert_eq!(emitted, want.len().min(1));
 }
 
-pub(crate) fn reopen(tree: &Tree, knobs: &'static Knobs) -> Tree {
+pub(crate) fn reopen(tree: &Tree) -> Tree {
     let mut bytes = vec![0xaa];
-    tree.encode_state(&mut Encoder::default(), &mut bytes);
+    tree.snapshot()
+        .encode_state(&mut Encoder::default(), &mut bytes);
     let len = bytes.len() - 1;
     bytes.extend_from_slice(&[1, 2, 3]);
-    let (mut back, consumed) = Tree::decode_state(&bytes[1..]).unwrap();
+    let (back, consumed) = Tree::decode_state(&bytes[1..]).unwrap();
     assert_eq!(consumed, len);
-    back.set_knobs(knobs);
     let mut again = Vec::new();
-    back.encode_state(&mut Encoder::default(), &mut again);
+    back.snapshot()
+        .encode_state(&mut Encoder::default(), &mut again);
     assert_eq!(again, bytes[1..=len], "a state must read back to itself");
     back
 }
@@ -260,21 +268,21 @@ fn points_strategy(kind: ValueKind) -> impl Strategy<Value = Points> {
 
 fn run(kind: ValueKind, points: &Points, marks: &[prop::sample::Index], spans: &[(u16, u16)]) {
     let mut bench = Bench::new();
-    let mut tree = Tree::with_knobs(series(kind), 9, Lsn(1), &TINY);
+    let mut tree = Tree::new(series(kind), 9, Lsn(1));
     let mut marks: Vec<usize> = marks.iter().map(|m| m.index(points.len() + 1)).collect();
     marks.sort_unstable();
     let mut taken = Vec::new();
     for (i, (time, value)) in points.iter().enumerate() {
         for _ in marks.iter().filter(|m| **m == i) {
             taken.push((i, tree.snapshot()));
-            tree = reopen(&tree, &TINY);
+            tree = reopen(&tree);
         }
         bench.push(&mut tree, *time, value.as_ref());
         assert_eq!(tree.last_time(), Some(*time));
         if kind.is_numeric() {
-            assert!(tree.last_is(*time, value.as_ref()));
+            assert!(tree.writer().last_is(*time, value.as_ref()));
         }
-        assert!(!tree.last_is(time + 1, value.as_ref()));
+        assert!(!tree.writer().last_is(time + 1, value.as_ref()));
     }
     let at = |share: u16| {
         let (Some(first), Some(last)) = (points.first(), points.last()) else {
@@ -287,7 +295,7 @@ fn run(kind: ValueKind, points: &Points, marks: &[prop::sample::Index], spans: &
     };
     let cuts: Vec<(i64, i64)> = spans.iter().map(|(a, b)| (at(*a), at(*b))).collect();
     taken.push((points.len(), tree.snapshot()));
-    taken.push((points.len(), reopen(&tree, &TINY).snapshot()));
+    taken.push((points.len(), reopen(&tree).snapshot()));
     for (count, snapshot) in &taken {
         check(snapshot, &bench.store, &points[..*count], &cuts);
     }
@@ -315,7 +323,7 @@ proptest! {
     fn a_damaged_state_is_refused_or_consistent(at in any::<prop::sample::Index>(), bit in 0_u8..8) {
         let (_, tree, _) = gauge(5000, &TINY);
         let mut bytes = Vec::new();
-        tree.encode_state(&mut Encoder::default(), &mut bytes);
+        tree.snapshot().encode_state(&mut Encoder::default(), &mut bytes);
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
         if let Ok((tree, _)) = Tree::decode_state(&bytes) {
@@ -328,8 +336,8 @@ proptest! {
 
 /// A gauge every 10 s with two decimals.
 fn gauge(count: i64, knobs: &'static Knobs) -> (Bench, Tree, Points) {
-    let mut bench = Bench::new();
-    let mut tree = Tree::with_knobs(series(ValueKind::F64), 0, Lsn(1), knobs);
+    let mut bench = Bench::with_knobs(knobs);
+    let mut tree = Tree::new(series(ValueKind::F64), 0, Lsn(1));
     let mut points = Vec::new();
     let mut state = 1_u64;
     let mut level = 5000_i64;
@@ -414,8 +422,9 @@ fn pages_come_back_from_the_device_in_batches() {
         store,
         appender,
         encoder: Encoder::default(),
+        knobs: &TINY,
     };
-    let mut tree = Tree::with_knobs(series(ValueKind::I64), 0, Lsn(1), &TINY);
+    let mut tree = Tree::new(series(ValueKind::I64), 0, Lsn(1));
     let points: Points = (0..30_000)
         .map(|i| (i * 10, Value::I64(i * i % 1009)))
         .collect();
@@ -447,7 +456,7 @@ fn every_point_after_a_long_silence_is_kept_with_its_kind() {
         (0, Value::I64(0)),
         (i64::MAX - 1, Value::I64(i64::MIN)),
     ];
-    let mut bench = Bench::new();
+    let mut bench = Bench::with_knobs(&KNOBS);
     let mut tree = Tree::new(series(ValueKind::I64), 0, Lsn(1));
     for (time, value) in &points {
         bench.push(&mut tree, *time, value.as_ref());
@@ -472,13 +481,23 @@ fn time_must_increase() {
 #[test]
 fn a_repeat_of_a_string_is_known() {
     let mut bench = Bench::new();
-    let mut tree = Tree::with_knobs(series(ValueKind::Str), 0, Lsn(1), &TINY);
+    let mut tree = Tree::new(series(ValueKind::Str), 0, Lsn(1));
     for n in 0..7 {
         bench.push(&mut tree, n, ValueRef::Str("abc"));
-        assert!(tree.last_is(n, ValueRef::Str("abc")), "point {n}");
-        assert!(!tree.last_is(n, ValueRef::Str("abd")));
+        assert!(tree.writer().last_is(n, ValueRef::Str("abc")), "point {n}");
+        assert!(!tree.writer().last_is(n, ValueRef::Str("abd")));
     }
-    assert!(tree.tail.is_empty(), "the last one was asked of a block");
+    assert_eq!(
+        tree.snapshot().tail.points,
+        0,
+        "the last one was asked of a block"
+    );
+}
+
+pub(crate) fn set_level(snapshot: &mut TreeSnapshot, level: usize, entries: Vec<SubtreeRef>) {
+    let mut sealed = Sealed::clone(snapshot.sealed.as_ref().unwrap());
+    sealed.levels[level] = Arc::new(entries);
+    snapshot.sealed = Some(Arc::new(sealed));
 }
 
 #[test]
@@ -486,11 +505,15 @@ fn a_lost_page_is_told_and_what_surrounds_it_is_read() {
     let (bench, tree, points) = gauge(2000, &TINY);
     let mut snapshot = tree.snapshot();
     // The oldest inner page of the highest level that has two.
-    let level = snapshot.levels.iter().rposition(|l| l.len() >= 2).unwrap();
-    let mut entries = snapshot.levels[level].to_vec();
+    let level = snapshot
+        .levels()
+        .iter()
+        .rposition(|l| l.len() >= 2)
+        .unwrap();
+    let mut entries = snapshot.levels()[level].to_vec();
     let lost = entries[1];
     entries[1].page.crc ^= 1;
-    snapshot.levels[level] = Arc::new(entries.clone());
+    set_level(&mut snapshot, level, entries.clone());
     let mut stats = ReadStats::default();
     let outside = |p: &&(i64, Value)| p.0 < lost.first_time() || p.0 > lost.last_time();
     let want: Vec<i64> = points.iter().filter(outside).map(|p| p.0).collect();
@@ -533,7 +556,7 @@ fn a_lost_page_is_told_and_what_surrounds_it_is_read() {
     );
     // A volume that is gone is absence, and whole subtrees still count.
     entries[1].page.addr.volume = 4_000_000;
-    snapshot.levels[level] = Arc::new(entries);
+    set_level(&mut snapshot, level, entries);
     let mut stats = ReadStats::default();
     let part = snapshot.aggregate(&bench.store, cut, &mut stats).unwrap();
     let after = points.iter().filter(|p| p.0 > lost.last_time()).count();
@@ -550,7 +573,7 @@ fn a_lost_page_is_told_and_what_surrounds_it_is_read() {
 
 #[test]
 fn long_strings_come_back_whole_and_in_bounded_batches() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::with_knobs(&KNOBS);
     let mut tree = Tree::new(series(ValueKind::Str), 0, Lsn(1));
     let texts: Vec<String> = (0..60_usize)
         .map(|n| {
@@ -599,7 +622,7 @@ fn pages_are_filled() {
             points += entry.aggregate.count as usize;
         }
     };
-    for (level, entries) in snapshot.levels.iter().enumerate() {
+    for (level, entries) in snapshot.levels().iter().enumerate() {
         if level == 0 {
             visit(entries);
         } else if level == 1 {
@@ -630,12 +653,12 @@ fn pages_are_filled() {
 
 #[test]
 fn an_empty_or_small_tree_is_small() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::with_knobs(&KNOBS);
     let mut tree = Tree::new(series(ValueKind::F64), 0, Lsn(1));
-    assert!(size_of::<Tree>() <= 216, "{} bytes", size_of::<Tree>());
+    assert!(size_of::<Tree>() <= 80, "{} bytes", size_of::<Tree>());
     assert_eq!(tree.heap_bytes(), 0);
     for n in 0..3 {
         bench.push(&mut tree, n * 10_000, ValueRef::F64(1.5));
     }
-    assert!(tree.heap_bytes() <= 128, "{} bytes", tree.heap_bytes());
+    assert!(tree.heap_bytes() <= 64, "{} bytes", tree.heap_bytes());
 }

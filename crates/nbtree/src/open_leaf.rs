@@ -39,7 +39,7 @@ pub(crate) fn decode_at(
     )
 }
 
-/// Blocks of the open leaf. A series has one only once its tail first became a block.
+/// Blocks of the open leaf.
 #[derive(Debug, Clone)]
 pub(crate) struct OpenLeaf {
     /// Blocks as they will stand in the page, oldest first.
@@ -117,10 +117,11 @@ impl OpenLeaf {
         self.finished.iter().chain(&self.small)
     }
 
+    /// Bytes on the heap, its own not included.
     pub(crate) fn heap_bytes(&self) -> usize {
         // Two counters stand before the bytes of an `Arc`.
         let bytes: usize = self.blocks().map(|b| b.bytes.len() + 16).sum();
         let slots = self.finished.capacity() + self.small.capacity();
-        size_of::<Self>() + 16 + bytes + slots * size_of::<OpenBlock>()
+        bytes + slots * size_of::<OpenBlock>()
     }
 }

@@ -6,11 +6,11 @@
 use alluvium_codec::{Hint, MAX_BLOCK_POINTS, Models};
 use alluvium_types::{Column, ValueKind};
 
-use crate::knobs::Knobs;
 use crate::leaf::directory_bytes;
 use crate::long_text;
-use crate::open_leaf::{OpenBlock, OpenLeaf};
-use crate::tree::{FILL_SHARE, Fitter, PageWriter, SLACK_SHARE, Tree, part};
+use crate::sealed::Sealed;
+use crate::sealing::{FILL_SHARE, Fitter, SLACK_SHARE, part};
+use crate::tree::PageWriter;
 
 #[derive(Debug)]
 struct PackedBlock {
@@ -53,17 +53,15 @@ pub(crate) struct Packer {
     ready: Option<Draft>,
     draft: Draft,
     hint: Hint,
-    knobs: &'static Knobs,
 }
 
 impl Packer {
-    pub(crate) fn new(kind: ValueKind, knobs: &'static Knobs) -> Self {
+    pub(crate) fn new(kind: ValueKind) -> Self {
         Self {
             points: Column::new(kind),
             ready: None,
             draft: Draft::default(),
             hint: Hint::default(),
-            knobs,
         }
     }
 
@@ -71,22 +69,22 @@ impl Packer {
     pub(crate) fn extend(
         &mut self,
         out: &mut PageWriter<'_>,
-        tree: &mut Tree,
+        run: &mut Sealed,
         column: &Column,
         begin: usize,
         end: usize,
     ) {
         self.points.extend_from(column, begin, end);
-        while self.points.len() - self.drafted() >= self.knobs.block_points {
-            self.encode_next(out, tree, self.points.len());
+        while self.points.len() - self.drafted() >= out.knobs.block_points {
+            self.encode_next(out, run, self.points.len());
         }
     }
 
     /// Writes everything, unless that is less than half a leaf: then nothing is written, and the points of the next
     /// leaf should be taken too. Returns whether everything is written.
-    pub(crate) fn settle(&mut self, out: &mut PageWriter<'_>, tree: &mut Tree) -> bool {
-        self.fill(out, tree, self.points.len());
-        let small = self.draft.bytes * 2 < self.knobs.leaf_bytes;
+    pub(crate) fn settle(&mut self, out: &mut PageWriter<'_>, run: &mut Sealed) -> bool {
+        self.fill(out, run, self.points.len());
+        let small = self.draft.bytes * 2 < out.knobs.leaf_bytes;
         if small && self.ready.is_none() && self.draft.points > 0 {
             self.draft = Draft::default();
             return false;
@@ -94,44 +92,22 @@ impl Packer {
         if small && self.draft.points > 0 {
             self.ready = None;
             self.draft = Draft::default();
-            self.fill(out, tree, self.points.len().div_ceil(2));
-            self.complete(out, tree);
-            self.fill(out, tree, self.points.len());
+            self.fill(out, run, self.points.len().div_ceil(2));
+            self.complete(out, run);
+            self.fill(out, run, self.points.len());
         }
         // The second leaf first becomes the one held back, then it goes, too.
-        self.complete(out, tree);
-        self.write_ready(out, tree);
+        self.complete(out, run);
+        self.write_ready(out, run);
         true
     }
 
-    /// Gives up: what is not written becomes the open leaf of the tree.
-    pub(crate) fn drain(&mut self, out: &mut PageWriter<'_>, tree: &mut Tree) {
-        self.write_ready(out, tree);
-        let draft = std::mem::take(&mut self.draft);
-        // A block that is not of full size would stay so for ever.
-        let full = draft
-            .blocks
-            .iter()
-            .take_while(|b| usize::from(b.points) == self.knobs.block_points);
-        let full = full.count();
-        let begin: usize = draft.blocks[..full]
-            .iter()
-            .map(|b| usize::from(b.points))
-            .sum();
-        if full > 0 {
-            let mut open = OpenLeaf::new(tree.kind());
-            open.finished_aggregate = part(&self.points, 0, begin);
-            open.oldest_text_volume = long_text::oldest_volume(&self.points, 0, begin);
-            let blocks = draft.blocks.into_iter().take(full).map(|b| OpenBlock {
-                bytes: b.bytes.into(),
-                first_time: b.first_time,
-                points: b.points,
-            });
-            open.finished = blocks.collect();
-            tree.adopt_open(open);
-        }
-        tree.push_stored(out, &self.points, begin, self.points.len());
-        self.points.clear();
+    /// Gives up: returns the points that are in no written leaf.
+    pub(crate) fn drain(&mut self, out: &mut PageWriter<'_>, run: &mut Sealed) -> Column {
+        self.write_ready(out, run);
+        self.draft = Draft::default();
+        let kind = self.points.kind();
+        std::mem::replace(&mut self.points, Column::new(kind))
     }
 
     fn drafted(&self) -> usize {
@@ -139,21 +115,21 @@ impl Packer {
     }
 
     /// Makes blocks of the points up to `end`, which moves forward when a leaf is written.
-    fn fill(&mut self, out: &mut PageWriter<'_>, tree: &mut Tree, end: usize) {
+    fn fill(&mut self, out: &mut PageWriter<'_>, run: &mut Sealed, end: usize) {
         let behind = self.points.len() - end;
         while self.drafted() < self.points.len() - behind {
-            self.encode_next(out, tree, self.points.len() - behind);
+            self.encode_next(out, run, self.points.len() - behind);
         }
     }
 
     /// Makes a block of the points before `end`, or completes the leaf that has no room for one.
-    fn encode_next(&mut self, out: &mut PageWriter<'_>, tree: &mut Tree, end: usize) {
-        let leaf_bytes = self.knobs.leaf_bytes;
+    fn encode_next(&mut self, out: &mut PageWriter<'_>, run: &mut Sealed, end: usize) {
+        let leaf_bytes = out.knobs.leaf_bytes;
         let begin = self.drafted();
-        let take = (end - begin).min(self.knobs.block_points);
+        let take = (end - begin).min(out.knobs.block_points);
         let room = self.draft.room(leaf_bytes, self.points.times[begin]);
         if room < leaf_bytes / FILL_SHARE && self.draft.points > 0 {
-            self.complete(out, tree);
+            self.complete(out, run);
             return;
         }
         let mut bytes = Vec::with_capacity(leaf_bytes.min(MAX_BLOCK_POINTS));
@@ -186,21 +162,21 @@ impl Packer {
             });
         }
         if !full && (taken == 0 || left < leaf_bytes / 8) {
-            self.complete(out, tree);
+            self.complete(out, run);
         } else if self.draft.bytes * 2 >= leaf_bytes {
-            self.write_ready(out, tree);
+            self.write_ready(out, run);
         }
     }
 
     /// Holds the draft back as complete.
-    fn complete(&mut self, out: &mut PageWriter<'_>, tree: &mut Tree) {
+    fn complete(&mut self, out: &mut PageWriter<'_>, run: &mut Sealed) {
         if self.draft.points > 0 {
-            self.write_ready(out, tree);
+            self.write_ready(out, run);
             self.ready = Some(std::mem::take(&mut self.draft));
         }
     }
 
-    fn write_ready(&mut self, out: &mut PageWriter<'_>, tree: &mut Tree) {
+    fn write_ready(&mut self, out: &mut PageWriter<'_>, run: &mut Sealed) {
         let Some(ready) = self.ready.take() else {
             return;
         };
@@ -208,8 +184,8 @@ impl Packer {
         let oldest_text = long_text::oldest_volume(&self.points, 0, ready.points);
         let blocks = ready.blocks.iter();
         let blocks = blocks.map(|b| (b.first_time, b.points, b.bytes.as_slice()));
-        let entry = tree.write_leaf(out, blocks, aggregate, oldest_text);
-        tree.adopt(out, 0, entry);
+        let entry = run.write_leaf(out, blocks, aggregate, oldest_text);
+        run.adopt(out, 0, entry);
         self.points.keep(ready.points, self.points.len());
     }
 }

@@ -4,17 +4,53 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use alluvium_block::BlockStore;
-use alluvium_codec::TailSnapshot;
+use alluvium_codec::{CodecError, decode_tail};
 use alluvium_types::{Aggregate, Column, Lsn, SeriesId, TimeRange, ValueKind};
-use smallvec::SmallVec;
 
 use crate::cursor::{Cursor, Direction};
 use crate::error::TreeError;
 use crate::open_leaf::OpenLeaf;
 use crate::reader::Reader;
+use crate::sealed::Sealed;
 use crate::stats::ReadStats;
 use crate::subtree_ref::SubtreeRef;
 use crate::walk::{Buckets, Walk};
+
+/// The tail of a run as it was at one moment.
+#[derive(Debug, Clone)]
+pub(crate) struct TailBytes {
+    pub(crate) kind: ValueKind,
+    pub(crate) points: u32,
+    pub(crate) first_time: i64,
+    /// Not before the newest point.
+    pub(crate) last_time: i64,
+    pub(crate) bytes: Arc<[u8]>,
+}
+
+impl TailBytes {
+    pub(crate) fn empty(kind: ValueKind) -> Self {
+        Self {
+            kind,
+            points: 0,
+            first_time: 0,
+            last_time: 0,
+            bytes: Arc::default(),
+        }
+    }
+
+    pub(crate) fn points(&self) -> usize {
+        self.points as usize
+    }
+
+    pub(crate) fn span(&self) -> Option<(i64, i64)> {
+        (self.points > 0).then_some((self.first_time, self.last_time))
+    }
+
+    /// Appends the points to a column of the same kind.
+    pub(crate) fn decode_into(&self, out: &mut Column) -> Result<(), CodecError> {
+        decode_tail(self.kind, &self.bytes, self.points(), out)
+    }
+}
 
 /// A run as it was when the snapshot was taken. Holding it keeps nothing from being written; pages it refers
 /// to may expire meanwhile, which reads as absence.
@@ -22,18 +58,50 @@ use crate::walk::{Buckets, Walk};
 pub struct TreeSnapshot {
     pub(crate) series: SeriesId,
     pub(crate) run_ordinal: u32,
-    pub(crate) birth: Lsn,
-    pub(crate) lsn: Lsn,
-    pub(crate) next_leaf: u32,
+    pub(crate) birth: Option<Lsn>,
     pub(crate) points: u64,
     pub(crate) first_time: i64,
     pub(crate) last_time: i64,
-    pub(crate) levels: SmallVec<[Arc<Vec<SubtreeRef>>; 4]>,
-    pub(crate) open: Option<Arc<OpenLeaf>>,
-    pub(crate) tail: TailSnapshot,
+    pub(crate) sealed: Option<Arc<Sealed>>,
+    pub(crate) tail: TailBytes,
 }
 
 impl TreeSnapshot {
+    pub(crate) fn new(
+        series: SeriesId,
+        run_ordinal: u32,
+        birth: Option<Lsn>,
+        sealed: Option<Arc<Sealed>>,
+        tail: TailBytes,
+    ) -> Self {
+        let (before, first_time) = sealed
+            .as_ref()
+            .map_or((0, tail.first_time), |s| (s.points, s.first_time));
+        Self {
+            series,
+            run_ordinal,
+            birth,
+            points: before + u64::from(tail.points),
+            first_time,
+            last_time: tail.last_time,
+            sealed,
+            tail,
+        }
+    }
+
+    pub(crate) fn levels(&self) -> &[Arc<Vec<SubtreeRef>>] {
+        self.sealed.as_ref().map_or(&[], |s| &s.levels)
+    }
+
+    /// Serial number of the next leaf.
+    pub(crate) fn next_leaf(&self) -> u32 {
+        self.sealed.as_ref().map_or(0, |s| s.next_leaf)
+    }
+
+    pub(crate) fn open(&self) -> Option<&OpenLeaf> {
+        self.sealed.as_ref().map(|s| &s.open)
+    }
+
     /// The series it belongs to.
     pub fn series(&self) -> SeriesId {
         self.series
@@ -44,8 +112,8 @@ impl TreeSnapshot {
         self.run_ordinal
     }
 
-    /// Position of the batch that opened the run.
-    pub fn birth(&self) -> Lsn {
+    /// Position of the batch that opened the run; `None` if it was taken without the lock and before the first block.
+    pub fn birth(&self) -> Option<Lsn> {
         self.birth
     }
 
@@ -64,7 +132,7 @@ impl TreeSnapshot {
         (self.points > 0).then_some(self.first_time)
     }
 
-    /// Time of the newest point, in nanoseconds.
+    /// Time of the newest point, in nanoseconds; of one pushed at that moment if it was taken without the lock.
     pub fn last_time(&self) -> Option<i64> {
         (self.points > 0).then_some(self.last_time)
     }
@@ -72,12 +140,12 @@ impl TreeSnapshot {
     /// The references no inner page holds yet: `[0]` to leaves, `[n]` to inner pages of level n; the highest
     /// level holds the oldest points. For inspection.
     pub fn roots(&self) -> impl ExactSizeIterator<Item = &[SubtreeRef]> {
-        self.levels.iter().map(|level| level.as_slice())
+        self.levels().iter().map(|level| level.as_slice())
     }
 
     /// Leaves written, those of the runs merged into it included.
     pub fn leaves(&self) -> u64 {
-        let entries = self.levels.iter().flat_map(|level| level.iter());
+        let entries = self.levels().iter().flat_map(|level| level.iter());
         entries.map(|e| u64::from(e.leaves)).sum()
     }
 
@@ -87,7 +155,7 @@ impl TreeSnapshot {
             series: self.series,
             cause,
         };
-        if let Some(open) = &self.open {
+        if let Some(open) = self.open() {
             for index in 0..open.blocks().count() {
                 open.decode(index, out).map_err(broken)?;
             }

@@ -7,14 +7,18 @@
 use std::sync::Arc;
 
 use alluvium_block::{LogicAddr, PageRef};
-use alluvium_codec::{CodecError, Encoder, MAX_BLOCK_POINTS, Models, Tail, varint};
+use alluvium_codec::{
+    CodecError, Encoder, Hint, MAX_BLOCK_POINTS, Models, Tail, tail_first_time, varint,
+};
 use alluvium_types::{Aggregate, Column, Lsn, PAGE_SIZE, SeriesId, ValueKind};
 
 use crate::error::TreeError;
 use crate::inner::{self, InnerView};
-use crate::open_leaf::{OpenBlock, OpenLeaf, decode_at};
+use crate::open_leaf::{OpenBlock, decode_at};
+use crate::owned::Tree;
+use crate::sealed::Sealed;
+use crate::snapshot::TreeSnapshot;
 use crate::subtree_ref::SubtreeRef;
-use crate::tree::Tree;
 
 const VERSION: u8 = 3;
 /// Points of a tail from which a block may be shorter.
@@ -22,36 +26,40 @@ const TAIL_BLOCK_MIN: usize = 4;
 /// More levels than 2^32 leaves can need.
 const LEVELS_MAX: u64 = 32;
 
-impl Tree {
+impl TreeSnapshot {
     /// Appends everything that is only in memory to `out`: unfinished inner entries, blocks of the open leaf,
     /// the tail. Pages already appended are referred to, so they must become durable before the state does.
     /// Cost: encoding the tail, 512 points at most, and a copy of the rest.
+    ///
+    /// # Panics
+    /// If the snapshot was not taken by the writer.
     pub fn encode_state(&self, encoder: &mut Encoder, out: &mut Vec<u8>) {
+        let birth = self.birth.expect("a state is what the writer sees");
+        let sealed = self.sealed.as_deref();
         out.push(VERSION);
-        out.extend_from_slice(&self.series().packed().to_le_bytes());
+        out.extend_from_slice(&self.series.packed().to_le_bytes());
         for number in [
-            u64::from(self.run_ordinal()),
-            self.birth().0,
-            u64::from(self.next_leaf),
+            u64::from(self.run_ordinal),
+            birth.0,
+            sealed.map_or(0, |s| u64::from(s.next_leaf)),
             self.points,
-            self.lsn.0,
-            self.last_bits,
+            sealed.map_or(0, |s| s.last_bits),
         ] {
             varint::put_u64(out, number);
         }
         varint::put_i64(out, self.first_time);
         varint::put_i64(out, self.last_time);
-        varint::put_u64(out, self.levels.len() as u64);
-        for level in &self.levels {
+        varint::put_u64(out, self.levels().len() as u64);
+        for level in self.levels() {
             put_entries(out, level);
         }
         let tail_block = self.tail_block(encoder);
-        let (finished, small): (&[_], &[_]) = match &self.open {
+        let (finished, small): (&[_], &[_]) = match self.open() {
             None => (&[], &[]),
             Some(open) => (&open.finished, &open.small),
         };
         put_blocks(out, finished.iter());
-        if let Some(open) = &self.open
+        if let Some(open) = self.open()
             && !finished.is_empty()
         {
             put_aggregate(out, &open.finished_aggregate);
@@ -62,8 +70,8 @@ impl Tree {
             varint::put_u64(out, 0);
         } else {
             varint::put_u64(out, self.tail.points() as u64);
-            if !self.tail.is_empty() {
-                varint::put_bytes(out, self.tail.bytes());
+            if self.tail.points > 0 {
+                varint::put_bytes(out, &self.tail.bytes);
             }
         }
     }
@@ -75,19 +83,24 @@ impl Tree {
             return None;
         }
         let mut column = Column::new(self.kind());
-        self.tail.decode_into(&mut column);
-        let mut bytes = Vec::with_capacity(self.tail.bytes().len());
-        let (mut hint, models) = (self.hint, Models::default());
+        self.tail
+            .decode_into(&mut column)
+            .expect("a tail reads what it wrote");
+        let mut bytes = Vec::with_capacity(self.tail.bytes.len());
+        let mut hint = self.sealed.as_ref().map_or(Hint::default(), |s| s.hint);
+        let models = Models::default();
         encoder.encode(&column, 0..points, &mut hint, models, &mut bytes);
         // A block has its first time and number of points beside it.
-        (bytes.len() + 10 < self.tail.bytes().len()).then(|| OpenBlock {
+        (bytes.len() + 10 < self.tail.bytes.len()).then(|| OpenBlock {
             bytes: bytes.into(),
             first_time: column.times[0],
             points: points as u16,
         })
     }
+}
 
-    /// The tree whose state stands at the front of `bytes`, and how many bytes it took. Pushes go on from
+impl Tree {
+    /// The tree whose state stands at the front of `bytes` and how many bytes it took. Pushes go on from
     /// there.
     ///
     /// # Errors
@@ -110,21 +123,21 @@ impl Tree {
         let kind = series.kind();
         let (run_ordinal, birth) = (get_u32(r)?, Lsn(get_u64(r)?));
         let mut tree = Self::new(series, run_ordinal, birth);
-        tree.next_leaf = get_u32(r)?;
-        tree.points = get_u64(r)?;
-        tree.lsn = Lsn(get_u64(r)?);
-        tree.last_bits = get_u64(r)?;
-        tree.first_time = get_i64(r)?;
-        tree.last_time = get_i64(r)?;
+        let mut sealed = Sealed::new(series, run_ordinal, birth);
+        sealed.next_leaf = get_u32(r)?;
+        let points = get_u64(r)?;
+        sealed.last_bits = get_u64(r)?;
+        sealed.first_time = get_i64(r)?;
+        let last_time = get_i64(r)?;
         let levels = get_u64(r)?;
         if levels > LEVELS_MAX {
             return Err(TreeError::State("it has too many levels"));
         }
         for _ in 0..levels {
-            tree.levels.push(Arc::new(get_entries(r, kind)?));
+            sealed.levels.push(Arc::new(get_entries(r, kind)?));
         }
         let finished = get_blocks(r)?;
-        let mut open = OpenLeaf::new(kind);
+        let open = &mut sealed.open;
         if !finished.is_empty() {
             open.finished_aggregate = get_aggregate(r, kind)?;
             open.oldest_text_volume = get_u32(r)?;
@@ -139,55 +152,84 @@ impl Tree {
             open.small_aggregate
                 .merge(&Aggregate::of(kind, &column.times, column.bits()));
         }
-        if !open.finished.is_empty() || !open.small.is_empty() {
-            tree.open = Some(Arc::new(open));
+        if let Some(last) = column.bits().last() {
+            // A tail may have become the last block.
+            sealed.last_bits = *last;
         }
         let tail_points = get_u64(r)?;
+        let mut tail = Tail::new(kind);
         if tail_points > 0 {
-            let tail = get_bytes(r)?;
-            tree.tail = Tail::from_bytes(kind, tail, tail_points as usize)
+            let bytes = get_bytes(r)?;
+            tail = Tail::from_bytes(kind, bytes, tail_points as usize)
                 .map_err(|cause| TreeError::OpenLeaf { series, cause })?;
         }
-        tree.check_state()?;
+        (sealed.points, sealed.last_time) = check_parts(&sealed, &tail, points, last_time)?;
+        if points > 0 {
+            let (encoder, end, bytes) = tail.into_parts();
+            if bytes.len() > alluvium_io::PUBLISHED_BYTES_MAX {
+                return Err(TreeError::State("its tail is too long"));
+            }
+            let head = (sealed.points > 0).then(|| Arc::new(sealed));
+            tree.core.encoder = encoder;
+            let mut edge = tree.edge.writer();
+            edge.replace(kind, head, &bytes, end.points);
+            *tree.edge.last_time.get_mut() = last_time;
+        }
         Ok((tree, bytes.len() - rest.len()))
     }
+}
 
-    /// Whether the parts follow one another in time and add up.
-    fn check_state(&self) -> Result<(), TreeError> {
-        let mut points = 0_u64;
-        let mut last: Option<i64> = None;
-        let mut add = |first_time: i64, last_time: i64, count: u64| {
-            let follows = last.is_none_or(|l| l < first_time) && first_time <= last_time;
-            last = Some(last_time);
-            points = points.wrapping_add(count);
-            follows
-        };
-        let mut ordered = true;
-        for entry in self.levels.iter().rev().flat_map(|level| level.iter()) {
-            ordered &= add(entry.first_time(), entry.last_time(), entry.aggregate.count);
+/// Checks that the parts follow one another in time and add up to so many points that end then; returns how many are
+/// not in the tail, and the time of the newest of them.
+fn check_parts(
+    sealed: &Sealed,
+    tail: &Tail,
+    points: u64,
+    last_time: i64,
+) -> Result<(u64, i64), TreeError> {
+    let mut found = 0_u64;
+    let mut last: Option<i64> = None;
+    let mut add = |last: &mut Option<i64>, first_time: i64, last_time: i64, count: u64| {
+        let follows = last.is_none_or(|l| l < first_time) && first_time <= last_time;
+        *last = Some(last_time);
+        found = found.wrapping_add(count);
+        follows
+    };
+    let mut ordered = true;
+    for entry in sealed.levels.iter().rev().flat_map(|level| level.iter()) {
+        ordered &= add(
+            &mut last,
+            entry.first_time(),
+            entry.last_time(),
+            entry.aggregate.count,
+        );
+    }
+    let open = &sealed.open;
+    for (aggregate, blocks) in [
+        (&open.finished_aggregate, &open.finished),
+        (&open.small_aggregate, &open.small),
+    ] {
+        let in_blocks: u64 = blocks.iter().map(|b| u64::from(b.points)).sum();
+        ordered &= in_blocks == aggregate.count
+            && blocks.windows(2).all(|w| w[0].first_time < w[1].first_time);
+        if aggregate.count > 0 {
+            ordered &= add(
+                &mut last,
+                aggregate.first.time,
+                aggregate.last.time,
+                aggregate.count,
+            );
         }
-        if let Some(open) = &self.open {
-            for (aggregate, blocks) in [
-                (&open.finished_aggregate, &open.finished),
-                (&open.small_aggregate, &open.small),
-            ] {
-                let in_blocks: u64 = blocks.iter().map(|b| u64::from(b.points)).sum();
-                ordered &= in_blocks == aggregate.count
-                    && blocks.windows(2).all(|w| w[0].first_time < w[1].first_time);
-                if aggregate.count > 0 {
-                    ordered &= add(aggregate.first.time, aggregate.last.time, aggregate.count);
-                }
-            }
-        }
-        if let (Some(first), Some(last)) = (self.tail.first_time(), self.tail.last_time()) {
-            ordered &= add(first, last, self.tail.points() as u64);
-        }
-        let ends = points == 0 || last == Some(self.last_time) && self.first_time <= self.last_time;
-        if ordered && ends && points == self.points {
-            Ok(())
-        } else {
-            Err(TreeError::State("its parts do not add up"))
-        }
+    }
+    let sealed_last = last.unwrap_or(0);
+    if let (Some(first), Some(end)) = (tail_first_time(tail.bytes()), tail.last_time()) {
+        ordered &= add(&mut last, first, end, tail.points() as u64);
+    }
+    let ends = points == 0 || last == Some(last_time) && sealed.first_time <= last_time;
+    if ordered && ends && found == points {
+        Ok((points - tail.points() as u64, sealed_last))
+    } else {
+        Err(TreeError::State("its parts do not add up"))
     }
 }
 

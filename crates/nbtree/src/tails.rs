@@ -7,7 +7,8 @@ use alluvium_codec::{CodecError, Encoder, Hint, MAX_BLOCK_POINTS, Models, decode
 use alluvium_types::{Column, DatabaseId, FieldId, Lsn, Partition, Row, ValueKind};
 
 use crate::error::TreeError;
-use crate::tree::Tree;
+use crate::owned::Tree;
+use crate::snapshot::TreeSnapshot;
 
 /// What a record is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,12 +36,15 @@ pub struct TailRecord {
     pub late: Vec<Column>,
 }
 
-/// Appends one record.
+/// Appends one record: of runs as their writer sees them.
+///
+/// # Panics
+/// If a run was not seen by its writer.
 pub fn put_tail_record(
     out: &mut Vec<u8>,
     encoder: &mut Encoder,
     key: &TailKey,
-    runs: &[Tree],
+    runs: &[TreeSnapshot],
     late: &[Column],
 ) {
     let mut body = Vec::with_capacity(256);

@@ -94,7 +94,7 @@ impl<'a, 'b> Walk<'a, 'b> {
 
     /// Adds every point of the snapshot in the range.
     pub(crate) fn run(&mut self, snapshot: &TreeSnapshot) -> Result<Flow, TreeError> {
-        for (level, entries) in snapshot.levels.iter().enumerate().rev() {
+        for (level, entries) in snapshot.levels().iter().enumerate().rev() {
             let entries = overlapping(entries, self.range);
             if self.add_subtrees(entries, level as u8)?.is_break() {
                 return Ok(Flow::Break(()));
@@ -104,8 +104,7 @@ impl<'a, 'b> Walk<'a, 'b> {
             return Ok(Flow::Break(()));
         }
         self.scratch.clear();
-        let (first, last) = (snapshot.tail.first_time(), snapshot.tail.last_time());
-        if let (Some(first), Some(last)) = (first, last)
+        if let Some((first, last)) = snapshot.tail.span()
             && self.range.overlaps(first, last)
         {
             snapshot
@@ -224,7 +223,7 @@ impl<'a, 'b> Walk<'a, 'b> {
     }
 
     fn add_open_leaf(&mut self, snapshot: &TreeSnapshot) -> Result<Flow, TreeError> {
-        let Some(open) = &snapshot.open else {
+        let Some(open) = snapshot.open() else {
             return Ok(Flow::Continue(()));
         };
         for (blocks, aggregate) in [

@@ -382,7 +382,7 @@ impl StoreInner {
             if database.is_dropped() {
                 continue;
             }
-            let mut state = series.latch();
+            let mut state = series.lock();
             state.dirty = false;
             let key = TailKey {
                 database: database.id,
@@ -391,7 +391,8 @@ impl StoreInner {
                 field: series.place.field,
                 lsn: state.lsn,
             };
-            let late: Vec<Column> = state.late.as_ref().map_or(Vec::new(), |buffer| {
+            let buffer = state.rare().and_then(|r| r.late.as_ref());
+            let late: Vec<Column> = buffer.map_or(Vec::new(), |buffer| {
                 late_bytes += buffer.heap_bytes();
                 buffer.columns(TimeRange::ALL, |_| true)
             });
@@ -402,7 +403,7 @@ impl StoreInner {
                 &mut running.tails.pending,
                 &mut running.encoder,
                 &key,
-                &state.runs,
+                &state.snapshots(),
                 &late,
             );
             drop(state);
@@ -704,7 +705,7 @@ impl StoreInner {
         for (database, series) in running.captured.into_iter().chain(left) {
             let shard = self.shard_of(series.place.partition);
             let mut shard = shard.state.lock();
-            let mut state = series.latch();
+            let mut state = series.lock();
             // Those still to be captured are marked, but no longer on the list.
             state.dirty = true;
             drop(state);

@@ -15,13 +15,15 @@ use std::sync::atomic::Ordering;
 use alluvium_block::Appender;
 use alluvium_nbtree::{
     Encoder, Merge, MergeProgress, MergeSource, MergeStats, PageWriter, Tree, TreeError,
+    TreeSnapshot,
 };
+use alluvium_types::Lsn;
 
 use crate::databases::DatabaseState;
 use crate::error::StoreError;
 use crate::merging::policy::{Group, Ordinals, group};
 use crate::open::StoreInner;
-use crate::series::{Series, SeriesState};
+use crate::series::{Series, SeriesLock};
 
 mod policy;
 
@@ -119,6 +121,8 @@ struct Running {
     merge: Merge,
     follows: u32,
     is_open: bool,
+    /// Position of the newest point of the series when it was last looked at.
+    lsn: Lsn,
 }
 
 /// The background merger of a store.
@@ -198,21 +202,6 @@ impl Merger {
         self.totals.failed += 1;
         self.totals.pages_dead += stats.pages_written;
         self.totals.last_error = Some(error.to_owned());
-    }
-}
-
-impl SeriesState {
-    fn run(&self, ordinal: u32) -> Option<&Tree> {
-        self.runs.iter().find(|r| r.run_ordinal() == ordinal)
-    }
-
-    /// Puts a merged run in the place of its sources.
-    fn replace_runs(&mut self, sources: &[u32], result: Tree) {
-        self.runs.retain(|r| !sources.contains(&r.run_ordinal()));
-        let at = self
-            .runs
-            .partition_point(|r| r.run_ordinal() < result.run_ordinal());
-        self.runs.insert(at, result);
     }
 }
 
@@ -298,11 +287,10 @@ impl StoreInner {
             if waiting.database.is_dropped() {
                 continue;
             }
-            let mut state = waiting.series.latch();
-            let Some(group) = group(&state.runs) else {
+            let mut state = waiting.series.lock();
+            let Some(group) = group(&state.snapshots()) else {
                 // Runs of several kinds may get others of their kind.
-                let runs = state.runs.len();
-                state.listing.leave(runs);
+                leave(&mut state);
                 continue;
             };
             let runs = group.ordinals.len() as u64;
@@ -315,12 +303,14 @@ impl StoreInner {
                 now.saturating_sub(waiting.since_ns) >= self.config.merge_quiet_ms * 1_000_000;
             if quiet || group.is_due(&self.config) {
                 let merge = begin(&mut state, &group);
+                let lsn = state.lsn;
                 drop(state);
                 merger.running = Some(Box::new(Running {
                     waiting,
                     merge,
                     follows: 0,
                     is_open: false,
+                    lsn,
                 }));
                 return true;
             }
@@ -337,31 +327,29 @@ impl StoreInner {
         } = merger;
         let database = &running.waiting.database;
         encoder.set_compression(database.settings.compression);
-        let mut out = PageWriter {
-            appender,
-            encoder,
-            database: database.id,
-        };
+        let mut out = PageWriter::new(appender, encoder, database.id, running.lsn);
         let before = effort(&running.merge.stats());
         let step = running.merge.step(&self.block, &mut out, slice as usize);
         let spent = effort(&running.merge.stats()) - before;
         let drained = match step {
             Ok(progress) => progress == MergeProgress::Drained,
             Err(error) => {
-                self.give_up(merger, *running, &error.to_string());
+                Self::give_up(merger, *running, &error.to_string());
                 return;
             }
         };
         if drained {
             let merge = &mut running.merge;
-            let state = running.waiting.series.latch();
-            let grown = state.run(merge.growing()).filter(|r| merge.has_outgrown(r));
+            let mut state = running.waiting.series.lock();
+            let grown = state.run(merge.growing());
+            let grown = grown.filter(|r| merge.has_outgrown(r));
+            running.lsn = state.lsn;
             if let Some(run) = grown {
-                merge.follow(source(run));
+                merge.follow(source(&run));
                 drop(state);
                 running.follows += 1;
                 if running.follows > FOLLOWS_MAX {
-                    self.give_up(
+                    Self::give_up(
                         merger,
                         *running,
                         "a run grew faster than it could be merged",
@@ -389,35 +377,35 @@ impl StoreInner {
             mut merge,
             follows,
             is_open,
+            ..
         } = *running;
         let shard = self.shard_of(waiting.series.place.partition);
         let mut shard_state = shard.state.lock();
-        let mut state = waiting.series.latch();
+        let mut state = waiting.series.lock();
         let Some(run) = state.run(merge.growing()) else {
             return;
         };
-        if merge.has_outgrown(run) {
-            merge.follow(source(run));
+        let lsn = state.lsn;
+        if merge.has_outgrown(&run) {
+            merge.follow(source(&run));
             drop((state, shard_state));
             merger.running = Some(Box::new(Running {
                 waiting,
                 merge,
                 follows: follows + 1,
                 is_open,
+                lsn,
             }));
             return;
         }
         let ordinals: Ordinals = merge.ordinals().collect();
-        let mut out = PageWriter {
-            appender: &mut merger.appender,
-            encoder: &mut merger.encoder,
-            database: waiting.database.id,
-        };
+        let database = waiting.database.id;
+        let mut out = PageWriter::new(&mut merger.appender, &mut merger.encoder, database, lsn);
         let mut stats = merge.stats();
         let mark = out.appender.mark();
-        let finished: Result<Tree, TreeError> = merge.finish(&mut out, run);
+        let finished: Result<Tree, TreeError> = merge.finish(&mut out, &run);
         stats.pages_written += out.appender.mark() - mark;
-        state.merging = None;
+        state.rare_mut().merging = None;
         match finished {
             Ok(result) => {
                 let before = state.heap_bytes() as i64;
@@ -428,10 +416,9 @@ impl StoreInner {
                     let dirty = (Arc::clone(&waiting.database), Arc::clone(&waiting.series));
                     shard_state.dirty.push(dirty);
                 }
-                let left = group(&state.runs);
-                let runs = state.runs.len();
+                let left = group(&state.snapshots());
                 if left.is_none() {
-                    state.listing.leave(runs);
+                    leave(&mut state);
                 }
                 drop((state, shard_state));
                 merger.note(&stats);
@@ -443,8 +430,7 @@ impl StoreInner {
                 }
             }
             Err(error) => {
-                let runs = state.runs.len();
-                state.listing.leave(runs);
+                leave(&mut state);
                 drop((state, shard_state));
                 merger.fail(&stats, &error.to_string());
             }
@@ -453,29 +439,35 @@ impl StoreInner {
 
     /// Gives a merge up. The series is not tried again until it is listed by another late run, or the store is
     /// opened again.
-    fn give_up(&self, merger: &mut Merger, running: Running, reason: &str) {
-        let mut state = running.waiting.series.latch();
-        state.merging = None;
-        let runs = state.runs.len();
-        state.listing.leave(runs);
+    fn give_up(merger: &mut Merger, running: Running, reason: &str) {
+        let mut state = running.waiting.series.lock();
+        state.rare_mut().merging = None;
+        leave(&mut state);
         drop(state);
         merger.fail(&running.merge.stats(), reason);
     }
 }
 
-fn begin(state: &mut SeriesState, group: &Group) -> Merge {
-    let runs = group.ordinals.iter().filter_map(|o| state.run(*o));
-    let merge = Merge::new(runs.map(source).collect());
-    state.merging = Some(Box::new(Merging {
+/// Takes a series off the list until it has more runs than now.
+fn leave(state: &mut SeriesLock<'_>) {
+    let runs = state.runs();
+    state.rare_mut().listing.leave(runs);
+}
+
+fn begin(state: &mut SeriesLock<'_>, group: &Group) -> Merge {
+    let runs = state.snapshots();
+    let wanted = |r: &&TreeSnapshot| group.ordinals.contains(&r.run_ordinal());
+    let merge = Merge::new(runs.iter().filter(wanted).map(source).collect());
+    state.rare_mut().merging = Some(Merging {
         ordinals: group.ordinals.clone(),
         growing: merge.growing(),
-    }));
+    });
     merge
 }
 
-fn source(run: &Tree) -> MergeSource {
+fn source(run: &TreeSnapshot) -> MergeSource {
     MergeSource {
-        snapshot: run.snapshot(),
+        snapshot: run.clone(),
         hidden: Vec::new(),
     }
 }

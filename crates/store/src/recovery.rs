@@ -269,10 +269,10 @@ fn load_tails(
                 field: key.field,
             };
             let (series, new) = table.ensure(place);
-            let mut state = series.latch();
+            let mut state = series.lock();
             // A later file's record takes the place of an earlier one's.
             let before = state.heap_bytes() as i64;
-            state.runs = record.runs.into_iter().collect();
+            state.set_runs(record.runs);
             state.lsn = key.lsn;
             state.loaded_lsn = key.lsn;
             let mut late = LateBuffer::default();
@@ -283,9 +283,8 @@ fn load_tails(
                     }
                 }
             }
-            state.late = (!late.is_empty()).then(|| Box::new(late));
-            let runs = state.runs.len();
-            if runs > 1 && state.listing.note(runs) {
+            state.set_late(late);
+            if state.wants_merger() {
                 let shard = &inner.shards[shard_of(partition, inner.shards.len())];
                 let listed = (Arc::clone(database), Arc::clone(series));
                 shard.state.lock().several_runs.push(listed);

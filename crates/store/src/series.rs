@@ -8,10 +8,8 @@
 //! time goes there too: otherwise a run could take a rewrite of a buffered time, and the flush of the buffer
 //! would bury the newer write under the older one.
 
-use alluvium_nbtree::{PageWriter, Tree};
+use alluvium_nbtree::{PageWriter, SharedTree, SharedTreeLock, Tree, TreeMut, TreeSnapshot};
 use alluvium_types::{FieldId, Lsn, Partition, Row, SeriesId, ValueKind, ValueRef};
-use parking_lot::{Mutex, MutexGuard};
-use smallvec::SmallVec;
 
 use crate::late::LateBuffer;
 use crate::merging::{Listing, Merging};
@@ -41,164 +39,399 @@ impl SeriesPlace {
     }
 }
 
-/// Everything of a series that is in memory.
+/// What the writers of a series have beside its first run.
 #[derive(Debug, Default)]
 pub(crate) struct SeriesState {
-    /// By ordinal, ascending.
-    pub runs: SmallVec<[Tree; 1]>,
-    pub late: Option<Box<LateBuffer>>,
     /// Position of the newest batch applied.
     pub lsn: Lsn,
     /// Position up to which the checkpoint this state was loaded from had everything.
     pub loaded_lsn: Lsn,
+    rare: Option<Box<Rare>>,
     /// On its shard's list of series that the next checkpoint must write.
     pub dirty: bool,
+}
+
+/// What only series with late points or several kinds have.
+#[derive(Debug, Default)]
+pub(crate) struct Rare {
+    /// Runs but the first, by ordinal.
+    more: Vec<Tree>,
+    pub late: Option<LateBuffer>,
     /// Runs that are being merged, and what the merger knows of the series.
-    pub merging: Option<Box<Merging>>,
+    pub merging: Option<Merging>,
     pub listing: Listing,
 }
 
+impl Rare {
+    /// Whether the first run is all there is.
+    fn is_plain(&self) -> bool {
+        self.more.is_empty() && self.late.is_none()
+    }
+
+    fn heap_bytes(&self) -> usize {
+        let run = |r: &Tree| size_of::<Tree>() + r.heap_bytes();
+        let late = self.late.as_ref().map_or(0, LateBuffer::heap_bytes);
+        size_of::<Self>() + self.more.iter().map(run).sum::<usize>() + late
+    }
+
+    /// As [`Self::heap_bytes`], without what the trees have.
+    fn own_bytes(&self) -> i64 {
+        let late = self.late.as_ref().map_or(0, LateBuffer::heap_bytes);
+        (size_of::<Self>() + self.more.len() * size_of::<Tree>() + late) as i64
+    }
+}
+
 impl SeriesState {
-    /// Takes one point. The caller holds the shard's lock.
     #[inline]
-    pub(crate) fn push(
-        &mut self,
-        out: &mut PageWriter<'_>,
-        place: SeriesPlace,
-        time: i64,
-        value: ValueRef<'_>,
-        lsn: Lsn,
-        late_points_max: usize,
-    ) -> Taken {
-        self.lsn = lsn;
-        if self.late.is_none()
-            && let [only] = self.runs.as_mut_slice()
-            && only.kind() == value.kind()
-            && only.last_time().is_none_or(|last| last < time)
-        {
-            append(only, out, time, value, lsn);
-            return Taken::InOrder;
-        }
-        self.push_slow(out, place, time, value, lsn, late_points_max)
+    fn is_plain(&self) -> bool {
+        self.rare.as_ref().is_none_or(|r| r.is_plain())
     }
 
-    #[cold]
-    fn push_slow(
-        &mut self,
-        out: &mut PageWriter<'_>,
-        place: SeriesPlace,
-        time: i64,
-        value: ValueRef<'_>,
-        lsn: Lsn,
-        late_points_max: usize,
-    ) -> Taken {
-        let buffered = self.late.as_ref().and_then(|l| l.last_time());
-        if buffered.is_none()
-            && let [only] = self.runs.as_slice()
-            && only.last_is(time, value)
-        {
-            return Taken::Repeat;
-        }
-        if buffered.is_none_or(|last| last < time) {
-            if let Some(run) = self.accepting(value.kind(), time) {
-                append(&mut self.runs[run], out, time, value, lsn);
-                return Taken::InOrder;
-            }
-            if self
-                .runs
-                .iter()
-                .all(|r| r.last_time().is_none_or(|last| last < time))
-            {
-                // The first point of its kind, newer than everything: a sibling opens at once.
-                let run = self.open_run(place, value.kind(), lsn);
-                append(&mut self.runs[run], out, time, value, lsn);
-                return Taken::InOrder;
-            }
-        }
-        let late = self.late.get_or_insert_default();
-        late.insert(time, value);
-        if late.len() >= late_points_max || late.is_full_of_text() {
-            self.flush_late(out, place, lsn);
-        }
-        Taken::Late
+    pub(crate) fn rare(&self) -> Option<&Rare> {
+        self.rare.as_deref()
     }
 
-    /// The run that may take a point of this kind at this time, if any.
-    fn accepting(&self, kind: ValueKind, time: i64) -> Option<usize> {
-        let mut best: Option<(usize, Option<i64>)> = None;
-        for (i, run) in self.runs.iter().enumerate().rev() {
-            let last = run.last_time();
-            if last.is_some_and(|l| l >= time) {
-                // Every run of a lower ordinal would be overruled by this one.
-                break;
-            }
-            let frozen = self.merging.as_ref();
-            if frozen.is_some_and(|m| m.freezes(run.run_ordinal())) {
-                continue;
-            }
-            if run.kind() == kind && best.is_none_or(|(_, b)| b < last) {
-                best = Some((i, last));
-            }
-        }
-        best.map(|(i, _)| i)
+    pub(crate) fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
     }
 
-    fn open_run(&mut self, place: SeriesPlace, kind: ValueKind, birth: Lsn) -> usize {
-        let ordinal = self.runs.last().map_or(0, |r| r.run_ordinal() + 1);
-        self.runs.push(Tree::new(place.id(kind), ordinal, birth));
-        self.runs.len() - 1
-    }
-
-    fn flush_late(&mut self, out: &mut PageWriter<'_>, place: SeriesPlace, lsn: Lsn) {
-        let Some(late) = self.late.take() else { return };
-        for (time, value) in late.iter() {
-            let run = self.accepting(value.kind(), time);
-            let run = run.unwrap_or_else(|| self.open_run(place, value.kind(), lsn));
-            append(&mut self.runs[run], out, time, value, lsn);
-        }
-    }
-
-    pub(crate) fn heap_bytes(&self) -> usize {
-        let runs: usize = self.runs.iter().map(Tree::heap_bytes).sum();
-        let spilled = if self.runs.spilled() {
-            self.runs.capacity() * size_of::<Tree>()
-        } else {
-            0
-        };
-        let late = self
-            .late
-            .as_ref()
-            .map_or(0, |l| l.heap_bytes() + size_of::<LateBuffer>());
-        runs + spilled + late
+    fn more(&self) -> &[Tree] {
+        self.rare.as_ref().map_or(&[], |r| &r.more)
     }
 }
 
-#[inline]
-fn append(tree: &mut Tree, out: &mut PageWriter<'_>, time: i64, value: ValueRef<'_>, lsn: Lsn) {
-    match value.bits() {
-        Some(bits) => tree.push_bits(out, time, bits, lsn),
-        None => tree.push(out, time, value, lsn),
-    }
-}
-
-/// A (row, field) of a partition, shared by its shard and by readers.
+/// A (row, field) of a partition, shared by its shard and by readers. Its first run is read without the lock while
+/// it is all there is.
 #[derive(Debug)]
 pub(crate) struct Series {
     pub place: SeriesPlace,
-    state: Mutex<SeriesState>,
+    shared: SharedTree<SeriesState>,
 }
 
 impl Series {
     pub(crate) fn new(place: SeriesPlace) -> Self {
         Self {
             place,
-            state: Mutex::new(SeriesState::default()),
+            shared: SharedTree::new(SeriesState::default()),
         }
     }
 
-    /// The short latch: held for one append or one snapshot, never across I/O.
+    /// The short lock: held for one append or one snapshot, never across I/O. Writers hold it under their shard's
+    /// lock; readers only where [`Self::only_run`] gives nothing.
     #[inline]
-    pub(crate) fn latch(&self) -> MutexGuard<'_, SeriesState> {
-        self.state.lock()
+    pub(crate) fn lock(&self) -> SeriesLock<'_> {
+        SeriesLock {
+            place: self.place,
+            lock: self.shared.lock(),
+        }
+    }
+
+    /// The first run, if it is all there is. Never waits.
+    pub(crate) fn only_run(&self) -> Option<TreeSnapshot> {
+        self.shared.snapshot(|kind| self.place.id(kind))
+    }
+}
+
+/// The writers' turn at a series.
+#[derive(Debug)]
+pub(crate) struct SeriesLock<'a> {
+    place: SeriesPlace,
+    lock: SharedTreeLock<'a, SeriesState>,
+}
+
+impl std::ops::Deref for SeriesLock<'_> {
+    type Target = SeriesState;
+
+    fn deref(&self) -> &SeriesState {
+        &self.lock
+    }
+}
+
+impl std::ops::DerefMut for SeriesLock<'_> {
+    fn deref_mut(&mut self) -> &mut SeriesState {
+        &mut self.lock
+    }
+}
+
+/// What decides whether a run may take a point.
+#[derive(Debug, Clone, Copy)]
+struct RunEnd {
+    ordinal: u32,
+    kind: ValueKind,
+    last: Option<i64>,
+}
+
+impl RunEnd {
+    fn of(run: &TreeMut<'_>) -> Self {
+        Self {
+            ordinal: run.run_ordinal(),
+            kind: run.kind(),
+            last: run.last_time(),
+        }
+    }
+
+    fn of_more(run: &Tree) -> Self {
+        Self {
+            ordinal: run.run_ordinal(),
+            kind: run.kind(),
+            last: run.last_time(),
+        }
+    }
+}
+
+impl SeriesLock<'_> {
+    /// Takes one point of the batch that `out` names. The caller holds the shard's lock.
+    #[inline]
+    pub(crate) fn push(
+        &mut self,
+        out: &mut PageWriter<'_>,
+        time: i64,
+        value: ValueRef<'_>,
+        late_points_max: usize,
+    ) -> Taken {
+        let place = self.place;
+        let (first, state) = self.lock.split(|kind| place.id(kind));
+        state.lsn = out.lsn;
+        if let Some(mut first) = first
+            && state.is_plain()
+            && first.kind() == value.kind()
+            && first.last_time().is_none_or(|last| last < time)
+        {
+            append(&mut first, out, time, value);
+            return Taken::InOrder;
+        }
+        self.push_slow(out, time, value, late_points_max)
+    }
+
+    #[cold]
+    fn push_slow(
+        &mut self,
+        out: &mut PageWriter<'_>,
+        time: i64,
+        value: ValueRef<'_>,
+        late_points_max: usize,
+    ) -> Taken {
+        let place = self.place;
+        let (first, state) = self.lock.split(|kind| place.id(kind));
+        let buffered = state
+            .rare()
+            .and_then(|r| r.late.as_ref())
+            .and_then(LateBuffer::last_time);
+        if let Some(first) = &first
+            && state.is_plain()
+            && first.last_is(time, value)
+        {
+            return Taken::Repeat;
+        }
+        if buffered.is_none_or(|last| last < time) {
+            if let Some(run) = self.accepting(value.kind(), time) {
+                self.append_to(run, out, time, value);
+                return Taken::InOrder;
+            }
+            if self
+                .ends()
+                .iter()
+                .all(|r| r.last.is_none_or(|last| last < time))
+            {
+                // The first point of its kind, newer than everything: a sibling opens at once.
+                let run = self.open_run(out, value.kind());
+                self.append_to(run, out, time, value);
+                return Taken::InOrder;
+            }
+        }
+        // Readers must come for the lock before there is anything they would miss.
+        self.lock.withhold(true);
+        out.heap -= self.own_bytes();
+        let late = self.rare_mut().late.get_or_insert_default();
+        late.insert(time, value);
+        let is_full = late.len() >= late_points_max || late.is_full_of_text();
+        out.heap += self.own_bytes();
+        if is_full {
+            self.flush_late(out);
+        }
+        Taken::Late
+    }
+
+    fn own_bytes(&self) -> i64 {
+        self.rare().map_or(0, Rare::own_bytes)
+    }
+
+    /// Ends of the runs by ordinal.
+    fn ends(&mut self) -> Vec<RunEnd> {
+        let place = self.place;
+        let (first, state) = self.lock.split(|kind| place.id(kind));
+        let more = state.more().iter().map(RunEnd::of_more);
+        first.iter().map(RunEnd::of).chain(more).collect()
+    }
+
+    /// The index of the run that may take a point of this kind at this time, if any.
+    fn accepting(&mut self, kind: ValueKind, time: i64) -> Option<usize> {
+        let mut best: Option<(usize, Option<i64>)> = None;
+        for (i, run) in self.ends().iter().enumerate().rev() {
+            if run.last.is_some_and(|l| l >= time) {
+                // Every run of a lower ordinal would be overruled by this one.
+                break;
+            }
+            let merging = self.rare().and_then(|r| r.merging.as_ref());
+            if merging.is_some_and(|m| m.freezes(run.ordinal)) {
+                continue;
+            }
+            if run.kind == kind && best.is_none_or(|(_, b)| b < run.last) {
+                best = Some((i, run.last));
+            }
+        }
+        best.map(|(i, _)| i)
+    }
+
+    /// Opens a run of the next ordinal, born with the batch that `out` names. Returns its index.
+    fn open_run(&mut self, out: &mut PageWriter<'_>, kind: ValueKind) -> usize {
+        let last = self.ends().last().map(|r| r.ordinal);
+        let tree = Tree::new(self.place.id(kind), last.map_or(0, |o| o + 1), out.lsn);
+        if last.is_none() {
+            self.lock.put(tree, false);
+            return 0;
+        }
+        self.lock.withhold(true);
+        out.heap -= self.own_bytes();
+        self.rare_mut().more.push(tree);
+        out.heap += self.own_bytes();
+        self.more().len()
+    }
+
+    fn append_to(
+        &mut self,
+        index: usize,
+        out: &mut PageWriter<'_>,
+        time: i64,
+        value: ValueRef<'_>,
+    ) {
+        let place = self.place;
+        let (first, state) = self.lock.split(|kind| place.id(kind));
+        match index.checked_sub(1) {
+            None => {
+                if let Some(mut first) = first {
+                    append(&mut first, out, time, value);
+                }
+            }
+            Some(more) => {
+                if let Some(run) = state.rare_mut().more.get_mut(more) {
+                    append(&mut run.writer(), out, time, value);
+                }
+            }
+        }
+    }
+
+    fn flush_late(&mut self, out: &mut PageWriter<'_>) {
+        let before = self.own_bytes();
+        let Some(late) = self.rare_mut().late.take() else {
+            return;
+        };
+        out.heap += self.own_bytes() - before;
+        for (time, value) in late.iter() {
+            let run = self.accepting(value.kind(), time);
+            let run = run.unwrap_or_else(|| self.open_run(out, value.kind()));
+            self.append_to(run, out, time, value);
+        }
+        self.settle_readers();
+    }
+
+    /// Lets readers go by the first run alone where it is all there is.
+    fn settle_readers(&mut self) {
+        let plain = self.is_plain();
+        self.lock.withhold(!plain);
+    }
+
+    /// How many runs there are.
+    pub(crate) fn runs(&mut self) -> usize {
+        let place = self.place;
+        let (first, state) = self.lock.split(|kind| place.id(kind));
+        usize::from(first.is_some()) + state.more().len()
+    }
+
+    /// Whether the merger must be told that there are several runs.
+    #[inline]
+    pub(crate) fn wants_merger(&mut self) -> bool {
+        if self.is_plain() {
+            return false;
+        }
+        let runs = self.runs();
+        runs > 1 && self.rare_mut().listing.note(runs)
+    }
+
+    /// What every run holds now, by ordinal.
+    pub(crate) fn snapshots(&mut self) -> Vec<TreeSnapshot> {
+        let place = self.place;
+        let (first, state) = self.lock.split(|kind| place.id(kind));
+        let first = first.map(|run| run.snapshot());
+        let more = state.more().iter().map(Tree::snapshot);
+        first.into_iter().chain(more).collect()
+    }
+
+    /// What the run of this ordinal holds now.
+    pub(crate) fn run(&mut self, ordinal: u32) -> Option<TreeSnapshot> {
+        self.snapshots()
+            .into_iter()
+            .find(|r| r.run_ordinal() == ordinal)
+    }
+
+    /// Puts the late points in the place of those there are.
+    pub(crate) fn set_late(&mut self, late: LateBuffer) {
+        if late.is_empty() {
+            if let Some(rare) = &mut self.lock.rare {
+                rare.late = None;
+            }
+        } else {
+            self.lock.withhold(true);
+            self.rare_mut().late = Some(late);
+        }
+        self.settle_readers();
+    }
+
+    /// Puts these runs, given by ordinal, in the place of those there are.
+    pub(crate) fn set_runs(&mut self, runs: Vec<Tree>) {
+        let mut runs = runs.into_iter();
+        let first = runs.next();
+        let more: Vec<Tree> = runs.collect();
+        if self.rare().is_some() || !more.is_empty() {
+            self.lock.withhold(true);
+            self.rare_mut().more = more;
+        }
+        let plain = self.is_plain();
+        match first {
+            Some(first) => self.lock.put(first, !plain),
+            None => self.lock.clear(),
+        }
+    }
+
+    /// Puts a merged run in the place of its sources.
+    pub(crate) fn replace_runs(&mut self, sources: &[u32], result: Tree) {
+        let place = self.place;
+        let (first, state) = self.lock.split(|kind| place.id(kind));
+        let replaces_first = first.is_none_or(|f| sources.contains(&f.run_ordinal()));
+        let more = &mut state.rare_mut().more;
+        more.retain(|r| !sources.contains(&r.run_ordinal()));
+        if replaces_first {
+            // It has the lowest ordinal of its sources.
+            let plain = self.is_plain();
+            self.lock.put(result, !plain);
+        } else {
+            let at = more.partition_point(|r| r.run_ordinal() < result.run_ordinal());
+            more.insert(at, result);
+        }
+    }
+
+    /// Heap of its runs and late points.
+    pub(crate) fn heap_bytes(&mut self) -> usize {
+        let place = self.place;
+        let (first, state) = self.lock.split(|kind| place.id(kind));
+        first.map_or(0, |run| run.heap_bytes()) + state.rare().map_or(0, Rare::heap_bytes)
+    }
+}
+
+#[inline]
+fn append(tree: &mut TreeMut<'_>, out: &mut PageWriter<'_>, time: i64, value: ValueRef<'_>) {
+    match value.bits() {
+        Some(bits) => tree.push_bits(out, time, bits),
+        None => tree.push(out, time, value),
     }
 }

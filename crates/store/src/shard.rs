@@ -100,14 +100,9 @@ impl ShardState {
         counters: &PointCounters,
     ) -> usize {
         self.encoder.set_compression(database.settings.compression);
-        let mut out = PageWriter {
-            appender: &mut self.appender,
-            encoder: &mut self.encoder,
-            database: database.id,
-        };
+        let mut out = PageWriter::new(&mut self.appender, &mut self.encoder, database.id, lsn);
         let width = group.fields.len();
         let (mut late, mut repeats, mut missing) = (0, 0, 0);
-        let mut heap_delta = 0_i64;
         for (line, (row, time)) in group.rows.iter().zip(&group.times).enumerate() {
             let values = group
                 .bits
@@ -123,20 +118,17 @@ impl ShardState {
                 } else {
                     ValueRef::Str(group.strings.get(*bits as usize).unwrap_or_default())
                 };
-                let mut state = series.latch();
+                let mut state = series.lock();
                 if lsn <= state.loaded_lsn {
                     // The checkpoint this state came from has the whole batch.
                     continue;
                 }
-                let before = state.heap_bytes();
-                match state.push(&mut out, series.place, *time, value, lsn, late_points_max) {
+                match state.push(&mut out, *time, value, late_points_max) {
                     Taken::InOrder => {}
                     Taken::Late => late += 1,
                     Taken::Repeat => repeats += 1,
                 }
-                heap_delta += state.heap_bytes() as i64 - before as i64;
-                let runs = state.runs.len();
-                if runs > 1 && state.listing.note(runs) {
+                if state.wants_merger() {
                     self.several_runs
                         .push((Arc::clone(database), Arc::clone(series)));
                 }
@@ -146,8 +138,8 @@ impl ShardState {
                 }
             }
         }
-        if heap_delta != 0 {
-            database.charge(heap_delta);
+        if out.heap != 0 {
+            database.charge(out.heap);
         }
         counters
             .accepted

@@ -1,7 +1,7 @@
 //! The one read door: which series there are, and what one of them held when it was asked for.
 //!
-//! A series' snapshot is consistent: run lists and the published part of the open leaf, taken under its
-//! latch. Different series of one query are snapshots of slightly different moments. Points are visible when
+//! A series' snapshot is consistent: what its only run has published, or all its runs and late points under its lock.
+//! Different series of one query are snapshots of slightly different moments. Points are visible when
 //! they are applied, which may be before they are durable.
 
 use std::collections::VecDeque;
@@ -131,17 +131,16 @@ impl Snapshot {
             });
         if let Some(series) = series {
             let wanted = |k: ValueKind| k.is_numeric() == kind.is_numeric();
-            let state = series.latch();
-            sources.extend(
-                state
-                    .runs
-                    .iter()
-                    .filter(|r| wanted(r.kind()))
-                    .map(|r| Source::Run(r.snapshot())),
-            );
-            if let Some(late) = &state.late {
-                let columns = late.columns(TimeRange::ALL, wanted);
-                sources.extend(columns.into_iter().map(|c| Source::Late(Arc::new(c))));
+            if let Some(run) = series.only_run() {
+                sources.extend(wanted(run.kind()).then_some(Source::Run(run)));
+            } else {
+                let mut state = series.lock();
+                let runs = state.snapshots().into_iter();
+                sources.extend(runs.filter(|r| wanted(r.kind())).map(Source::Run));
+                if let Some(late) = state.rare().and_then(|r| r.late.as_ref()) {
+                    let columns = late.columns(TimeRange::ALL, wanted);
+                    sources.extend(columns.into_iter().map(|c| Source::Late(Arc::new(c))));
+                }
             }
         }
         sources.retain(|s| s.span().is_some());

@@ -65,7 +65,7 @@ pub(super) struct Source {
 impl Source {
     pub(super) fn new(source: MergeSource, after: Option<i64>) -> Self {
         let MergeSource { snapshot, hidden } = source;
-        let levels = snapshot.levels.iter().enumerate();
+        let levels = snapshot.levels().iter().enumerate();
         let frames = levels.map(|(level, entries)| Frame {
             entries: Arc::clone(entries),
             level: level as u8,

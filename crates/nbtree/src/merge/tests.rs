@@ -7,16 +7,21 @@ use alluvium_types::{DatabaseId, TimeRange, Value, ValueKind};
 use proptest::prelude::*;
 
 use super::*;
-use crate::model_tests::{Bench, Points, TINY, check, reopen, series, value_strategy};
+use crate::knobs::{KNOBS, Knobs};
+use crate::model_tests::{Bench, Points, TINY, check, reopen, series, set_level, value_strategy};
 
 type Map = BTreeMap<i64, Value>;
 
 fn writer(bench: &mut Bench) -> PageWriter<'_> {
-    PageWriter {
-        appender: &mut bench.appender,
-        encoder: &mut bench.encoder,
-        database: DatabaseId(1),
-    }
+    let knobs = bench.knobs;
+    let mut out = PageWriter::new(
+        &mut bench.appender,
+        &mut bench.encoder,
+        DatabaseId(1),
+        Lsn(9),
+    );
+    out.knobs = knobs;
+    out
 }
 
 fn grow(
@@ -27,7 +32,8 @@ fn grow(
     knobs: &'static Knobs,
 ) -> Tree {
     let birth = Lsn(u64::from(ordinal) + 10);
-    let mut tree = Tree::with_knobs(series(kind), ordinal, birth, knobs);
+    let mut tree = Tree::new(series(kind), ordinal, birth);
+    bench.knobs = knobs;
     for (time, value) in points {
         bench.push(&mut tree, *time, value.as_ref());
     }
@@ -48,7 +54,8 @@ fn merge(
     knobs: &'static Knobs,
     more: &mut dyn Iterator<Item = (i64, Value)>,
 ) -> (Tree, MergeStats) {
-    let mut merge = Merge::with_knobs(runs.iter().map(source).collect(), knobs);
+    bench.knobs = knobs;
+    let mut merge = Merge::new(runs.iter().map(source).collect());
     let growing = merge.growing();
     let growing = runs
         .iter()
@@ -64,7 +71,7 @@ fn merge(
         if progress == MergeProgress::More {
             continue;
         }
-        if merge.has_outgrown(&runs[growing]) {
+        if merge.has_outgrown(&runs[growing].snapshot()) {
             merge.follow(source(&runs[growing]));
         } else if is_open {
             break;
@@ -76,13 +83,15 @@ fn merge(
     for (time, value) in more.take(3) {
         bench.push(&mut runs[growing], time, value.as_ref());
     }
-    if merge.has_outgrown(&runs[growing]) {
+    if merge.has_outgrown(&runs[growing].snapshot()) {
         let store = std::sync::Arc::clone(&bench.store);
         merge.follow(source(&runs[growing]));
         while merge.step(&store, &mut writer(bench), 3).unwrap() == MergeProgress::More {}
     }
     let stats = merge.stats();
-    let tree = merge.finish(&mut writer(bench), &runs[growing]).unwrap();
+    let tree = merge
+        .finish(&mut writer(bench), &runs[growing].snapshot())
+        .unwrap();
     (tree, stats)
 }
 
@@ -150,7 +159,7 @@ proptest! {
         let points: Points = model.clone().into_iter().collect();
         check(&tree.snapshot(), &bench.store, &points, &cuts);
         // It goes on as any tree does: saved, appended to, merged with a later run.
-        let mut tree = reopen(&tree, &TINY);
+        let mut tree = reopen(&tree);
         for (time, value) in growth {
             bench.push(&mut tree, time, value.as_ref());
             model.insert(time, value);
@@ -160,7 +169,7 @@ proptest! {
         let (tree, _) = merge(&mut bench, &mut [tree, late], &TINY, &mut std::iter::empty());
         let points: Points = model.into_iter().collect();
         check(&tree.snapshot(), &bench.store, &points, &cuts);
-        check(&reopen(&tree, &TINY).snapshot(), &bench.store, &points, &cuts);
+        check(&reopen(&tree).snapshot(), &bench.store, &points, &cuts);
     }
 
     #[test]
@@ -188,11 +197,11 @@ proptest! {
             snapshot: tree.snapshot(),
             hidden: hidden.clone(),
         };
-        let mut merge = Merge::with_knobs(sources.iter().map(with_hidden).collect(), &TINY);
+        let mut merge = Merge::new(sources.iter().map(with_hidden).collect());
         let store = std::sync::Arc::clone(&bench.store);
         while merge.step(&store, &mut writer(&mut bench), 5).unwrap() == MergeProgress::More {}
         let growing = merge.growing() as usize;
-        let tree = merge.finish(&mut writer(&mut bench), &sources[growing].0).unwrap();
+        let tree = merge.finish(&mut writer(&mut bench), &sources[growing].0.snapshot()).unwrap();
         let points: Points = model.into_iter().collect();
         check(&tree.snapshot(), &bench.store, &points, &[(100, 2000)]);
     }
@@ -237,9 +246,9 @@ fn pages_of(bench: &Bench, tree: &Tree) -> Vec<Seen> {
     let snapshot = tree.snapshot();
     let series = snapshot.series().packed();
     let (mut out, mut entries) = (Vec::new(), Vec::new());
-    for level in (0..snapshot.levels.len()).rev() {
+    for level in (0..snapshot.levels().len()).rev() {
         let mut below = Vec::new();
-        entries.extend(snapshot.levels[level].iter().copied());
+        entries.extend(snapshot.levels()[level].iter().copied());
         for entry in std::mem::take(&mut entries) {
             let kind = if level == 0 {
                 PageKind::Leaf
@@ -321,7 +330,7 @@ fn pages_stay_half_full() {
         pages_of(&bench, &tree).len(),
         small_pages(&bench, &tree, &SMALL),
     );
-    let tall = tree.snapshot().levels.len();
+    let tall = tree.snapshot().levels().len();
     println!("{tall} levels, {pages} pages, {small} small");
     assert!(
         tall >= 4 && small * 200 <= pages,
@@ -348,7 +357,7 @@ fn a_late_run_costs_the_leaves_it_falls_into() {
     let leaves = runs[0].snapshot().leaves();
     let (tree, stats) = merge(&mut bench, &mut runs, &KNOBS, &mut std::iter::empty());
     println!("{leaves} leaves; {stats:?}");
-    assert_eq!(tree.points(), 1_010_000);
+    assert_eq!(tree.snapshot().points(), 1_010_000);
     assert!(stats.adopted_leaves * 100 > leaves * 97);
     let touched = 1_010_000 / 100 * 2 / (main.len() as u64 / leaves);
     assert!(stats.pages_written < touched + 16, "{stats:?}");
@@ -368,7 +377,7 @@ fn a_late_run_costs_the_leaves_it_falls_into() {
 /// Days in random order: patience makes runs of days that lie between each other's.
 #[test]
 fn days_side_by_side_are_adopted() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::with_knobs(&KNOBS);
     let kind = ValueKind::F64;
     let (days, points) = (60_i64, 8640_i64);
     let day = |d: i64| noise((0..points).map(move |i| (d * points + i) * 10 * S));
@@ -398,7 +407,7 @@ fn days_side_by_side_are_adopted() {
     assert!(runs.len() > 4, "{} runs", runs.len());
     let (tree, stats) = merge(&mut bench, &mut runs, &KNOBS, &mut std::iter::empty());
     println!("{} runs, {sealed} leaves; {stats:?}", runs.len());
-    assert_eq!(tree.points(), (days * points) as u64);
+    assert_eq!(tree.snapshot().points(), (days * points) as u64);
     // A leaf or two at each border of a day, and the inner pages.
     assert!(stats.pages_written < 4 * days as u64, "{stats:?}");
     let small = small_pages(&bench, &tree, &KNOBS);
@@ -457,15 +466,15 @@ fn a_lost_page_ends_the_merge_and_an_expired_one_does_not() {
     let mut broken = source(&runs[0]);
     let level = broken
         .snapshot
-        .levels
+        .levels()
         .iter()
         .rposition(|l| !l.is_empty())
         .unwrap();
-    let mut entries = broken.snapshot.levels[level].to_vec();
+    let mut entries = broken.snapshot.levels()[level].to_vec();
     entries[0].page.crc ^= 1;
     let lost = entries[0].aggregate.count;
-    broken.snapshot.levels[level] = std::sync::Arc::new(entries.clone());
-    let mut merge = Merge::with_knobs(vec![broken.clone(), source(&runs[1])], &TINY);
+    set_level(&mut broken.snapshot, level, entries.clone());
+    let mut merge = Merge::new(vec![broken.clone(), source(&runs[1])]);
     let failed = loop {
         match merge.step(&store, &mut writer(&mut bench), 3) {
             Ok(MergeProgress::More) => {}
@@ -475,12 +484,12 @@ fn a_lost_page_ends_the_merge_and_an_expired_one_does_not() {
     };
     assert!(matches!(failed, TreeError::BadPage { .. }), "{failed}");
     entries[0].page.addr.volume = 4_000_000;
-    broken.snapshot.levels[level] = std::sync::Arc::new(entries);
-    let mut merge = Merge::with_knobs(vec![broken, source(&runs[1])], &TINY);
+    set_level(&mut broken.snapshot, level, entries);
+    let mut merge = Merge::new(vec![broken, source(&runs[1])]);
     while merge.step(&store, &mut writer(&mut bench), 3).unwrap() == MergeProgress::More {}
     let growing = merge.growing() as usize;
     let tree = merge
-        .finish(&mut writer(&mut bench), &runs[growing])
+        .finish(&mut writer(&mut bench), &runs[growing].snapshot())
         .unwrap();
-    assert_eq!(tree.points(), 4000 - lost);
+    assert_eq!(tree.snapshot().points(), 4000 - lost);
 }

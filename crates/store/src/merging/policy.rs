@@ -1,6 +1,6 @@
 //! Which runs of a series are merged, and when.
 
-use alluvium_nbtree::Tree;
+use alluvium_nbtree::TreeSnapshot;
 use smallvec::SmallVec;
 
 use crate::config::StoreConfig;
@@ -38,10 +38,10 @@ impl Group {
 /// Numeric runs are of one class and overrule each other whatever their kinds; texts are another. Within a class
 /// a group is of one kind and no run of another kind lies between, or a point of that run would change places
 /// with one of the group.
-pub(super) fn group(runs: &[Tree]) -> Option<Group> {
+pub(super) fn group(runs: &[TreeSnapshot]) -> Option<Group> {
     let classes = [true, false].map(|numeric| {
         let of_class = runs.iter().filter(|r| r.kind().is_numeric() == numeric);
-        let of_class: SmallVec<[&Tree; 8]> = of_class.filter(|r| r.points() > 0).collect();
+        let of_class: SmallVec<[&TreeSnapshot; 8]> = of_class.filter(|r| r.points() > 0).collect();
         let groups = of_class.chunk_by(|a, b| a.kind() == b.kind());
         // The highest ordinals of too many: they are the smallest.
         let longest = groups.max_by_key(|g| g.len()).unwrap_or_default();
@@ -54,7 +54,7 @@ pub(super) fn group(runs: &[Tree]) -> Option<Group> {
         .max_by_key(|g| g.ordinals.len())
 }
 
-fn measure(runs: &[&Tree]) -> Option<Group> {
+fn measure(runs: &[&TreeSnapshot]) -> Option<Group> {
     if runs.len() < 2 {
         return None;
     }
@@ -79,29 +79,25 @@ mod tests {
 
     use alluvium_block::BlockStore;
     use alluvium_io::{Lane, MemoryDevice};
-    use alluvium_nbtree::{Encoder, PageWriter};
+    use alluvium_nbtree::{Encoder, PageWriter, Tree};
     use alluvium_types::{DatabaseId, FieldId, Lsn, Partition, Row, SeriesId, ValueKind, ValueRef};
 
     use super::*;
 
-    fn runs(kinds: &[(ValueKind, i64, i64)]) -> Vec<Tree> {
+    fn runs(kinds: &[(ValueKind, i64, i64)]) -> Vec<TreeSnapshot> {
         let store = BlockStore::ephemeral(Arc::new(MemoryDevice::new(1)));
         let (mut appender, mut encoder) = (store.appender(Lane(0)), Encoder::default());
-        let mut out = PageWriter {
-            appender: &mut appender,
-            encoder: &mut encoder,
-            database: DatabaseId(1),
-        };
+        let mut out = PageWriter::new(&mut appender, &mut encoder, DatabaseId(1), Lsn(1));
         let tree = |(ordinal, (kind, begin, end)): (usize, &(ValueKind, i64, i64))| {
             let id = SeriesId::new(Partition(0), Row(0), FieldId(0), *kind);
             let mut tree = Tree::new(id, ordinal as u32, Lsn(1));
             for time in *begin..*end {
                 match kind {
-                    ValueKind::Str => tree.push(&mut out, time, ValueRef::Str("x"), Lsn(1)),
-                    _ => tree.push_bits(&mut out, time, 1, Lsn(1)),
+                    ValueKind::Str => tree.push(&mut out, time, ValueRef::Str("x")),
+                    _ => tree.push_bits(&mut out, time, 1),
                 }
             }
-            tree
+            tree.snapshot()
         };
         kinds.iter().enumerate().map(tree).collect()
     }
