@@ -53,6 +53,11 @@ impl SeriesTable {
         fields.get(at).map(|(_, series)| series)
     }
 
+    /// Rows there are places for.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
     /// The series, made if it is not there. Returns whether it was made.
     pub(crate) fn ensure(&mut self, place: SeriesPlace) -> (&Arc<Series>, bool) {
         let row = place.row.0 as usize;

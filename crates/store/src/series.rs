@@ -132,6 +132,22 @@ impl Series {
     }
 }
 
+impl Series {
+    /// Asks the cache for what a push touches.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        let place: *const u8 = std::ptr::from_ref(self).cast();
+        alluvium_io::prefetch(place);
+        alluvium_io::prefetch(place.wrapping_add(size_of::<Self>() - 1));
+    }
+
+    /// Asks the cache for the tail; the series should be there.
+    #[inline]
+    pub(crate) fn prefetch_tail(&self) {
+        self.shared.prefetch();
+    }
+}
+
 /// The writers' turn at a series.
 #[derive(Debug)]
 pub(crate) struct SeriesLock<'a> {

@@ -16,6 +16,11 @@ use crate::error::{StoreError, WriteError};
 use crate::partition::SeriesTable;
 use crate::series::{Series, Taken};
 
+/// Series of a table from which on they are thought not to be in the cache.
+const PREFETCH_SERIES: usize = 8192;
+/// Values ahead of which memory is asked for: the series, and half as far its tail.
+const PREFETCH_AHEAD: usize = 32;
+
 /// Points by what became of them, since the store was opened.
 #[derive(Debug, Default)]
 pub(crate) struct PointCounters {
@@ -103,7 +108,22 @@ impl ShardState {
         let mut out = PageWriter::new(&mut self.appender, &mut self.encoder, database.id, lsn);
         let width = group.fields.len();
         let (mut late, mut repeats, mut missing) = (0, 0, 0);
+        let is_large = table.rows() * width > PREFETCH_SERIES;
         for (line, (row, time)) in group.rows.iter().zip(&group.times).enumerate() {
+            if is_large {
+                for (field, _) in &group.fields {
+                    let ahead = |steps: usize| {
+                        let row = group.rows.get(line + 1 + steps / width)?;
+                        table.get(*row, *field)
+                    };
+                    if let Some(series) = ahead(PREFETCH_AHEAD) {
+                        series.prefetch();
+                    }
+                    if let Some(series) = ahead(PREFETCH_AHEAD / 2) {
+                        series.prefetch_tail();
+                    }
+                }
+            }
             let values = group
                 .bits
                 .get(line * width..(line + 1) * width)
