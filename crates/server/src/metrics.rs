@@ -211,6 +211,21 @@ fn store_text(out: &mut String, s: &Status) {
         ),
         ("store_checkpoints", "Checkpoints completed.", s.checkpoints),
         (
+            "store_merges",
+            "Merges of runs completed.",
+            s.merging.merges,
+        ),
+        (
+            "store_merge_pages_written",
+            "Pages that merges wrote.",
+            s.merging.pages_written,
+        ),
+        (
+            "store_merge_pages_dead",
+            "Pages that merges left behind.",
+            s.merging.pages_dead,
+        ),
+        (
             "block_pages_read",
             "Pages read from the device.",
             s.pages_read,

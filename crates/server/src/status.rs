@@ -65,7 +65,7 @@ fn store_value(s: &Status) -> Value {
         .iter()
         .map(|(address, damage)| json!({ "address": address, "damage": damage }))
         .collect();
-    let r = &s.recovery;
+    let (r, m) = (&s.recovery, &s.merging);
     json!({
         "backend": s.backend,
         "incarnation": s.incarnation,
@@ -89,6 +89,12 @@ fn store_value(s: &Status) -> Value {
         "points": {
             "accepted": s.points, "late": s.late_points, "repeated": s.repeated_points,
             "kind_conflicts": s.kind_conflicts, "widened": s.widened_values,
+        },
+        "merging": {
+            "paused": m.paused, "series_waiting": m.series_waiting, "runs_waiting": m.runs_waiting,
+            "points_waiting": m.points_waiting, "merges": m.merges, "failed": m.failed, "last_error": m.last_error,
+            "pages_read": m.pages_read, "pages_written": m.pages_written, "pages_dead": m.pages_dead,
+            "leaves_adopted": m.leaves_adopted, "points_moved": m.points_moved,
         },
         "failure": s.failure,
         "full": s.full,

@@ -65,7 +65,7 @@ impl LateBuffer {
         self.points.capacity() * size_of::<(i64, LateValue)>() + self.text_bytes
     }
 
-    /// Adds or replaces. Cost: a binary search and a move of what is behind; at the end neither.
+    /// Adds or replaces. Cost: a search from the end and a move of what is behind; at the end neither.
     pub(crate) fn insert(&mut self, time: i64, value: ValueRef<'_>) {
         let late = LateValue::of(value);
         self.text_bytes += late.heap_bytes();
@@ -73,7 +73,14 @@ impl LateBuffer {
             self.points.push((time, late));
             return;
         }
-        let begin = self.points.partition_point(|(t, _)| *t < time);
+        // From the end, doubling: late points mostly belong near it.
+        let len = self.points.len();
+        let mut reach = 1;
+        while reach < len && self.points[len - reach].0 >= time {
+            reach *= 2;
+        }
+        let from = len - reach.min(len);
+        let begin = from + self.points[from..].partition_point(|(t, _)| *t < time);
         let numeric = value.kind().is_numeric();
         let same = self.points[begin..]
             .iter()

@@ -21,7 +21,7 @@ use alluvium_types::Lsn;
 
 use crate::databases::DatabaseState;
 use crate::error::StoreError;
-use crate::merging::policy::{Group, Ordinals, group};
+use crate::merging::policy::{Group, Ordinals, group as group_of};
 use crate::open::StoreInner;
 use crate::series::{Series, SeriesLock};
 
@@ -32,6 +32,8 @@ const LOOKS: usize = 64;
 /// Nanoseconds between looks through the list, and more for each series on it.
 const LOOK_NS: u64 = 50_000_000;
 const LOOK_SERIES_NS: u64 = 20_000;
+/// Late points in the buffer of a series for which they are worth a run, to be merged at once, when it is quiet.
+const BUFFERED_POINTS: usize = 32;
 /// Times a merge follows a run that grows; after that it is given up.
 const FOLLOWS_MAX: u32 = 64;
 
@@ -53,20 +55,23 @@ impl Merging {
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     is_waiting: bool,
-    /// Runs it had when the merger last looked, or more.
+    /// Runs it had when it left the list.
     runs: u32,
 }
 
 impl Listing {
-    /// Notes that the series has so many runs. Whether it must be put on the list.
+    /// Whether a series of so many runs and late points in its buffer must be put on the list, which it then counts
+    /// as being on.
     #[inline]
-    pub(crate) fn note(&mut self, runs: usize) -> bool {
-        let more = runs as u32 > self.runs;
-        self.runs = self.runs.max(runs as u32);
-        more && !std::mem::replace(&mut self.is_waiting, true)
+    pub(crate) fn note(&mut self, runs: usize, buffered: usize) -> bool {
+        if self.is_waiting {
+            return false;
+        }
+        self.is_waiting = runs as u32 > self.runs.max(1) || buffered >= BUFFERED_POINTS;
+        self.is_waiting
     }
 
-    /// It is off the list until it has more runs than these.
+    /// It is off the list until it has more runs than these, or late points enough.
     fn leave(&mut self, runs: usize) {
         *self = Self {
             is_waiting: false,
@@ -284,40 +289,80 @@ impl StoreInner {
                 merger.looks_left = 0;
                 return false;
             };
-            if waiting.database.is_dropped() {
-                continue;
+            match self.consider(&mut waiting, now) {
+                Verdict::Leave => {}
+                Verdict::Wait => merger.waiting.push_back(waiting),
+                Verdict::Begin(merge, lsn) => {
+                    merger.running = Some(Box::new(Running {
+                        waiting,
+                        merge: *merge,
+                        follows: 0,
+                        is_open: false,
+                        lsn,
+                    }));
+                    return true;
+                }
             }
-            let mut state = waiting.series.lock();
-            let Some(group) = group(&state.snapshots()) else {
-                // Runs of several kinds may get others of their kind.
-                leave(&mut state);
-                continue;
-            };
-            let runs = group.ordinals.len() as u64;
-            if (waiting.runs, waiting.late_points) != (runs, group.late_points) {
-                waiting.runs = runs;
-                waiting.late_points = group.late_points;
-                waiting.since_ns = now;
-            }
-            let quiet =
-                now.saturating_sub(waiting.since_ns) >= self.config.merge_quiet_ms * 1_000_000;
-            if quiet || group.is_due(&self.config) {
-                let merge = begin(&mut state, &group);
-                let lsn = state.lsn;
-                drop(state);
-                merger.running = Some(Box::new(Running {
-                    waiting,
-                    merge,
-                    follows: 0,
-                    is_open: false,
-                    lsn,
-                }));
-                return true;
-            }
-            drop(state);
-            merger.waiting.push_back(waiting);
         }
         true
+    }
+
+    /// Looks at one series, whose late points become a run if it is quiet.
+    fn consider(&self, waiting: &mut Waiting, now: u64) -> Verdict {
+        if waiting.database.is_dropped() {
+            return Verdict::Leave;
+        }
+        let mut state = waiting.series.lock();
+        let mut group = group_of(&state.snapshots());
+        let buffered = state.buffered();
+        if group.is_none() && buffered < BUFFERED_POINTS {
+            // Runs of several kinds may get others of their kind.
+            leave(&mut state);
+            return Verdict::Leave;
+        }
+        let runs = group.as_ref().map_or(1, |g| g.ordinals.len()) as u64;
+        let late_points = group.as_ref().map_or(0, |g| g.late_points) + buffered as u64;
+        if (waiting.runs, waiting.late_points) != (runs, late_points) {
+            waiting.runs = runs;
+            waiting.late_points = late_points;
+            waiting.since_ns = now;
+        }
+        let quiet_ns = now.saturating_sub(waiting.since_ns);
+        let is_quiet = quiet_ns >= self.config.merge_quiet_ms * 1_000_000;
+        if is_quiet && buffered > 0 {
+            drop(state);
+            self.flush_late(waiting);
+            state = waiting.series.lock();
+            group = group_of(&state.snapshots());
+        }
+        match group {
+            None if is_quiet => {
+                leave(&mut state);
+                Verdict::Leave
+            }
+            Some(group) if is_quiet || group.is_due(&self.config) => {
+                let merge = begin(&mut state, &group);
+                Verdict::Begin(Box::new(merge), state.lsn)
+            }
+            _ => Verdict::Wait,
+        }
+    }
+
+    /// Moves the late points of a quiet series to a run.
+    fn flush_late(&self, waiting: &Waiting) {
+        let database = &waiting.database;
+        let mut guard = self.shard_of(waiting.series.place.partition).state.lock();
+        if database.is_dropped() {
+            return;
+        }
+        let shard = &mut *guard;
+        shard.encoder.set_compression(database.settings.compression);
+        let mut state = waiting.series.lock();
+        let (appender, encoder) = (&mut shard.appender, &mut shard.encoder);
+        let mut out = PageWriter::new(appender, encoder, database.id, state.lsn);
+        state.flush_late(&mut out);
+        database.charge(out.heap);
+        mark_dirty(&mut state, &mut shard.dirty, waiting);
     }
 
     /// Moves a merge on by a slice, to its end if it is near.
@@ -411,12 +456,8 @@ impl StoreInner {
                 let before = state.heap_bytes() as i64;
                 state.replace_runs(&ordinals, result);
                 waiting.database.charge(state.heap_bytes() as i64 - before);
-                if !state.dirty {
-                    state.dirty = true;
-                    let dirty = (Arc::clone(&waiting.database), Arc::clone(&waiting.series));
-                    shard_state.dirty.push(dirty);
-                }
-                let left = group(&state.snapshots());
+                mark_dirty(&mut state, &mut shard_state.dirty, &waiting);
+                let left = group_of(&state.snapshots());
                 if left.is_none() {
                     leave(&mut state);
                 }
@@ -448,7 +489,28 @@ impl StoreInner {
     }
 }
 
-/// Takes a series off the list until it has more runs than now.
+/// What a look at a series came to.
+enum Verdict {
+    /// There is nothing to merge: off the list.
+    Leave,
+    /// Not yet.
+    Wait,
+    /// With the position of the newest point.
+    Begin(Box<Merge>, Lsn),
+}
+
+/// Lists a series for the next checkpoint.
+fn mark_dirty(
+    state: &mut SeriesLock<'_>,
+    dirty: &mut Vec<(Arc<DatabaseState>, Arc<Series>)>,
+    waiting: &Waiting,
+) {
+    if !std::mem::replace(&mut state.dirty, true) {
+        dirty.push((Arc::clone(&waiting.database), Arc::clone(&waiting.series)));
+    }
+}
+
+/// Takes a series off the list until it has more runs than now, or late points enough.
 fn leave(state: &mut SeriesLock<'_>) {
     let runs = state.runs();
     state.rare_mut().listing.leave(runs);

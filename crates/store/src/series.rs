@@ -337,7 +337,8 @@ impl SeriesLock<'_> {
         }
     }
 
-    fn flush_late(&mut self, out: &mut PageWriter<'_>) {
+    /// Moves the late points to runs. The caller holds the shard's lock.
+    pub(crate) fn flush_late(&mut self, out: &mut PageWriter<'_>) {
         let before = self.own_bytes();
         let Some(late) = self.rare_mut().late.take() else {
             return;
@@ -364,14 +365,20 @@ impl SeriesLock<'_> {
         usize::from(first.is_some()) + state.more().len()
     }
 
-    /// Whether the merger must be told that there are several runs.
+    /// Whether the merger must be told that there is something to merge.
     #[inline]
     pub(crate) fn wants_merger(&mut self) -> bool {
         if self.is_plain() {
             return false;
         }
-        let runs = self.runs();
-        runs > 1 && self.rare_mut().listing.note(runs)
+        let (runs, buffered) = (self.runs(), self.buffered());
+        self.rare_mut().listing.note(runs, buffered)
+    }
+
+    /// Points in the late buffer.
+    pub(crate) fn buffered(&self) -> usize {
+        let late = self.rare().and_then(|r| r.late.as_ref());
+        late.map_or(0, LateBuffer::len)
     }
 
     /// What every run holds now, by ordinal.

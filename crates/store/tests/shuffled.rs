@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use alluvium_io::MemoryDevice;
 use alluvium_store::{Store, StoreConfig, SystemClock};
-use model::{Dice, Model, batch, check_reads, read_all, same, write};
+use model::{Dice, Model, check_reads, late_batch, read_all, same, write};
 
 fn config(shards: usize) -> StoreConfig {
     StoreConfig {
@@ -41,7 +41,7 @@ fn run(seed: u64) {
     let mut now = 1_000_000;
     for round in 0..40 {
         let lines = 1 + dice.below(400);
-        let lines = batch(&mut dice, &mut now, 5, lines);
+        let lines = late_batch(&mut dice, &mut now, 5, lines);
         write(&database, &lines, None).unwrap().wait().unwrap();
         model.apply(&lines);
         match dice.below(6) {
@@ -138,7 +138,7 @@ fn a_pinned_log_outlives_checkpoints() {
     let mut grow = || {
         // More than a segment between checkpoints.
         for _ in 0..16 {
-            let lines = batch(&mut dice, &mut now, 5, 1000);
+            let lines = late_batch(&mut dice, &mut now, 5, 1000);
             write(&database, &lines, None).unwrap().wait().unwrap();
         }
         store.checkpoint().wait().unwrap();

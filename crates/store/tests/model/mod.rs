@@ -53,14 +53,13 @@ impl Dice {
     }
 }
 
-/// A batch around `now`: mostly in order, some late, some very late, some rewrites.
+/// A batch around `now`: mostly in order, some late, some rewrites.
 pub(crate) fn batch(dice: &mut Dice, now: &mut i64, hosts: u64, lines: u64) -> Vec<Line> {
     (0..lines)
         .map(|_| {
-            let time = match dice.below(20) {
-                0 => *now - dice.below(10_000) as i64,
-                1 => *now - dice.below(1000) as i64,
-                2 | 3 => *now,
+            let time = match dice.below(10) {
+                0 => *now - dice.below(1000) as i64,
+                1 => *now,
                 _ => {
                     *now += 1 + dice.below(3) as i64;
                     *now
@@ -83,6 +82,17 @@ pub(crate) fn batch(dice: &mut Dice, now: &mut i64, hosts: u64, lines: u64) -> V
             }
         })
         .collect()
+}
+
+/// A batch of which a twentieth is much later.
+pub(crate) fn late_batch(dice: &mut Dice, now: &mut i64, hosts: u64, lines: u64) -> Vec<Line> {
+    let mut batch = batch(dice, now, hosts, lines);
+    for line in &mut batch {
+        if dice.below(20) == 0 {
+            line.time -= dice.below(10_000) as i64;
+        }
+    }
+    batch
 }
 
 fn random_float(dice: &mut Dice) -> f64 {
