@@ -11,7 +11,7 @@
 //! Layout of the numbers, which take all bytes there are: one stream; or zigzag varint of the first half's bytes
 //! less half of all, then in each half one stream from its front and one from its end, whose bytes run backwards.
 
-use crate::bits::{BitWriter, load, load_back, low};
+use crate::bits::{BitWriter, load, low};
 use crate::error::CodecError;
 use crate::simd::multiversion;
 use crate::varint::{get_i64, put_i64};
@@ -30,8 +30,32 @@ const FOUR_MIN: usize = 64;
 /// The `sub` of a code of symbols.
 pub(crate) const SYMBOLS: u32 = 7;
 
+/// Lengths of codes, none among them, in a power of two.
+const LENGTHS: usize = 16;
+
 /// Length of the class before the first.
 const LENGTH_FIRST: u8 = 4;
+
+/// By the next four bits of the lengths of a code: the bits of a field, what it adds to the length before unless
+/// it is explicit, and whether the class has a code.
+const LENGTH_FIELDS: [(u8, u8, bool); 16] = {
+    let mut fields = [(1, 0, true); 16];
+    let mut low = 0;
+    while low < fields.len() {
+        fields[low] = match low.trailing_ones() {
+            0 => (1, 0, true),
+            1 => (2, 1, true),
+            2 => (3, u8::MAX, true),
+            3 => (4, 0, false),
+            _ => (8, 0, true),
+        };
+        low += 1;
+    }
+    fields
+};
+
+/// Lengths that are surely within a load of 57 bits.
+const LENGTHS_A_LOAD: usize = 7;
 
 /// The class of a number and how many bits follow its code.
 #[inline(always)]
@@ -238,36 +262,45 @@ impl Code {
     }
 
     pub(crate) fn get(bytes: &mut &[u8]) -> Result<Self, CodecError> {
-        let field = |at: usize, count: u32| low(load(bytes, at), count);
-        let sub = field(0, 3) as u32;
-        let end = field(3, 8) as usize + 1;
+        let head = load(bytes, 0);
+        let sub = low(head, 3) as u32;
+        let end = low(head >> 3, 8) as usize + 1;
         let mut at = 11;
         let mut lengths = [0; CLASSES];
         let mut before = LENGTH_FIRST;
         // Sum of 2^-length in units of the longest.
         let mut used = 0;
-        for length in &mut lengths[..end] {
-            let ones = field(at, 4).trailing_ones();
-            let (next, bits) = match ones {
-                0 => (before, 1),
-                1 => (before + 1, 2),
-                2 => (before - 1, 3),
-                3 => (0, 4),
-                _ => (field(at + 4, 4) as u8, 8),
-            };
-            at += bits;
-            if next == 0 && ones == 3 {
-                continue;
+        let mut refused = None;
+        for lengths in lengths[..end].chunks_mut(LENGTHS_A_LOAD) {
+            let mut word = load(bytes, at);
+            for length in lengths {
+                // Without branches: which field comes is hard to foresee.
+                let (bits, more, coded) = LENGTH_FIELDS[word as usize % LENGTH_FIELDS.len()];
+                let explicit = (word >> 4) as u8 & 15;
+                let next = if bits == 8 {
+                    explicit
+                } else {
+                    before.wrapping_add(more)
+                };
+                if coded && !(1..=LENGTH_MAX as u8).contains(&next) {
+                    refused = Some(next);
+                }
+                *length = if coded { next } else { 0 };
+                before = if coded { next } else { before };
+                used += if coded {
+                    TABLE >> (next % LENGTHS as u8)
+                } else {
+                    0
+                };
+                word >>= bits;
+                at += usize::from(bits);
             }
-            if next == 0 || u32::from(next) > LENGTH_MAX {
-                return Err(CodecError::Invalid {
-                    field: "length of a code",
-                    value: u64::from(next),
-                });
-            }
-            used += 1 << (LENGTH_MAX - u32::from(next));
-            *length = next;
-            before = next;
+        }
+        if let Some(length) = refused {
+            return Err(CodecError::Invalid {
+                field: "length of a code",
+                value: u64::from(length),
+            });
         }
         // A single class has no bits; else every pattern of bits must be some class.
         if used != 0 && used != TABLE {
@@ -286,32 +319,38 @@ impl Code {
         Ok(Self { sub, lengths, end })
     }
 
-    /// Each class's code, its bits in the order of the stream.
-    fn codes(&self) -> [u16; CLASSES] {
-        let mut next = self.first_codes();
-        let mut codes = [0; CLASSES];
-        for (code, length) in codes.iter_mut().zip(&self.lengths[..self.end]) {
+    /// The classes that have a code by ascending length and class, as canonical codes ascend.
+    fn ascending(&self, classes: &mut [u8; CLASSES]) -> usize {
+        let lengths = &self.lengths[..self.end];
+        let mut ends = [0_usize; LENGTHS];
+        for length in lengths {
+            ends[usize::from(*length) % LENGTHS] += 1;
+        }
+        ends[0] = 0;
+        let mut coded = 0;
+        for end in &mut ends {
+            coded += std::mem::replace(end, coded);
+        }
+        for (class, length) in lengths.iter().enumerate() {
             if *length > 0 {
-                let slot = &mut next[usize::from(*length)];
-                *code = (*slot << (16 - u32::from(*length))).reverse_bits();
-                *slot += 1;
+                let place = &mut ends[usize::from(*length) % LENGTHS];
+                classes[*place % CLASSES] = class as u8;
+                *place += 1;
             }
         }
-        codes
+        coded
     }
 
-    /// The first code of each length.
-    fn first_codes(&self) -> [u16; LENGTH_MAX as usize + 1] {
-        let mut counts = [0_u16; LENGTH_MAX as usize + 1];
-        for length in &self.lengths[..self.end] {
-            counts[usize::from(*length)] += 1;
+    /// Each class's code, its bits in the order of the stream.
+    fn codes(&self) -> [u16; CLASSES] {
+        let (mut classes, mut codes) = ([0; CLASSES], [0; CLASSES]);
+        let coded = self.ascending(&mut classes);
+        let mut code = 0;
+        for class in &classes[..coded] {
+            codes[usize::from(*class)] = code as u16;
+            code = next_code(code, u32::from(self.lengths[usize::from(*class)]));
         }
-        counts[0] = 0;
-        let mut first = [0_u16; LENGTH_MAX as usize + 1];
-        for length in 1..first.len() {
-            first[length] = (first[length - 1] + counts[length - 1]) << 1;
-        }
-        first
+        codes
     }
 
     /// Appends the numbers, all of which have a code.
@@ -353,44 +392,27 @@ impl Code {
         out.extend_from_slice(&streams);
     }
 
-    /// Entries by the next bits of a stream: as many as the longest code has.
-    fn table(&self, table: &mut [u32; TABLE]) -> u32 {
-        if let Some(class) = self.alone() {
-            table[0] = entry(class, self.sub, 0);
-            return 0;
+    /// What the next bits of a stream say.
+    fn table(&self, table: &mut Table) {
+        let mut classes = [0; CLASSES];
+        let coded = self.ascending(&mut classes);
+        if coded == 0 {
+            table.set(0, self.end.saturating_sub(1), self.sub, 0);
+            return;
         }
-        let codes = self.codes();
-        let longest = self.lengths[..self.end].iter().copied().max().unwrap_or(0);
-        let mut by_length = [const { Vec::new() }; LENGTH_MAX as usize + 1];
-        for (class, length) in self.lengths[..self.end].iter().enumerate() {
-            by_length[usize::from(*length)].push(class as u8);
-        }
-        // With each bit more the table doubles; what has no code yet is filled by a longer one.
-        for (length, classes) in by_length.iter().enumerate().skip(1) {
-            if length > usize::from(longest) {
-                break;
+        let (mut code, mut bits) = (0, 0);
+        for class in &classes[..coded] {
+            let class = usize::from(*class);
+            let length = u32::from(self.lengths[class]);
+            // With each bit more the table doubles; what has no code yet is filled by a longer one.
+            while bits < length.min(LENGTH_MAX) {
+                table.entries.copy_within(..1 << bits, 1 << bits);
+                bits += 1;
             }
-            let half = 1 << (length - 1);
-            table.copy_within(..half, half);
-            for class in classes {
-                let class = usize::from(*class);
-                table[usize::from(codes[class]) % TABLE] = entry(class, self.sub, length as u32);
-            }
+            table.set(code, class, self.sub, length);
+            code = next_code(code, length);
         }
-        u32::from(longest)
-    }
-
-    /// Bits of the longest number.
-    fn longest(&self) -> u32 {
-        let bits = |(class, length): (usize, &u8)| match length {
-            0 => 0,
-            _ => u32::from(*length) + parts(class, self.sub).1,
-        };
-        let coded = self.lengths[..self.end].iter().enumerate().map(bits).max();
-        coded.unwrap_or(0).max(match self.alone() {
-            Some(class) => parts(class, self.sub).1,
-            None => 0,
-        })
+        table.mask = (1 << bits) - 1;
     }
 
     /// Reads `out.len()` numbers that take all of `bytes`.
@@ -404,18 +426,23 @@ impl Code {
                 .filter(|half| *half <= bytes.len())
                 .ok_or(CodecError::Truncated)?;
         }
-        let mut table = [0; TABLE];
-        let bits = self.table(&mut table);
-        let streams = Streams {
-            halves: bytes.split_at(first_half),
-            table: &table,
-            mask: (1 << bits) - 1,
+        let mut table = Table {
+            entries: [0; TABLE],
+            leads: [0; CLASSES],
+            mask: 0,
+            longest: 0,
         };
-        let taken = match self.longest() {
-            0..=14 => decode_by_four(&streams, out),
-            15..=28 => decode_by_two(&streams, out),
-            29..=57 => decode_by_one(&streams, out),
-            _ => streams.decode::<0>(out),
+        self.table(&mut table);
+        let taken = if bytes.len() <= SHORT_MAX {
+            decode::<{ SHORT_MAX * 2 }, { SHORT_MAX * 2 + 8 }>(&table, bytes, first_half, out)
+        } else if bytes.len() <= LONG_MAX {
+            decode::<{ LONG_MAX * 2 }, { LONG_MAX * 2 + 8 }>(&table, bytes, first_half, out)
+        } else {
+            // More than the numbers would take as they are.
+            return Err(CodecError::Invalid {
+                field: "bytes of codes",
+                value: bytes.len() as u64,
+            });
         };
         // Each half has exactly the bytes that its streams took.
         let whole = |a: usize, b: usize| a.div_ceil(8) + b.div_ceil(8);
@@ -427,145 +454,174 @@ impl Code {
     }
 }
 
+/// What the next bits of a stream begin with.
+struct Table {
+    /// By those bits: from the low byte on bits of the number, bits of its code, class.
+    entries: [u32; TABLE],
+    /// The least number of each class.
+    leads: [u64; CLASSES],
+    /// Of the bits of the longest code.
+    mask: usize,
+    /// Bits of the longest number.
+    longest: u32,
+}
+
+impl Table {
+    fn set(&mut self, code: usize, class: usize, sub: u32, length: u32) {
+        let (lead, extra) = parts(class, sub);
+        let bits = length + extra;
+        self.entries[code % TABLE] = bits | length << 8 | (class as u32) << 16;
+        self.leads[class % CLASSES] = lead << extra;
+        self.longest = self.longest.max(bits);
+    }
+}
+
+/// The canonical code behind one of so many bits, the bits of both in the order of the stream: a one is added at
+/// the high end and carried down.
+fn next_code(code: usize, length: u32) -> usize {
+    let zeros = !code & ((1 << length) - 1);
+    // The last code is all ones.
+    let highest = 1_usize << zeros.checked_ilog2().unwrap_or(0);
+    code & (highest - 1) | highest
+}
+
+/// Bytes up to which streams are read from a short copy: two bytes for each of the most numbers of a column.
+const SHORT_MAX: usize = 2048;
+
+/// Bytes that the numbers of a column take at most.
+const LONG_MAX: usize = 8192;
+
+/// Reads numbers of four streams, or of one if they are few. Returns the bits taken from each. `P` is a power of
+/// two, `N` eight more.
+fn decode<const P: usize, const N: usize>(
+    table: &Table,
+    bytes: &[u8],
+    first_half: usize,
+    out: &mut [u64],
+) -> [usize; 4] {
+    let mut copy = [0; N];
+    let (forwards, backwards) = copy.split_at_mut(bytes.len());
+    forwards.copy_from_slice(bytes);
+    copy_back(bytes, backwards);
+    let len = bytes.len();
+    let begins = [0, 2 * len - first_half, first_half, len].map(|begin| begin * 8);
+    let mut at = begins;
+    // As many numbers to a load as surely are in it.
+    match table.longest {
+        0..=11 => read::<5, P, N>(table, &copy, &mut at, out),
+        12..=19 => read::<3, P, N>(table, &copy, &mut at, out),
+        20..=28 => read::<2, P, N>(table, &copy, &mut at, out),
+        29..=57 => read::<1, P, N>(table, &copy, &mut at, out),
+        _ => read::<0, P, N>(table, &copy, &mut at, out),
+    }
+    [0, 1, 2, 3].map(|i| at[i] - begins[i])
+}
+
 multiversion! {
-    /// Codes of at most 14 bits.
-    fn decode_by_four(streams: &Streams<'_>, out: &mut [u64]) -> [usize; 4] {
-        streams.decode::<4>(out)
+    /// Copies bytes from the last to the first.
+    fn copy_back(bytes: &[u8], out: &mut [u8]) {
+        let (rest, eights) = bytes.as_rchunks::<8>();
+        let (places, out) = out.as_chunks_mut::<8>();
+        for (eight, place) in eights.iter().rev().zip(&mut *places) {
+            *place = u64::from_be_bytes(*eight).to_le_bytes();
+        }
+        let last = places.as_flattened_mut().iter_mut().skip(eights.len() * 8).chain(out);
+        for (byte, place) in rest.iter().rev().zip(last) {
+            *place = *byte;
+        }
     }
 }
 
 multiversion! {
-    /// Codes of at most 28 bits.
-    fn decode_by_two(streams: &Streams<'_>, out: &mut [u64]) -> [usize; 4] {
-        streams.decode::<2>(out)
+    /// Reads numbers of four streams, or of one if they are few, from where each of them is `at`.
+    ///
+    /// `K` numbers stand for one load; 0: one that may take several. Loads are cut to the `P` bits of the copy.
+    fn read<const K: usize, const P: usize, const N: usize>(
+        table: &Table,
+        copy: &[u8; N],
+        at: &mut [usize; 4],
+        out: &mut [u64],
+    ) {
+        let streams = Streams::<'_, P, N> { copy, table };
+        let [mut a, mut b, mut c, mut d] = *at;
+        let quarter = if out.len() < FOUR_MIN { out.len() } else { out.len().div_ceil(4) };
+        let (out_a, rest) = out.split_at_mut(quarter);
+        let (out_b, rest) = rest.split_at_mut(quarter.min(rest.len()));
+        let (out_c, out_d) = rest.split_at_mut(quarter.min(rest.len()));
+        let step = K.max(1);
+        // The last stream may be up to three numbers shorter.
+        let together = out_d.len() / step * step;
+        let halves = out_a.chunks_exact_mut(step).zip(out_b.chunks_exact_mut(step));
+        let others = out_c.chunks_exact_mut(step).zip(out_d.chunks_exact_mut(step));
+        for ((for_a, for_b), (for_c, for_d)) in halves.zip(others) {
+            streams.some::<K>(&mut a, for_a);
+            streams.some::<K>(&mut b, for_b);
+            streams.some::<K>(&mut c, for_c);
+            streams.some::<K>(&mut d, for_d);
+        }
+        for (at, out) in [(&mut a, out_a), (&mut b, out_b), (&mut c, out_c), (&mut d, out_d)] {
+            for slot in out.iter_mut().skip(together) {
+                let slot = std::slice::from_mut(slot);
+                if K == 0 {
+                    streams.some::<0>(at, slot);
+                } else {
+                    streams.some::<1>(at, slot);
+                }
+            }
+        }
+        *at = [a, b, c, d];
     }
-}
-
-multiversion! {
-    /// Codes of at most 57 bits.
-    fn decode_by_one(streams: &Streams<'_>, out: &mut [u64]) -> [usize; 4] {
-        streams.decode::<1>(out)
-    }
-}
-
-/// Code length in 4 bits, extra bits in 6, leading bits above.
-fn entry(class: usize, sub: u32, length: u32) -> u32 {
-    let (lead, extra) = parts(class, sub);
-    length | extra << 4 | (lead as u32) << 10
 }
 
 /// Streams to decode.
-struct Streams<'a> {
-    halves: (&'a [u8], &'a [u8]),
-    table: &'a [u32; TABLE],
-    mask: usize,
+struct Streams<'a, const P: usize, const N: usize> {
+    copy: &'a [u8; N],
+    table: &'a Table,
 }
 
-impl Streams<'_> {
-    /// Takes a number off a word.
+impl<const P: usize, const N: usize> Streams<'_, P, N> {
+    /// At least 57 bits from bit `at` on.
     #[inline(always)]
-    fn one(&self, word: &mut u64, at: &mut usize) -> u64 {
-        let entry = self.table[*word as usize & self.mask & (TABLE - 1)];
-        let (length, extra, lead) = (entry & 15, entry >> 4 & 63, u64::from(entry >> 10));
-        let below = low(*word >> length, extra);
-        *word = *word >> length >> extra;
-        *at += (length + extra) as usize;
-        (lead << extra) + below
+    fn load(&self, at: usize) -> u64 {
+        let begin = at / 8 % P;
+        let mut word = [0; 8];
+        word.copy_from_slice(&self.copy[begin..begin + 8]);
+        u64::from_le_bytes(word) >> (at % 8)
     }
 
-    /// Takes `K` numbers off a stream, one load for all; 0 stands for one of any length.
     #[inline(always)]
-    fn some<const K: usize, const BACK: bool>(
-        &self,
-        bytes: &[u8],
-        at: &mut usize,
-        out: &mut [u64],
-    ) {
-        let mut word = load_either::<BACK>(bytes, *at);
+    fn entry(&self, word: u64) -> u32 {
+        self.table.entries[word as usize & self.table.mask & (TABLE - 1)]
+    }
+
+    #[inline(always)]
+    fn lead(&self, entry: u32) -> u64 {
+        self.table.leads[(entry >> 16) as usize % CLASSES]
+    }
+
+    /// Takes numbers off a stream.
+    #[inline(always)]
+    fn some<const K: usize>(&self, at: &mut usize, out: &mut [u64]) {
+        let mut word = self.load(*at);
         if K == 0 {
-            let entry = self.table[word as usize & self.mask & (TABLE - 1)];
-            let (length, extra, lead) = (entry & 15, entry >> 4 & 63, u64::from(entry >> 10));
+            let entry = self.entry(word);
+            let (bits, length) = (entry & 0xff, entry >> 8 & 0xff);
             let begin = *at + length as usize;
+            let extra = bits - length;
             let half = extra / 2;
-            let first = low(load_either::<BACK>(bytes, begin), half);
-            let rest = low(
-                load_either::<BACK>(bytes, begin + half as usize),
-                extra - half,
-            );
-            *at = begin + extra as usize;
-            out[0] = (lead << extra) + (first | rest << half);
+            let first = low(self.load(begin), half);
+            let rest = low(self.load(begin + half as usize), extra - half);
+            *at += bits as usize;
+            out[0] = self.lead(entry) + (first | rest << half);
             return;
         }
         for slot in out {
-            *slot = self.one(&mut word, at);
+            let entry = self.entry(word);
+            let (bits, length) = (entry & 63, entry >> 8 & 63);
+            *slot = self.lead(entry).wrapping_add(low(word, bits) >> length);
+            word >>= bits;
+            *at += bits as usize;
         }
-    }
-
-    /// Returns the bits taken from each stream.
-    #[inline(always)]
-    fn decode<const K: usize>(&self, out: &mut [u64]) -> [usize; 4] {
-        let (first, second) = self.halves;
-        let (mut a, mut b, mut c, mut d) = (0, 0, 0, 0);
-        if out.len() < FOUR_MIN {
-            for slot in out.chunks_mut(1) {
-                // A single number of the longest kind has a load of its own.
-                if K == 0 {
-                    self.some::<0, false>(first, &mut a, slot);
-                } else {
-                    self.some::<1, false>(first, &mut a, slot);
-                }
-            }
-            return [a, 0, 0, 0];
-        }
-        let quarter = out.len().div_ceil(4);
-        let (out_a, rest) = out.split_at_mut(quarter);
-        let (out_b, rest) = rest.split_at_mut(quarter);
-        let (out_c, out_d) = rest.split_at_mut(quarter);
-        // The last stream may be up to three numbers shorter.
-        let step = K.max(1);
-        let together = out_d.len() / step * step;
-        let mut i = 0;
-        while i < together {
-            self.some::<K, false>(first, &mut a, &mut out_a[i..i + step]);
-            self.some::<K, true>(first, &mut b, &mut out_b[i..i + step]);
-            self.some::<K, false>(second, &mut c, &mut out_c[i..i + step]);
-            self.some::<K, true>(second, &mut d, &mut out_d[i..i + step]);
-            i += step;
-        }
-        for i in together..quarter {
-            let one = i..i + 1;
-            self.some_one::<K, false>(first, &mut a, &mut out_a[one.clone()]);
-            self.some_one::<K, true>(first, &mut b, &mut out_b[one.clone()]);
-            self.some_one::<K, false>(second, &mut c, &mut out_c[one.clone()]);
-            if let Some(slot) = out_d.get_mut(one) {
-                self.some_one::<K, true>(second, &mut d, slot);
-            }
-        }
-        [a, b, c, d]
-    }
-
-    #[inline(always)]
-    fn some_one<const K: usize, const BACK: bool>(
-        &self,
-        bytes: &[u8],
-        at: &mut usize,
-        out: &mut [u64],
-    ) {
-        if K == 0 {
-            self.some::<0, BACK>(bytes, at, out);
-        } else {
-            self.some::<1, BACK>(bytes, at, out);
-        }
-    }
-}
-
-/// At least 57 bits from bit `at` on, of bytes in order or backwards.
-#[inline(always)]
-fn load_either<const BACK: bool>(bytes: &[u8], at: usize) -> u64 {
-    if BACK {
-        load_back(bytes, at)
-    } else {
-        load(bytes, at)
     }
 }
 

@@ -19,6 +19,7 @@
 //! known from elsewhere it is left out. All sums wrap, so every 64-bit column comes back.
 
 use crate::Compression;
+use crate::block::MAX_BLOCK_POINTS;
 use crate::error::CodecError;
 use crate::frames::{self, FRAME, Window};
 use crate::huffman::{Code, Histogram};
@@ -610,9 +611,10 @@ pub(crate) fn decode<W: Word>(
         HUFFMAN..RAW => {
             let mut sums = Sums::new(first(bytes)?, &model);
             out.push(W::of(sums.first));
-            let mut residuals = vec![0; n - 1];
+            let mut residuals = [0; MAX_BLOCK_POINTS];
+            let residuals = residuals.get_mut(..n - 1).ok_or(CodecError::Truncated)?;
             if let Some(code) = &model.code {
-                code.get_numbers(std::mem::take(bytes), &mut residuals)?;
+                code.get_numbers(std::mem::take(bytes), residuals)?;
             }
             for residuals in residuals.chunks_mut(FRAME) {
                 undo_zigzag(residuals);
@@ -620,9 +622,10 @@ pub(crate) fn decode<W: Word>(
             }
         }
         SYMBOLS => {
-            let mut symbols = vec![0; n];
+            let mut symbols = [0; MAX_BLOCK_POINTS];
+            let symbols = symbols.get_mut(..n).ok_or(CodecError::Truncated)?;
             if let Some(code) = &model.code {
-                code.get_numbers(std::mem::take(bytes), &mut symbols)?;
+                code.get_numbers(std::mem::take(bytes), symbols)?;
             }
             out.extend(symbols.iter().map(|s| W::of(*s as i64)));
         }
