@@ -1,31 +1,24 @@
 //! Unsigned numbers as magnitude classes in a canonical Huffman code, each followed by the bits below its class.
 //!
 //! A class is a number's leading `sub + 1` bits and how many follow them: numbers below `2^(sub+1)` are classes
-//! of their own, so that with `sub` 7 the code is one of up to 256 symbols. No code is longer than 11 bits.
-//! Numbers stand in four streams of equal count, or in one if they are few, so that a decoder can work on four
-//! at a time.
+//! of their own, so that with `sub` 7 the code is one of up to 256 symbols. No code is longer than 11 bits. How
+//! numbers follow each other is in `streams.rs`.
 //!
 //! Layout of a code: 3 bits `sub`, 8 bits the highest class, then the length of each class from 0 on: `0` as the
 //! class before, `10` one longer, `110` one shorter, `1110` no such class, `1111` and four bits. Classes that are
 //! missing are passed over for "before", which begins at 4. A code of no lengths is of its highest class alone.
-//! Layout of the numbers, which take all bytes there are: one stream; or zigzag varint of the first half's bytes
-//! less half of all, then in each half one stream from its front and one from its end, whose bytes run backwards.
 
 use crate::bits::{BitWriter, load, low};
 use crate::error::CodecError;
-use crate::simd::multiversion;
-use crate::varint::{get_i64, put_i64};
 
 /// Classes of a code at most.
-const CLASSES: usize = 256;
+pub(crate) const CLASSES: usize = 256;
 
 /// Bits of the longest code.
-const LENGTH_MAX: u32 = 11;
+pub(crate) const LENGTH_MAX: u32 = 11;
 
-const TABLE: usize = 1 << LENGTH_MAX;
-
-/// Numbers from which there are four streams.
-const FOUR_MIN: usize = 64;
+/// Patterns of as many bits.
+pub(crate) const TABLE: usize = 1 << LENGTH_MAX;
 
 /// The `sub` of a code of symbols.
 pub(crate) const SYMBOLS: u32 = 7;
@@ -59,14 +52,14 @@ const LENGTHS_A_LOAD: usize = 7;
 
 /// The class of a number and how many bits follow its code.
 #[inline(always)]
-fn class_of(z: u64, sub: u32) -> (usize, u32) {
+pub(crate) fn class_of(z: u64, sub: u32) -> (usize, u32) {
     let log = (z | 1).ilog2();
     let extra = log.saturating_sub(sub);
     (((extra as usize) << sub) + (z >> extra) as usize, extra)
 }
 
 /// The leading bits of a class and how many follow them.
-fn parts(class: usize, sub: u32) -> (u64, u32) {
+pub(crate) fn parts(class: usize, sub: u32) -> (u64, u32) {
     let extra = (class >> sub).saturating_sub(1) as u32;
     ((class - ((extra as usize) << sub)) as u64, extra)
 }
@@ -172,11 +165,11 @@ impl Histogram {
 /// Code lengths by class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Code {
-    sub: u32,
+    pub(crate) sub: u32,
     /// Bits of each class's code; 0 if it has none. All 0: the highest class stands alone, in no bits.
-    lengths: [u8; CLASSES],
+    pub(crate) lengths: [u8; CLASSES],
     /// One past the highest class.
-    end: usize,
+    pub(crate) end: usize,
 }
 
 impl Code {
@@ -320,7 +313,7 @@ impl Code {
     }
 
     /// The classes that have a code by ascending length and class, as canonical codes ascend.
-    fn ascending(&self, classes: &mut [u8; CLASSES]) -> usize {
+    pub(crate) fn ascending(&self, classes: &mut [u8; CLASSES]) -> usize {
         let lengths = &self.lengths[..self.end];
         let mut ends = [0_usize; LENGTHS];
         for length in lengths {
@@ -342,7 +335,7 @@ impl Code {
     }
 
     /// Each class's code, its bits in the order of the stream.
-    fn codes(&self) -> [u16; CLASSES] {
+    pub(crate) fn codes(&self) -> [u16; CLASSES] {
         let (mut classes, mut codes) = ([0; CLASSES], [0; CLASSES]);
         let coded = self.ascending(&mut classes);
         let mut code = 0;
@@ -352,277 +345,15 @@ impl Code {
         }
         codes
     }
-
-    /// Appends the numbers, all of which have a code.
-    pub(crate) fn put_numbers(&self, numbers: &[u64], out: &mut Vec<u8>) {
-        let codes = self.codes();
-        let stream = |part: &[u64], bytes: &mut Vec<u8>| {
-            let mut writer = BitWriter::new(bytes);
-            for z in part {
-                let (class, extra) = class_of(*z, self.sub);
-                let length = u32::from(self.lengths[class]);
-                // The leading bits are in the class.
-                let below = z & !(u64::MAX << extra);
-                if length + extra <= 64 {
-                    writer.put(u64::from(codes[class]) | below << length, length + extra);
-                } else {
-                    writer.put(u64::from(codes[class]), length);
-                    writer.put(below, extra);
-                }
-            }
-            writer.finish();
-        };
-        if numbers.len() < FOUR_MIN {
-            stream(numbers, out);
-            return;
-        }
-        let mut streams = Vec::with_capacity(numbers.len() * 2);
-        let mut first_half = 0;
-        for (i, part) in numbers.chunks(numbers.len().div_ceil(4)).enumerate() {
-            let begin = streams.len();
-            stream(part, &mut streams);
-            if i % 2 == 1 {
-                streams[begin..].reverse();
-            }
-            if i == 1 {
-                first_half = streams.len();
-            }
-        }
-        put_i64(out, first_half as i64 - streams.len() as i64 / 2);
-        out.extend_from_slice(&streams);
-    }
-
-    /// What the next bits of a stream say.
-    fn table(&self, table: &mut Table) {
-        let mut classes = [0; CLASSES];
-        let coded = self.ascending(&mut classes);
-        if coded == 0 {
-            table.set(0, self.end.saturating_sub(1), self.sub, 0);
-            return;
-        }
-        let (mut code, mut bits) = (0, 0);
-        for class in &classes[..coded] {
-            let class = usize::from(*class);
-            let length = u32::from(self.lengths[class]);
-            // With each bit more the table doubles; what has no code yet is filled by a longer one.
-            while bits < length.min(LENGTH_MAX) {
-                table.entries.copy_within(..1 << bits, 1 << bits);
-                bits += 1;
-            }
-            table.set(code, class, self.sub, length);
-            code = next_code(code, length);
-        }
-        table.mask = (1 << bits) - 1;
-    }
-
-    /// Reads `out.len()` numbers that take all of `bytes`.
-    pub(crate) fn get_numbers(&self, mut bytes: &[u8], out: &mut [u64]) -> Result<(), CodecError> {
-        let mut first_half = bytes.len();
-        if out.len() >= FOUR_MIN {
-            let more = get_i64(&mut bytes)?;
-            let half = more.checked_add(bytes.len() as i64 / 2);
-            first_half = half
-                .and_then(|half| usize::try_from(half).ok())
-                .filter(|half| *half <= bytes.len())
-                .ok_or(CodecError::Truncated)?;
-        }
-        let mut table = Table {
-            entries: [0; TABLE],
-            leads: [0; CLASSES],
-            mask: 0,
-            longest: 0,
-        };
-        self.table(&mut table);
-        let taken = if bytes.len() <= SHORT_MAX {
-            decode::<{ SHORT_MAX * 2 }, { SHORT_MAX * 2 + 8 }>(&table, bytes, first_half, out)
-        } else if bytes.len() <= LONG_MAX {
-            decode::<{ LONG_MAX * 2 }, { LONG_MAX * 2 + 8 }>(&table, bytes, first_half, out)
-        } else {
-            // More than the numbers would take as they are.
-            return Err(CodecError::Invalid {
-                field: "bytes of codes",
-                value: bytes.len() as u64,
-            });
-        };
-        // Each half has exactly the bytes that its streams took.
-        let whole = |a: usize, b: usize| a.div_ceil(8) + b.div_ceil(8);
-        let [a, b, c, d] = taken;
-        if whole(a, b) != first_half || whole(c, d) != bytes.len() - first_half {
-            return Err(CodecError::Truncated);
-        }
-        Ok(())
-    }
-}
-
-/// What the next bits of a stream begin with.
-struct Table {
-    /// By those bits: from the low byte on bits of the number, bits of its code, class.
-    entries: [u32; TABLE],
-    /// The least number of each class.
-    leads: [u64; CLASSES],
-    /// Of the bits of the longest code.
-    mask: usize,
-    /// Bits of the longest number.
-    longest: u32,
-}
-
-impl Table {
-    fn set(&mut self, code: usize, class: usize, sub: u32, length: u32) {
-        let (lead, extra) = parts(class, sub);
-        let bits = length + extra;
-        self.entries[code % TABLE] = bits | length << 8 | (class as u32) << 16;
-        self.leads[class % CLASSES] = lead << extra;
-        self.longest = self.longest.max(bits);
-    }
 }
 
 /// The canonical code behind one of so many bits, the bits of both in the order of the stream: a one is added at
 /// the high end and carried down.
-fn next_code(code: usize, length: u32) -> usize {
+pub(crate) fn next_code(code: usize, length: u32) -> usize {
     let zeros = !code & ((1 << length) - 1);
     // The last code is all ones.
     let highest = 1_usize << zeros.checked_ilog2().unwrap_or(0);
     code & (highest - 1) | highest
-}
-
-/// Bytes up to which streams are read from a short copy: two bytes for each of the most numbers of a column.
-const SHORT_MAX: usize = 2048;
-
-/// Bytes that the numbers of a column take at most.
-const LONG_MAX: usize = 8192;
-
-/// Reads numbers of four streams, or of one if they are few. Returns the bits taken from each. `P` is a power of
-/// two, `N` eight more.
-fn decode<const P: usize, const N: usize>(
-    table: &Table,
-    bytes: &[u8],
-    first_half: usize,
-    out: &mut [u64],
-) -> [usize; 4] {
-    let mut copy = [0; N];
-    let (forwards, backwards) = copy.split_at_mut(bytes.len());
-    forwards.copy_from_slice(bytes);
-    copy_back(bytes, backwards);
-    let len = bytes.len();
-    let begins = [0, 2 * len - first_half, first_half, len].map(|begin| begin * 8);
-    let mut at = begins;
-    // As many numbers to a load as surely are in it.
-    match table.longest {
-        0..=11 => read::<5, P, N>(table, &copy, &mut at, out),
-        12..=19 => read::<3, P, N>(table, &copy, &mut at, out),
-        20..=28 => read::<2, P, N>(table, &copy, &mut at, out),
-        29..=57 => read::<1, P, N>(table, &copy, &mut at, out),
-        _ => read::<0, P, N>(table, &copy, &mut at, out),
-    }
-    [0, 1, 2, 3].map(|i| at[i] - begins[i])
-}
-
-multiversion! {
-    /// Copies bytes from the last to the first.
-    fn copy_back(bytes: &[u8], out: &mut [u8]) {
-        let (rest, eights) = bytes.as_rchunks::<8>();
-        let (places, out) = out.as_chunks_mut::<8>();
-        for (eight, place) in eights.iter().rev().zip(&mut *places) {
-            *place = u64::from_be_bytes(*eight).to_le_bytes();
-        }
-        let last = places.as_flattened_mut().iter_mut().skip(eights.len() * 8).chain(out);
-        for (byte, place) in rest.iter().rev().zip(last) {
-            *place = *byte;
-        }
-    }
-}
-
-multiversion! {
-    /// Reads numbers of four streams, or of one if they are few, from where each of them is `at`.
-    ///
-    /// `K` numbers stand for one load; 0: one that may take several. Loads are cut to the `P` bits of the copy.
-    fn read<const K: usize, const P: usize, const N: usize>(
-        table: &Table,
-        copy: &[u8; N],
-        at: &mut [usize; 4],
-        out: &mut [u64],
-    ) {
-        let streams = Streams::<'_, P, N> { copy, table };
-        let [mut a, mut b, mut c, mut d] = *at;
-        let quarter = if out.len() < FOUR_MIN { out.len() } else { out.len().div_ceil(4) };
-        let (out_a, rest) = out.split_at_mut(quarter);
-        let (out_b, rest) = rest.split_at_mut(quarter.min(rest.len()));
-        let (out_c, out_d) = rest.split_at_mut(quarter.min(rest.len()));
-        let step = K.max(1);
-        // The last stream may be up to three numbers shorter.
-        let together = out_d.len() / step * step;
-        let halves = out_a.chunks_exact_mut(step).zip(out_b.chunks_exact_mut(step));
-        let others = out_c.chunks_exact_mut(step).zip(out_d.chunks_exact_mut(step));
-        for ((for_a, for_b), (for_c, for_d)) in halves.zip(others) {
-            streams.some::<K>(&mut a, for_a);
-            streams.some::<K>(&mut b, for_b);
-            streams.some::<K>(&mut c, for_c);
-            streams.some::<K>(&mut d, for_d);
-        }
-        for (at, out) in [(&mut a, out_a), (&mut b, out_b), (&mut c, out_c), (&mut d, out_d)] {
-            for slot in out.iter_mut().skip(together) {
-                let slot = std::slice::from_mut(slot);
-                if K == 0 {
-                    streams.some::<0>(at, slot);
-                } else {
-                    streams.some::<1>(at, slot);
-                }
-            }
-        }
-        *at = [a, b, c, d];
-    }
-}
-
-/// Streams to decode.
-struct Streams<'a, const P: usize, const N: usize> {
-    copy: &'a [u8; N],
-    table: &'a Table,
-}
-
-impl<const P: usize, const N: usize> Streams<'_, P, N> {
-    /// At least 57 bits from bit `at` on.
-    #[inline(always)]
-    fn load(&self, at: usize) -> u64 {
-        let begin = at / 8 % P;
-        let mut word = [0; 8];
-        word.copy_from_slice(&self.copy[begin..begin + 8]);
-        u64::from_le_bytes(word) >> (at % 8)
-    }
-
-    #[inline(always)]
-    fn entry(&self, word: u64) -> u32 {
-        self.table.entries[word as usize & self.table.mask & (TABLE - 1)]
-    }
-
-    #[inline(always)]
-    fn lead(&self, entry: u32) -> u64 {
-        self.table.leads[(entry >> 16) as usize % CLASSES]
-    }
-
-    /// Takes numbers off a stream.
-    #[inline(always)]
-    fn some<const K: usize>(&self, at: &mut usize, out: &mut [u64]) {
-        let mut word = self.load(*at);
-        if K == 0 {
-            let entry = self.entry(word);
-            let (bits, length) = (entry & 0xff, entry >> 8 & 0xff);
-            let begin = *at + length as usize;
-            let extra = bits - length;
-            let half = extra / 2;
-            let first = low(self.load(begin), half);
-            let rest = low(self.load(begin + half as usize), extra - half);
-            *at += bits as usize;
-            out[0] = self.lead(entry) + (first | rest << half);
-            return;
-        }
-        for slot in out {
-            let entry = self.entry(word);
-            let (bits, length) = (entry & 63, entry >> 8 & 63);
-            *slot = self.lead(entry).wrapping_add(low(word, bits) >> length);
-            word >>= bits;
-            *at += bits as usize;
-        }
-    }
 }
 
 /// Depths of the leaves of a Huffman tree over counts in ascending order (two queues, van Leeuwen 1976).
@@ -679,32 +410,7 @@ fn limit(depths: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    fn check(numbers: &[u64], symbols: bool) -> usize {
-        let found = if symbols {
-            Histogram::symbols(numbers)
-        } else {
-            Histogram::best(numbers)
-        };
-        let (histogram, _) = found.expect("every number has a class");
-        let code = Code::of(&histogram);
-        let mut bytes = Vec::new();
-        code.put(&mut bytes);
-        let header = bytes.len();
-        code.put_numbers(numbers, &mut bytes);
-        let bits = code.bits(&histogram).expect("a code for each class");
-        assert!((bytes.len() - header) as u64 * 8 <= bits + 4 * 8 + 8 * 8);
-        let mut rest = bytes.as_slice();
-        let read = Code::get(&mut rest).expect("a code");
-        assert!(read == code);
-        let mut back = vec![0; numbers.len()];
-        read.get_numbers(rest, &mut back).expect("numbers");
-        assert_eq!(back, numbers);
-        bytes.len()
-    }
 
     #[test]
     fn classes_are_dense_and_in_order() {
@@ -716,46 +422,6 @@ mod tests {
                 last = class;
                 let (lead, bits) = parts(class, sub);
                 assert_eq!((bits, lead), (extra, z >> extra));
-            }
-        }
-    }
-
-    #[test]
-    fn skewed_numbers_take_about_their_entropy() {
-        // Geometric with ratio one half: two bits each.
-        let numbers: Vec<u64> = (1..=1024_u64)
-            .map(|i| u64::from(i.trailing_zeros()))
-            .collect();
-        assert!(check(&numbers, false) < 256 + 20);
-        check(&[5; 100], false);
-        check(&[u64::MAX; 3], false);
-        check(&[0, u64::MAX, 1 << 63, 77], false);
-        check(&(0..256).collect::<Vec<_>>(), true);
-        // Fibonacci counts make the deepest tree.
-        let (mut numbers, mut pair) = (Vec::new(), (1, 1));
-        for class in 0..16 {
-            numbers.extend(std::iter::repeat_n(class, pair.0));
-            pair = (pair.1, pair.0 + pair.1);
-        }
-        check(&numbers, true);
-    }
-
-    proptest! {
-        #[test]
-        fn numbers_come_back(
-            mut numbers in prop::collection::vec((any::<u64>(), 0_u32..64), 1..300),
-        ) {
-            let numbers: Vec<u64> = numbers.drain(..).map(|(z, shift)| z >> shift).collect();
-            check(&numbers, false);
-            let symbols: Vec<u64> = numbers.iter().map(|z| z % 256).collect();
-            check(&symbols, true);
-        }
-
-        #[test]
-        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), n in 1_usize..300) {
-            let mut rest = bytes.as_slice();
-            if let Ok(code) = Code::get(&mut rest) {
-                let _ = code.get_numbers(rest, &mut vec![0; n]);
             }
         }
     }

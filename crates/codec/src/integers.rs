@@ -19,12 +19,12 @@
 //! known from elsewhere it is left out. All sums wrap, so every 64-bit column comes back.
 
 use crate::Compression;
-use crate::block::MAX_BLOCK_POINTS;
 use crate::error::CodecError;
 use crate::frames::{self, FRAME, Window};
 use crate::huffman::{Code, Histogram};
 use crate::repeats;
 use crate::simd::multiversion;
+use crate::streams;
 use crate::varint::{get_i64, get_u64, put_i64, put_u64, unzigzag, zigzag};
 
 /// Values looked at to find a centre.
@@ -132,10 +132,26 @@ impl Model {
 
     /// Takes the model off the front: the column's own, or else the one lent to it.
     fn get(bytes: &mut &[u8], lent: Option<&[u8]>) -> Result<Self, CodecError> {
+        let (mut model, lent_code) = Self::get_head(bytes, lent)?;
+        if matches!(model.id, HUFFMAN..RAW | SYMBOLS) {
+            model.code = Some(match lent_code {
+                Some(mut lent) => Code::get(&mut lent)?,
+                None => Code::get(bytes)?,
+            });
+        }
+        Ok(model)
+    }
+
+    /// Takes the model but for its code off the front: the column's own, or else the one lent to it, with what
+    /// follows there.
+    fn get_head<'a>(
+        bytes: &mut &[u8],
+        lent: Option<&'a [u8]>,
+    ) -> Result<(Self, Option<&'a [u8]>), CodecError> {
         let (first, rest) = bytes.split_first().ok_or(CodecError::Truncated)?;
         *bytes = rest;
         if first & LENT == 0 {
-            return Self::get_own(*first, bytes);
+            return Ok((Self::get_own(*first, bytes)?, None));
         }
         let wrong = CodecError::Invalid {
             field: "encoding without a model",
@@ -145,7 +161,7 @@ impl Model {
         if *own != first & !LENT {
             return Err(wrong);
         }
-        Self::get_own(*own, &mut model)
+        Ok((Self::get_own(*own, &mut model)?, Some(model)))
     }
 
     fn get_own(id: u8, bytes: &mut &[u8]) -> Result<Self, CodecError> {
@@ -173,9 +189,6 @@ impl Model {
                 }
             }
             _ => {}
-        }
-        if matches!(id, HUFFMAN..RAW | SYMBOLS) {
-            model.code = Some(Code::get(bytes)?);
         }
         Ok(model)
     }
@@ -401,7 +414,7 @@ fn encode_residuals(
                 if let Some(code) = &lent.code {
                     offsets.clear();
                     offsets.extend(residuals.iter().map(|r| zigzag(r.wrapping_sub(lent.m))));
-                    code.put_numbers(offsets, out);
+                    streams::put(code, offsets, out);
                 }
             }
             (own, _) => {
@@ -414,7 +427,7 @@ fn encode_residuals(
                 if let Some(code) = &model.code {
                     offsets.clear();
                     offsets.extend(residuals.iter().map(|r| zigzag(r.wrapping_sub(m))));
-                    code.put_numbers(offsets, out);
+                    streams::put(code, offsets, out);
                 }
             }
         }
@@ -509,13 +522,13 @@ pub(crate) fn encode_symbols(
     match lent {
         Some(code) if lent_bytes <= own_bytes => {
             out.push(SYMBOLS | LENT);
-            code.put_numbers(numbers, out);
+            streams::put(&code, numbers, out);
         }
         _ => {
             let code = Code::of(&histogram);
             out.push(SYMBOLS);
             code.put(out);
-            code.put_numbers(numbers, out);
+            streams::put(&code, numbers, out);
         }
     }
 }
@@ -575,7 +588,7 @@ pub(crate) fn decode<W: Word>(
     known: Known<'_>,
     out: &mut Vec<W>,
 ) -> Result<(), CodecError> {
-    let model = Model::get(bytes, known.lent)?;
+    let (model, lent_code) = Model::get_head(bytes, known.lent)?;
     let first = |bytes: &mut &[u8]| match known.first {
         Some(first) => Ok(first),
         None => get_i64(bytes),
@@ -609,25 +622,20 @@ pub(crate) fn decode<W: Word>(
             }
         }
         HUFFMAN..RAW => {
-            let mut sums = Sums::new(first(bytes)?, &model);
-            out.push(W::of(sums.first));
-            let mut residuals = [0; MAX_BLOCK_POINTS];
-            let residuals = residuals.get_mut(..n - 1).ok_or(CodecError::Truncated)?;
-            if let Some(code) = &model.code {
-                code.get_numbers(std::mem::take(bytes), residuals)?;
-            }
-            for residuals in residuals.chunks_mut(FRAME) {
-                undo_zigzag(residuals);
-                sums.extend(model.m as u64, residuals, out);
-            }
+            streams::get(lent_code, bytes, n - 1, first, |first, residuals| {
+                out.push(W::of(first));
+                let mut sums = Sums::new(first, &model);
+                for residuals in residuals.chunks_mut(FRAME) {
+                    undo_zigzag(residuals);
+                    sums.extend(model.m as u64, residuals, out);
+                }
+            })?;
         }
         SYMBOLS => {
-            let mut symbols = [0; MAX_BLOCK_POINTS];
-            let symbols = symbols.get_mut(..n).ok_or(CodecError::Truncated)?;
-            if let Some(code) = &model.code {
-                code.get_numbers(std::mem::take(bytes), symbols)?;
-            }
-            out.extend(symbols.iter().map(|s| W::of(*s as i64)));
+            let none = |_: &mut &[u8]| Ok(());
+            streams::get(lent_code, bytes, n, none, |(), symbols| {
+                out.extend(symbols.iter().map(|s| W::of(*s as i64)));
+            })?;
         }
         PERIODIC => {
             let mut value = first(bytes)?;

@@ -36,6 +36,7 @@ mod models;
 mod packing;
 mod repeats;
 mod simd;
+mod streams;
 mod strings;
 mod tail;
 pub mod varint;

@@ -84,26 +84,69 @@ pub(crate) fn decode_words<'a>(bytes: &mut &'a [u8]) -> Result<Vec<&'a str>, Cod
     Ok(words)
 }
 
+/// Short words that are gathered before they go to the column.
+const GATHERED: usize = 64;
+
 pub(crate) fn look_up(
     ids: &[i64],
     words: &[&str],
     out: &mut StringColumn,
 ) -> Result<(), CodecError> {
-    let mut total = 0;
-    for id in ids {
+    let word = |id: &i64| {
         let word = usize::try_from(*id).ok().and_then(|id| words.get(id));
-        let word = word.ok_or(CodecError::Invalid {
+        word.ok_or(CodecError::Invalid {
             field: "dictionary id",
             value: *id as u64,
-        })?;
-        total += word.len();
-        if total > DICTIONARY_TEXT_MAX {
-            return Err(CodecError::Invalid {
-                field: "text length",
-                value: total as u64,
-            });
+        })
+    };
+    let mut total = 0;
+    for id in ids {
+        total += word(id)?.len();
+    }
+    if total > DICTIONARY_TEXT_MAX {
+        return Err(CodecError::Invalid {
+            field: "text length",
+            value: total as u64,
+        });
+    }
+    match words.iter().map(|w| w.len()).max() {
+        Some(..=16) => gather::<16>(ids, words, out),
+        Some(..=32) => gather::<32>(ids, words, out),
+        _ => {
+            for id in ids {
+                out.push(word(id)?);
+            }
+            Ok(())
         }
-        out.push(word);
+    }
+}
+
+/// Appends the words of ids that are known to have one, each of at most `SHORT` bytes: copying that many is one
+/// instruction or two.
+fn gather<const SHORT: usize>(
+    ids: &[i64],
+    words: &[&str],
+    out: &mut StringColumn,
+) -> Result<(), CodecError> {
+    let padded = |word: &&str| {
+        let mut bytes = [0; SHORT];
+        bytes[..word.len()].copy_from_slice(word.as_bytes());
+        (bytes, word.len() as u32)
+    };
+    let short: Vec<([u8; SHORT], u32)> = words.iter().map(padded).collect();
+    let short = |id: &i64| short.get(*id as usize).unwrap_or(&([0; SHORT], 0));
+    let mut gathered = [[0; SHORT]; GATHERED + 1];
+    let gathered = gathered.as_flattened_mut();
+    for ids in ids.chunks(GATHERED) {
+        let mut end = 0;
+        for (bytes, length) in ids.iter().map(short) {
+            if let Some(place) = gathered.get_mut(end..).and_then(|b| b.first_chunk_mut()) {
+                *place = *bytes;
+            }
+            end += *length as usize;
+        }
+        let gathered = gathered.get(..end).unwrap_or_default();
+        out.extend(text(gathered)?, ids.iter().map(|id| short(id).1));
     }
     Ok(())
 }
