@@ -9,6 +9,7 @@
 
 use crate::error::CodecError;
 use crate::packing::{pack, packed_bytes, unpack};
+use crate::simd::multiversion;
 use crate::varint::{get_i64, put_i64, zigzag};
 
 /// Residuals of one frame.
@@ -96,6 +97,11 @@ fn below(highest: i64, width: u32) -> i64 {
 /// A good window for 1 to 128 residuals: one that begins at the least, one that ends at the greatest, or one
 /// about the middle.
 pub(crate) fn choose(frame: &[i64]) -> Window {
+    window_of(frame)
+}
+
+multiversion! {
+fn window_of(frame: &[i64]) -> Window {
     let (mut min, mut max) = (i64::MAX, i64::MIN);
     for r in frame {
         min = min.min(*r);
@@ -108,21 +114,26 @@ pub(crate) fn choose(frame: &[i64]) -> Window {
     }
     sample.sort_unstable();
     let middle = sample[MIDDLE_SAMPLE / 2];
-    let low = lengths(frame, |r| r.wrapping_sub(min) as u64);
-    let high = lengths(frame, |r| max.wrapping_sub(r) as u64);
-    let both = lengths(frame, |r| zigzag(r.wrapping_sub(middle)));
-    let (mut bytes, mut width) = cheapest(&low, widest, frame.len());
-    let mut base = min;
-    let (high_bytes, high_width) = cheapest(&high, widest, frame.len());
-    if high_bytes < bytes {
-        (bytes, width, base) = (high_bytes, high_width, below(max, high_width));
-    }
-    let both_widest = both.iter().rposition(|c| *c > 0).unwrap_or(0);
-    let (both_bytes, both_width) = cheapest(&both, both_widest, frame.len());
-    if both_bytes < bytes {
-        let half = 1_i64.checked_shl(both_width.wrapping_sub(1)).unwrap_or(0);
-        (bytes, width, base) = (both_bytes, both_width, middle.wrapping_sub(half));
-    }
+    // Those that do not fit lie where the frame reaches farthest from its middle.
+    let (down, up) = (bit_len(middle.wrapping_sub(min) as u64), bit_len(max.wrapping_sub(middle) as u64));
+    let (bytes, width, base) = if up > down + 1 {
+        let (bytes, width) = cheapest(&lengths(frame, |r| r.wrapping_sub(min) as u64), widest, frame.len());
+        (bytes, width, min)
+    } else if down > up + 1 {
+        let (bytes, width) = cheapest(&lengths(frame, |r| max.wrapping_sub(r) as u64), widest, frame.len());
+        (bytes, width, below(max, width))
+    } else {
+        let both = lengths(frame, |r| zigzag(r.wrapping_sub(middle)));
+        let both_widest = both.iter().rposition(|c| *c > 0).unwrap_or(0);
+        let (bytes, width) = cheapest(&both, both_widest, frame.len());
+        let all = packed_bytes(frame.len(), widest as u32);
+        if all <= bytes {
+            (all, widest as u32, min)
+        } else {
+            let half = 1_i64.checked_shl(width.wrapping_sub(1)).unwrap_or(0);
+            (bytes, width, middle.wrapping_sub(half))
+        }
+    };
     // Down, up or to the nearest multiple: what a window was put against stays in it.
     let shift = base_shift(width);
     let step = 1_i64 << shift;
@@ -137,6 +148,7 @@ pub(crate) fn choose(frame: &[i64]) -> Window {
         width,
         bytes: bytes + 1 + varint_bytes(zigzag(steps)),
     }
+}
 }
 
 /// Appends 1 to 128 residuals. `offsets` is scratch.

@@ -9,7 +9,9 @@
 //! missing are passed over for "before", which begins at 4. A code of no lengths is of its highest class alone.
 
 use crate::bits::{BitWriter, load, low};
+use crate::entropy;
 use crate::error::CodecError;
+use crate::simd::multiversion;
 
 /// Classes of a code at most.
 pub(crate) const CLASSES: usize = 256;
@@ -80,22 +82,9 @@ impl Histogram {
         if class_of(all, sub).0 >= CLASSES {
             return None;
         }
-        // Four counters of each class: neighbours that agree do not wait for each other.
-        let mut counts = [[0_u32; CLASSES]; 4];
-        let mut fours = numbers.chunks_exact(4);
-        for four in &mut fours {
-            for (lane, z) in counts.iter_mut().zip(four) {
-                lane[class_of(*z, sub).0 % CLASSES] += 1;
-            }
-        }
-        for z in fours.remainder() {
-            counts[0][class_of(*z, sub).0 % CLASSES] += 1;
-        }
-        let [mut sums, second, third, fourth] = counts;
-        for (i, sum) in sums.iter_mut().enumerate() {
-            *sum += second[i] + third[i] + fourth[i];
-        }
-        Some(Self::from_counts(sub, &sums))
+        let mut counts = [0; CLASSES];
+        count_classes(numbers, sub, &mut counts);
+        Some(Self::from_counts(sub, &counts))
     }
 
     fn from_counts(sub: u32, counts: &[u32; CLASSES]) -> Self {
@@ -117,17 +106,18 @@ impl Histogram {
 
     /// About the bits that the numbers and the code take.
     fn bits(&self) -> f32 {
-        let total: u32 = self.counts[..self.end].iter().sum();
-        let whole = (total as f32).log2();
-        let (mut bits, mut used) = (0.0, 0);
-        for (class, count) in self.counts[..self.end].iter().enumerate() {
-            if *count > 0 {
-                let c = *count as f32;
-                // No code is shorter than a bit.
-                let length = (whole - c.log2()).max(1.0);
-                bits += c * (parts(class, self.sub).1 as f32 + length);
-                used += 1;
-            }
+        let counts = &self.counts[..self.end];
+        let total: u32 = counts.iter().sum();
+        let mut bits = entropy::bits(total, counts.iter().copied());
+        // No code is shorter than a bit: only one class can have less.
+        if let Some(most) = counts.iter().copied().filter(|c| c * 2 > total).max() {
+            let most = most as f32;
+            bits += most * (1.0 - (total as f32 / most).log2());
+        }
+        let mut used = 0;
+        for (class, count) in counts.iter().enumerate() {
+            bits += (count * parts(class, self.sub).1) as f32;
+            used += usize::from(*count > 0);
         }
         bits + 11.0 + (used * 2 + self.end) as f32
     }
@@ -159,6 +149,25 @@ impl Histogram {
         let histogram = Self::of(numbers, SYMBOLS)?;
         let bits = histogram.bits();
         Some((histogram, bits))
+    }
+}
+
+multiversion! {
+    fn count_classes(numbers: &[u64], sub: u32, sums: &mut [u32; CLASSES]) {
+        // Four counters of each class: neighbours that agree do not wait for each other.
+        let mut counts = [[0_u16; CLASSES]; 4];
+        let (fours, rest) = numbers.as_chunks::<4>();
+        for four in fours {
+            for (lane, z) in counts.iter_mut().zip(four) {
+                lane[class_of(*z, sub).0 % CLASSES] += 1;
+            }
+        }
+        for z in rest {
+            counts[0][class_of(*z, sub).0 % CLASSES] += 1;
+        }
+        for (i, sum) in sums.iter_mut().enumerate() {
+            *sum = counts.iter().map(|lane| u32::from(lane[i])).sum();
+        }
     }
 }
 

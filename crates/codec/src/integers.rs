@@ -28,7 +28,19 @@ use crate::streams;
 use crate::varint::{get_i64, get_u64, put_i64, put_u64, unzigzag, zigzag};
 
 /// Values looked at to find a centre.
-const CENTRE_SAMPLE: usize = 255;
+const CENTRE_SAMPLE: usize = 127;
+
+/// Values looked at to guess a common divisor.
+const DIVISOR_SAMPLE: usize = 16;
+
+/// Residuals whose spread is that of all of them.
+const SPREAD_ALL: usize = 256;
+
+/// Of so many residuals in a row ...
+const SPREAD_STEP: usize = 67;
+
+/// ... so many tell the spread.
+const SPREAD_RUN: usize = 48;
 
 /// Values a run has on average where runs are tried.
 const RUN_LENGTH_MIN: usize = 4;
@@ -209,11 +221,11 @@ fn gcd(mut a: u64, mut b: u64) -> u64 {
     a
 }
 
-/// Greatest common divisor of the distances from the first value; 1 where a distance passes 64 bits.
-fn divisor(values: &[i64]) -> u64 {
+/// Greatest common divisor of the distances of values from the first; 1 where a distance passes 64 bits.
+fn divisor<'a>(first: i64, values: impl Iterator<Item = &'a i64>) -> u64 {
     let mut g = 0;
-    for value in &values[1..] {
-        let Some(distance) = value.checked_sub(values[0]) else {
+    for value in values {
+        let Some(distance) = value.checked_sub(first) else {
             return 1;
         };
         g = gcd(g, distance.unsigned_abs());
@@ -225,19 +237,87 @@ fn divisor(values: &[i64]) -> u64 {
     if g > i64::MAX as u64 { 1 } else { g.max(1) }
 }
 
+/// Fills `steps` with the distances of all values but the first from it, by their greatest common divisor, which
+/// it returns.
+fn distances(values: &[i64], steps: &mut Vec<i64>) -> i64 {
+    let first = values[0];
+    steps.clear();
+    steps.resize(values.len() - 1, 0);
+    // A few values mostly know the divisor of all.
+    let some = values[1..]
+        .iter()
+        .step_by(values.len().div_ceil(DIVISOR_SAMPLE));
+    let mut g = divisor(first, some) as i64;
+    if !divide(values, g, steps) {
+        g = divisor(first, values[1..].iter()) as i64;
+        divide(values, g, steps);
+    }
+    g
+}
+
+/// The number whose product with an odd one is 1 in 64 bits.
+fn inverse(odd: u64) -> u64 {
+    // Newton: three bits are right at first, then twice as many each time.
+    (0..5).fold(odd, |x, _| {
+        x.wrapping_mul(2_u64.wrapping_sub(odd.wrapping_mul(x)))
+    })
+}
+
+multiversion! {
+    /// Fills `steps` with the distances of values from the first by `g`, at least 1; says whether it divides all.
+    fn divide(values: &[i64], g: i64, steps: &mut [i64]) -> bool {
+        let (Some((first, values)), Ok(g)) = (values.split_first(), u64::try_from(g)) else {
+            return false;
+        };
+        let pairs = steps.iter_mut().zip(values);
+        if g == 1 {
+            pairs.for_each(|(step, value)| *step = value.wrapping_sub(*first));
+            return true;
+        }
+        // An exact quotient is a product with the inverse of the odd factor; another product is one that times the
+        // divisor passes 64 bits.
+        let twos = g.trailing_zeros();
+        let odd = g >> twos;
+        let (inverse, most) = (inverse(odd) as i64, (i64::MAX as u64 / odd) as i64);
+        let below = (1 << twos) - 1;
+        let (mut passing, mut inexact) = (0, 0);
+        for (step, value) in pairs {
+            let distance = value.wrapping_sub(*first);
+            let quotient = (distance >> twos).wrapping_mul(inverse);
+            passing |= (value ^ first) & (distance ^ value);
+            inexact |= (distance & below) | i64::from(quotient > most) | i64::from(quotient < -most);
+            *step = quotient;
+        }
+        passing >= 0 && inexact == 0
+    }
+}
+
 /// The number of deltas after which they repeat, to the end and four times at least.
 fn period(values: &[i64]) -> Option<usize> {
     let delta = |i: usize| values[i + 1].wrapping_sub(values[i]);
     let deltas = values.len() - 1;
-    (2..=PERIOD_MAX.min(deltas / 4)).find(|p| (*p..deltas).all(|i| delta(i) == delta(i - p)))
+    // A delta unlike those before it is none of their repetitions.
+    let shortest = 1 + (1..deltas).find(|i| delta(*i) != delta(0))?;
+    let last = PERIOD_MAX.min(deltas / 4);
+    (shortest..=last).find(|p| (*p..deltas).all(|i| delta(i) == delta(i - p)))
 }
 
 /// Each value less the one before it, the first less zero.
 fn differences(values: &[i64], out: &mut Vec<i64>) {
     out.clear();
-    let Some(first) = values.first() else { return };
-    out.push(*first);
-    out.extend(values.windows(2).map(|w| w[1].wrapping_sub(w[0])));
+    out.resize(values.len(), 0);
+    subtract_neighbours(values, out);
+}
+
+multiversion! {
+    fn subtract_neighbours(values: &[i64], out: &mut [i64]) {
+        if let (Some(first), Some(value)) = (out.first_mut(), values.first()) {
+            *first = *value;
+        }
+        for (out, pair) in out.iter_mut().skip(1).zip(values.windows(2)) {
+            *out = pair[1].wrapping_sub(pair[0]);
+        }
+    }
 }
 
 /// About the median: of every so many-th value.
@@ -248,10 +328,15 @@ fn centre(values: &[i64], scratch: &mut Vec<i64>) -> i64 {
     *scratch.select_nth_unstable(middle).1
 }
 
-/// Bits of the distances from a centre, about.
-fn spread(values: &[i64], centre: i64) -> u64 {
-    let bits = |v: &i64| u64::from(64 - zigzag(v.wrapping_sub(centre)).leading_zeros());
-    values.iter().map(bits).sum()
+multiversion! {
+    /// Bits of the distances from a centre, about: of some of them.
+    fn spread(values: &[i64], centre: i64) -> u64 {
+        let bits = |v: &i64| u64::from(64 - zigzag(v.wrapping_sub(centre)).leading_zeros());
+        if values.len() <= SPREAD_ALL {
+            return values.iter().map(bits).sum();
+        }
+        values.chunks(SPREAD_STEP).flat_map(|some| some.iter().take(SPREAD_RUN)).map(bits).sum()
+    }
 }
 
 fn shift(values: &[i64], centre: i64, out: &mut Vec<i64>) {
@@ -329,7 +414,7 @@ fn encode_residuals(
     let lent = setting
         .lent
         .and_then(|mut lent| Model::get(&mut lent, None).ok());
-    let g = divisor(values) as i64;
+    let g = distances(values, &mut scratch.steps);
     if let Some(p) = period(values) {
         let own = Model {
             period: values[..=p]
@@ -352,8 +437,12 @@ fn encode_residuals(
     // A smaller divisor that costs no bytes.
     let lends = |lent: &Model| (FRAMES..RAW).contains(&lent.id) && lent.g > 0 && g % lent.g == 0;
     let lent = lent.filter(lends);
+    let mut factor = 1;
     let g = match &lent {
-        Some(lent) if g / lent.g < 4 => lent.g,
+        Some(lent) if g / lent.g < 4 => {
+            factor = g / lent.g;
+            lent.g
+        }
         _ => g,
     };
     let IntegerScratch {
@@ -364,19 +453,25 @@ fn encode_residuals(
         offsets,
         windows,
     } = scratch;
-    steps.clear();
-    if g == 1 {
-        steps.extend(values[1..].iter().map(|x| x.wrapping_sub(first)));
-    } else {
-        steps.extend(values[1..].iter().map(|x| x.wrapping_sub(first) / g));
+    if factor > 1 {
+        steps
+            .iter_mut()
+            .for_each(|step| *step = step.wrapping_mul(factor));
     }
     differences(steps, deltas);
-    differences(deltas, seconds);
     let centres = [centre(steps, shifted), centre(deltas, shifted), 0];
+    let mut spreads = [
+        spread(steps, centres[0]),
+        spread(deltas, centres[1]),
+        u64::MAX,
+    ];
+    // Where deltas are wider than values, their own deltas are wider still.
+    if spreads[1] < spreads[0] {
+        differences(deltas, seconds);
+        spreads[2] = spread(seconds, 0);
+    }
     let orders: [&[i64]; 3] = [steps, deltas, seconds];
-    let order = (0..3)
-        .min_by_key(|o| spread(orders[*o], centres[*o]))
-        .unwrap_or(0);
+    let order = (0..3).min_by_key(|o| spreads[*o]).unwrap_or(0);
     let residuals = orders[order];
     let lent = lent.filter(|lent| usize::from(order_of(lent.id)) == order && lent.g == g);
     let m = centres[order];

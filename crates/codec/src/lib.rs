@@ -27,6 +27,7 @@
 mod bits;
 mod block;
 mod compression;
+mod entropy;
 mod error;
 mod floats;
 mod frames;

@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 
-use crate::bits::{BitWriter, low};
+use crate::bits::low;
 use crate::block::MAX_BLOCK_POINTS;
 use crate::error::CodecError;
 use crate::huffman::{CLASSES, Code, LENGTH_MAX, TABLE, class_of, next_code, parts};
@@ -26,43 +26,70 @@ const COPIES: usize = 2 * BYTES_MAX;
 /// before them.
 const TABLES: usize = 4;
 
+/// Bytes that a number takes at most: the longest code and 63 bits.
+const NUMBER_BYTES_MAX: usize = 10;
+
 /// Appends the numbers, all of which have a code.
 pub(crate) fn put(code: &Code, numbers: &[u64], out: &mut Vec<u8>) {
-    let codes = code.codes();
-    let stream = |part: &[u64], bytes: &mut Vec<u8>| {
-        let mut writer = BitWriter::new(bytes);
-        for z in part {
-            let (class, extra) = class_of(*z, code.sub);
-            let length = u32::from(code.lengths[class]);
-            // The leading bits are in the class.
-            let below = z & !(u64::MAX << extra);
-            if length + extra <= 64 {
-                writer.put(u64::from(codes[class]) | below << length, length + extra);
-            } else {
-                writer.put(u64::from(codes[class]), length);
-                writer.put(below, extra);
-            }
-        }
-        writer.finish();
-    };
+    let mut codes = code.codes();
+    for (code, length) in codes.iter_mut().zip(code.lengths) {
+        *code |= u16::from(length) << LENGTH_MAX;
+    }
     if numbers.len() < FOUR_MIN {
-        stream(numbers, out);
+        let begin = out.len();
+        out.resize(begin + numbers.len() * NUMBER_BYTES_MAX + 8, 0);
+        let bytes = put_stream(&codes, code.sub, numbers, &mut out[begin..]);
+        out.truncate(begin + bytes);
         return;
     }
-    let mut streams = Vec::with_capacity(numbers.len() * 2);
-    let mut first_half = 0;
-    for (i, part) in numbers.chunks(numbers.len().div_ceil(4)).enumerate() {
-        let begin = streams.len();
-        stream(part, &mut streams);
+    let quarter = numbers.len().div_ceil(4);
+    let mut streams = vec![0; (numbers.len() + 4) * NUMBER_BYTES_MAX];
+    let (mut end, mut first_half) = (0, 0);
+    for (i, part) in numbers.chunks(quarter).enumerate() {
+        let begin = end;
+        end += put_stream(&codes, code.sub, part, &mut streams[begin..]);
         if i % 2 == 1 {
-            streams[begin..].reverse();
+            streams[begin..end].reverse();
         }
         if i == 1 {
-            first_half = streams.len();
+            first_half = end;
         }
     }
-    put_i64(out, first_half as i64 - streams.len() as i64 / 2);
-    out.extend_from_slice(&streams);
+    put_i64(out, first_half as i64 - end as i64 / 2);
+    out.extend_from_slice(&streams[..end]);
+}
+
+multiversion! {
+    /// Writes one stream, with codes below their lengths by class; returns its bytes. `out` has room for the
+    /// longest numbers and eight bytes more.
+    fn put_stream(codes: &[u16; CLASSES], sub: u32, numbers: &[u64], out: &mut [u8]) -> usize {
+        let (mut held, mut bits, mut at) = (0, 0, 0);
+        // At most 56 bits at a time, behind at most 7.
+        let mut put = |value: u64, count: u32| {
+            held |= value << bits;
+            bits += count;
+            out[at..at + 8].copy_from_slice(&u64::to_le_bytes(held));
+            at += bits as usize / 8;
+            held >>= bits & 56;
+            bits %= 8;
+            at
+        };
+        for z in numbers {
+            let (class, extra) = class_of(*z, sub);
+            let entry = codes[class % CLASSES];
+            let (code, length) = (u64::from(entry % TABLE as u16), u32::from(entry >> LENGTH_MAX));
+            // The leading bits are in the class.
+            let below = low(*z, extra);
+            if length + extra <= 56 {
+                put(code | below << length, length + extra);
+            } else {
+                put(code | low(below, 28) << length, length + 28);
+                put(below >> 28, extra - 28);
+            }
+        }
+        let whole = put(0, 0);
+        whole + usize::from(bits > 0)
+    }
 }
 
 /// Takes a code off the front of `lent`, or else of `bytes`, lets `between` take what stands before the numbers,
