@@ -30,8 +30,8 @@ use crate::varint::{get_i64, get_u64, put_i64, put_u64, unzigzag, zigzag};
 /// Values looked at to find a centre.
 const CENTRE_SAMPLE: usize = 127;
 
-/// Values looked at to guess a common divisor.
-const DIVISOR_SAMPLE: usize = 16;
+/// Neighbours, and others, looked at to guess a common divisor.
+const DIVISOR_SAMPLE: usize = 8;
 
 /// Residuals whose spread is that of all of them.
 const SPREAD_ALL: usize = 256;
@@ -243,10 +243,10 @@ fn distances(values: &[i64], steps: &mut Vec<i64>) -> i64 {
     let first = values[0];
     steps.clear();
     steps.resize(values.len() - 1, 0);
-    // A few values mostly know the divisor of all.
-    let some = values[1..]
-        .iter()
-        .step_by(values.len().div_ceil(DIVISOR_SAMPLE));
+    // A few values mostly know the divisor of all: some neighbours, some far apart.
+    let step = values.len().div_ceil(DIVISOR_SAMPLE);
+    let near = values[1..].iter().take(DIVISOR_SAMPLE);
+    let some = near.chain(values[1..].iter().step_by(step));
     let mut g = divisor(first, some) as i64;
     if !divide(values, g, steps) {
         g = divisor(first, values[1..].iter()) as i64;
@@ -294,12 +294,12 @@ multiversion! {
 
 /// The number of deltas after which they repeat, to the end and four times at least.
 fn period(values: &[i64]) -> Option<usize> {
-    let delta = |i: usize| values[i + 1].wrapping_sub(values[i]);
-    let deltas = values.len() - 1;
+    let deltas = |from: usize| values[from..].windows(2).map(|w| w[1].wrapping_sub(w[0]));
     // A delta unlike those before it is none of their repetitions.
-    let shortest = 1 + (1..deltas).find(|i| delta(*i) != delta(0))?;
-    let last = PERIOD_MAX.min(deltas / 4);
-    (shortest..=last).find(|p| (*p..deltas).all(|i| delta(i) == delta(i - p)))
+    let first = deltas(0).next()?;
+    let shortest = deltas(0).position(|delta| delta != first)? + 1;
+    let longest = PERIOD_MAX.min((values.len() - 1) / 4);
+    (shortest..=longest).find(|p| deltas(*p).zip(deltas(0)).all(|(late, early)| late == early))
 }
 
 /// Each value less the one before it, the first less zero.
