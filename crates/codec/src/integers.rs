@@ -792,6 +792,10 @@ multiversion! {
     fn to_values(sums: &mut Sums, add: u64, residuals: &mut [u64]) {
         let first = sums.first as u64;
         let g = sums.g;
+        // All at once: the sums below wait for one addition each then, not for two.
+        if sums.order > 0 {
+            residuals.iter_mut().for_each(|r| *r = r.wrapping_add(add));
+        }
         match sums.order {
             0 => {
                 let first = first.wrapping_add(add.wrapping_mul(g));
@@ -807,13 +811,13 @@ multiversion! {
                 if g == 1 {
                     let mut value = first.wrapping_add(step);
                     for r in residuals.iter_mut() {
-                        value = value.wrapping_add(*r).wrapping_add(add);
+                        value = value.wrapping_add(*r);
                         *r = value;
                     }
                     step = value.wrapping_sub(first);
                 } else {
                     for r in residuals.iter_mut() {
-                        step = step.wrapping_add(*r).wrapping_add(add);
+                        step = step.wrapping_add(*r);
                         *r = step.wrapping_mul(g).wrapping_add(first);
                     }
                 }
@@ -822,7 +826,7 @@ multiversion! {
             _ => {
                 let (mut step, mut delta) = (sums.step, sums.delta);
                 for r in residuals.iter_mut() {
-                    delta = delta.wrapping_add(*r).wrapping_add(add);
+                    delta = delta.wrapping_add(*r);
                     step = step.wrapping_add(delta);
                     *r = step.wrapping_mul(g).wrapping_add(first);
                 }
