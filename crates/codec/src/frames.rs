@@ -94,61 +94,61 @@ fn below(highest: i64, width: u32) -> i64 {
     highest.wrapping_sub(span as i64)
 }
 
-/// A good window for 1 to 128 residuals: one that begins at the least, one that ends at the greatest, or one
-/// about the middle.
-pub(crate) fn choose(frame: &[i64]) -> Window {
-    window_of(frame)
-}
-
 multiversion! {
-fn window_of(frame: &[i64]) -> Window {
-    let (mut min, mut max) = (i64::MAX, i64::MIN);
-    for r in frame {
-        min = min.min(*r);
-        max = max.max(*r);
-    }
-    let widest = bit_len(max.wrapping_sub(min) as u64) as usize;
-    let mut sample = [0; MIDDLE_SAMPLE];
-    for (i, slot) in sample.iter_mut().enumerate() {
-        *slot = frame[i * frame.len() / MIDDLE_SAMPLE];
-    }
-    sample.sort_unstable();
-    let middle = sample[MIDDLE_SAMPLE / 2];
-    // Those that do not fit lie where the frame reaches farthest from its middle.
-    let (down, up) = (bit_len(middle.wrapping_sub(min) as u64), bit_len(max.wrapping_sub(middle) as u64));
-    let (bytes, width, base) = if up > down + 1 {
-        let (bytes, width) = cheapest(&lengths(frame, |r| r.wrapping_sub(min) as u64), widest, frame.len());
-        (bytes, width, min)
-    } else if down > up + 1 {
-        let (bytes, width) = cheapest(&lengths(frame, |r| max.wrapping_sub(r) as u64), widest, frame.len());
-        (bytes, width, below(max, width))
-    } else {
-        let both = lengths(frame, |r| zigzag(r.wrapping_sub(middle)));
-        let both_widest = both.iter().rposition(|c| *c > 0).unwrap_or(0);
-        let (bytes, width) = cheapest(&both, both_widest, frame.len());
-        let all = packed_bytes(frame.len(), widest as u32);
-        if all <= bytes {
-            (all, widest as u32, min)
-        } else {
-            let half = 1_i64.checked_shl(width.wrapping_sub(1)).unwrap_or(0);
-            (bytes, width, middle.wrapping_sub(half))
+    /// A good window for 1 to 128 residuals: one that begins at the least, one that ends at the greatest, or one
+    /// about the middle.
+    pub(crate) fn choose(frame: &[i64]) -> Window {
+        let (mut min, mut max) = (i64::MAX, i64::MIN);
+        for r in frame {
+            min = min.min(*r);
+            max = max.max(*r);
         }
-    };
-    // Down, up or to the nearest multiple: what a window was put against stays in it.
-    let shift = base_shift(width);
-    let step = 1_i64 << shift;
-    let round = match base {
-        _ if base == min => 0,
-        _ if base == below(max, width) => step - 1,
-        _ => step / 2,
-    };
-    let steps = base.saturating_add(round) >> shift;
-    Window {
-        base: steps << shift,
-        width,
-        bytes: bytes + 1 + varint_bytes(zigzag(steps)),
+        let widest = bit_len(max.wrapping_sub(min) as u64) as usize;
+        let mut sample = [0; MIDDLE_SAMPLE];
+        for (i, slot) in sample.iter_mut().enumerate() {
+            *slot = frame[i * frame.len() / MIDDLE_SAMPLE];
+        }
+        sample.sort_unstable();
+        let middle = sample[MIDDLE_SAMPLE / 2];
+        // Those that do not fit lie where the frame reaches farthest from its middle.
+        let reach = |from: i64, to: i64| bit_len(to.wrapping_sub(from) as u64);
+        let (down, up) = (reach(min, middle), reach(middle, max));
+        let n = frame.len();
+        let (bytes, width, base) = if up > down + 1 {
+            let low = lengths(frame, |r| r.wrapping_sub(min) as u64);
+            let (bytes, width) = cheapest(&low, widest, n);
+            (bytes, width, min)
+        } else if down > up + 1 {
+            let high = lengths(frame, |r| max.wrapping_sub(r) as u64);
+            let (bytes, width) = cheapest(&high, widest, n);
+            (bytes, width, below(max, width))
+        } else {
+            let both = lengths(frame, |r| zigzag(r.wrapping_sub(middle)));
+            let both_widest = both.iter().rposition(|c| *c > 0).unwrap_or(0);
+            let (bytes, width) = cheapest(&both, both_widest, n);
+            let all = packed_bytes(n, widest as u32);
+            if all <= bytes {
+                (all, widest as u32, min)
+            } else {
+                let half = 1_i64.checked_shl(width.wrapping_sub(1)).unwrap_or(0);
+                (bytes, width, middle.wrapping_sub(half))
+            }
+        };
+        // Down, up or to the nearest multiple: what a window was put against stays in it.
+        let shift = base_shift(width);
+        let step = 1_i64 << shift;
+        let round = match base {
+            _ if base == min => 0,
+            _ if base == below(max, width) => step - 1,
+            _ => step / 2,
+        };
+        let steps = base.saturating_add(round) >> shift;
+        Window {
+            base: steps << shift,
+            width,
+            bytes: bytes + 1 + varint_bytes(zigzag(steps)),
+        }
     }
-}
 }
 
 /// Appends 1 to 128 residuals. `offsets` is scratch.

@@ -37,6 +37,7 @@ mod models;
 mod packing;
 mod repeats;
 mod simd;
+mod steps;
 mod streams;
 mod strings;
 mod tail;

@@ -7,11 +7,11 @@
 macro_rules! multiversion {
     (
         $(#[$doc:meta])*
-        fn $name:ident $(<$(const $c:ident: $number:ty),+>)? ($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)?
+        $vis:vis fn $name:ident $(<$(const $c:ident: $number:ty),+>)? ($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)?
         $body:block
     ) => {
         $(#[$doc])*
-        fn $name $(<$(const $c: $number),+>)? ($($arg: $type),*) $(-> $result)? {
+        $vis fn $name $(<$(const $c: $number),+>)? ($($arg: $type),*) $(-> $result)? {
             #[inline(always)]
             #[allow(clippy::extra_unused_type_parameters, reason = "most bodies are the same for both")]
             fn body<const WIDE: bool $($(, const $c: $number)+)?>($($arg: $type),*) $(-> $result)? $body

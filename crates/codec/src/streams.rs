@@ -70,7 +70,7 @@ multiversion! {
             bits += count;
             out[at..at + 8].copy_from_slice(&u64::to_le_bytes(held));
             at += bits as usize / 8;
-            held >>= bits & 56;
+            held >>= bits / 8 * 8;
             bits %= 8;
             at
         };
@@ -102,8 +102,8 @@ pub(crate) fn get<B, T>(
     then: impl FnOnce(B, &mut [u64]) -> T,
 ) -> Result<T, CodecError> {
     thread_local! {
-        // Sixty kilobytes of buffers, which would take longer to clear than a block to read.
-        static READER: RefCell<Box<Reader>> = RefCell::default();
+        // Buffers of 64 KiB, which to clear would take as long as to read a block.
+        static READER: RefCell<Reader> = RefCell::default();
     }
     READER.with_borrow_mut(|reader| {
         let table = match lent {
@@ -118,20 +118,22 @@ pub(crate) fn get<B, T>(
 
 /// Buffers of reading.
 struct Reader {
-    tables: [Table; TABLES],
+    tables: Vec<Table>,
     /// The table that is built anew next.
     next: usize,
-    copy: [u8; COPIES + 8],
-    numbers: [u64; MAX_BLOCK_POINTS],
+    copy: Box<[u8; COPIES + 8]>,
+    numbers: Vec<u64>,
 }
 
 impl Default for Reader {
     fn default() -> Self {
         Self {
-            tables: [const { Table::EMPTY }; TABLES],
+            tables: (0..TABLES).map(|_| Table::EMPTY).collect(),
             next: 0,
-            copy: [0; COPIES + 8],
-            numbers: [0; MAX_BLOCK_POINTS],
+            copy: vec![0; COPIES + 8]
+                .try_into()
+                .expect("as many as asked for"),
+            numbers: vec![0; MAX_BLOCK_POINTS],
         }
     }
 }
