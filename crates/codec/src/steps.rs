@@ -180,6 +180,11 @@ mod tests {
         assert_eq!(check(&values), 1000);
         values[777] += 1;
         assert_eq!(check(&values), 1);
+        // Multiples of the twos of the divisor, but not of the rest: wrong quotients of either sign.
+        for k in 1..40 {
+            values[777] = 777_000_000 + 64 * k;
+            assert_eq!(check(&values), 64 * gcd(k as u64, 15_625) as i64);
+        }
     }
 
     #[test]
