@@ -88,6 +88,12 @@ fn cheapest(counts: &[u8; 65], widest: usize, len: usize) -> (usize, u32) {
     best
 }
 
+/// Whether a distance from the base does not fit the width.
+#[inline(always)]
+fn misfits(offset: u64, width: u32) -> bool {
+    width < 64 && offset >> width != 0
+}
+
 /// The lowest base of a window of `width` bits with `highest` at its top.
 fn below(highest: i64, width: u32) -> i64 {
     let span = 1_u64.checked_shl(width).unwrap_or(0).wrapping_sub(1);
@@ -142,12 +148,19 @@ multiversion! {
             _ if base == below(max, width) => step - 1,
             _ => step / 2,
         };
-        let steps = base.saturating_add(round) >> shift;
-        Window {
-            base: steps << shift,
-            width,
-            bytes: bytes + 1 + varint_bytes(zigzag(steps)),
+        let window = |base: i64, width: u32, bytes: usize| {
+            let shift = base_shift(width);
+            Window { base, width, bytes: bytes + 1 + varint_bytes(zigzag(base >> shift)) }
+        };
+        let base = base.saturating_add(round) >> shift << shift;
+        // Rounding may push out what lies close together at the window's edge.
+        let misfits = frame.iter().filter(|r| misfits(r.wrapping_sub(base) as u64, width)).count();
+        let all = packed_bytes(n, widest as u32);
+        if misfits > 0 && packed_bytes(n, width) + misfits * 2 > all {
+            let shift = base_shift(widest as u32);
+            return window(min >> shift << shift, widest as u32, all);
         }
+        window(base, width, bytes)
     }
 }
 
@@ -156,8 +169,7 @@ pub(crate) fn put(frame: &[i64], window: Window, offsets: &mut Vec<u64>, out: &m
     let Window { base, width, .. } = window;
     offsets.clear();
     offsets.extend(frame.iter().map(|r| r.wrapping_sub(base) as u64));
-    let misfits = |o: &u64| width < 64 && *o >> width != 0;
-    let exceptions = offsets.iter().filter(|o| misfits(o)).count();
+    let exceptions = offsets.iter().filter(|o| misfits(**o, width)).count();
     out.push(width as u8 | if exceptions > 0 { PATCHED } else { 0 });
     put_i64(out, base >> base_shift(width));
     if exceptions > 0 {
@@ -165,7 +177,11 @@ pub(crate) fn put(frame: &[i64], window: Window, offsets: &mut Vec<u64>, out: &m
     }
     pack(out, offsets, width);
     if exceptions > 0 {
-        for (place, offset) in offsets.iter().enumerate().filter(|(_, o)| misfits(o)) {
+        for (place, offset) in offsets
+            .iter()
+            .enumerate()
+            .filter(|(_, o)| misfits(**o, width))
+        {
             out.push(place as u8);
             put_i64(out, *offset as i64 >> width);
         }
@@ -215,7 +231,7 @@ mod tests {
         let window = choose(frame);
         let mut bytes = Vec::new();
         put(frame, window, &mut Vec::new(), &mut bytes);
-        // Exceptions are costed on average, and a rounded base may push a few out of the window.
+        // Exceptions are costed on average.
         assert!(
             bytes.len() <= frame.len() * 8 + 12 + frame.len() / 4,
             "{} bytes for {frame:?}",
