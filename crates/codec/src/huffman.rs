@@ -98,8 +98,12 @@ impl Histogram {
         let sub = self.sub - 1;
         let mut counts = [0; CLASSES];
         for (class, count) in self.counts[..self.end].iter().enumerate() {
-            let (lead, extra) = parts(class, self.sub);
-            counts[class_of(lead << extra, sub).0] += count;
+            // What had a class of its own and still has, else the leading bits without the last.
+            let coarser = match class >> self.sub {
+                0 => class,
+                octave => (octave << sub) + ((class & ((1 << self.sub) - 1)) >> 1) + (1 << sub),
+            };
+            counts[coarser % CLASSES] += count;
         }
         Self::from_counts(sub, &counts)
     }
@@ -107,17 +111,20 @@ impl Histogram {
     /// About the bits that the numbers and the code take.
     fn bits(&self) -> f32 {
         let counts = &self.counts[..self.end];
-        let total: u32 = counts.iter().sum();
-        let mut bits = entropy::bits(total, counts.iter().copied());
+        let mut sorts = entropy::Sorts::default();
+        let (mut extras, mut used, mut most) = (0, 0, 0);
+        for (class, count) in counts.iter().enumerate().filter(|(_, c)| **c > 0) {
+            sorts.add(*count);
+            extras += count * parts(class, self.sub).1;
+            used += 1;
+            most = most.max(*count);
+        }
+        let mut bits = sorts.bits() + extras as f32;
         // No code is shorter than a bit: only one class can have less.
-        if let Some(most) = counts.iter().copied().filter(|c| c * 2 > total).max() {
+        let total: u32 = counts.iter().sum();
+        if most * 2 > total {
             let most = most as f32;
             bits += most * (1.0 - (total as f32 / most).log2());
-        }
-        let mut used = 0;
-        for (class, count) in counts.iter().enumerate() {
-            bits += (count * parts(class, self.sub).1) as f32;
-            used += usize::from(*count > 0);
         }
         bits + 11.0 + (used * 2 + self.end) as f32
     }
@@ -432,6 +439,22 @@ mod tests {
                 let (lead, bits) = parts(class, sub);
                 assert_eq!((bits, lead), (extra, z >> extra));
             }
+        }
+    }
+
+    #[test]
+    fn coarser_classes_are_those_of_fewer_bits() {
+        let numbers: Vec<u64> = (0..1000_u64)
+            .map(|i| i * i * i % 70_000 >> (i % 17))
+            .collect();
+        let mut fine = Histogram::of(&numbers, 3).expect("every number has a class");
+        for sub in (0..3).rev() {
+            fine = fine.coarser();
+            let of = Histogram::of(&numbers, sub).expect("every number has a class");
+            assert_eq!(
+                (fine.sub, fine.end, fine.counts),
+                (of.sub, of.end, of.counts)
+            );
         }
     }
 }

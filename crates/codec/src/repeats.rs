@@ -6,7 +6,7 @@
 //! on an uneven grid stay near each other.
 
 use crate::Compression;
-use crate::entropy;
+use crate::entropy::Sorts;
 use crate::error::CodecError;
 use crate::integers::{self, IntegerScratch, Known, Setting, Word};
 use crate::varint::{get_bytes, get_u64, put_bytes, put_u64};
@@ -148,9 +148,10 @@ impl Words {
         let word_bits = 64 - gap.leading_zeros() as usize;
         let id_bits = (count - 1).checked_ilog2().map_or(0, |b| b as usize + 1);
         // Ids may well take less than their full width, but rarely less than their entropy.
-        let ids = entropy::bits(values.len() as u32, self.counts.iter().copied());
+        let mut ids = Sorts::default();
+        self.counts.iter().for_each(|count| ids.add(*count));
         count * word_bits + values.len() * id_bits / 2 < bits_max
-            && ids as usize + count * WORD_BITS <= bits_max
+            && ids.bits() as usize + count * WORD_BITS <= bits_max
     }
 
     /// Sorts the values and makes the ids; `known`, ascending, takes the place of the values if it has them all.
