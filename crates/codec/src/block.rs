@@ -135,7 +135,7 @@ impl Encoder {
     /// Appends one block with the points of `range` of `column`, whose times strictly increase. `models` are those
     /// in force in its page.
     ///
-    /// Cost: 10 to 40 ns a point.
+    /// Cost: 10 to 35 ns a point, 50 in blocks of a few hundred.
     ///
     /// # Panics
     /// If the range is empty, longer than [`MAX_BLOCK_POINTS`], or outside the column.
