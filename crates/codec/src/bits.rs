@@ -49,27 +49,6 @@ pub(crate) fn load(bytes: &[u8], at: usize) -> u64 {
     word >> (at % 8)
 }
 
-/// [`load`] of bytes that run backwards from the end.
-#[inline(always)]
-pub(crate) fn load_back(bytes: &[u8], at: usize) -> u64 {
-    let end = bytes.len().wrapping_sub(at / 8);
-    let word = match bytes.get(..end).and_then(|b| b.last_chunk::<8>()) {
-        Some(word) => u64::from_be_bytes(*word),
-        None => load_begin(bytes, end),
-    };
-    word >> (at % 8)
-}
-
-#[cold]
-fn load_begin(bytes: &[u8], end: usize) -> u64 {
-    let mut word = [0; 8];
-    let bytes = bytes.get(..end).unwrap_or_default();
-    for (slot, byte) in word.iter_mut().zip(bytes.iter().rev()) {
-        *slot = *byte;
-    }
-    u64::from_le_bytes(word)
-}
-
 #[cold]
 fn load_end(bytes: &[u8], at: usize) -> u64 {
     let mut word = [0; 8];
@@ -105,10 +84,5 @@ mod tests {
         }
         assert_eq!(out.len(), (at + 129).div_ceil(8));
         assert_eq!(load(&out, out.len() * 8), 0);
-        let forward = out.clone();
-        out.reverse();
-        for at in 0..=out.len() * 8 + 9 {
-            assert_eq!(low(load_back(&out, at), 57), low(load(&forward, at), 57));
-        }
     }
 }

@@ -135,7 +135,7 @@ impl Encoder {
     /// Appends one block with the points of `range` of `column`, whose times strictly increase. `models` are those
     /// in force in its page.
     ///
-    /// Cost: 10 to 40 ns a point.
+    /// Cost: 10 to 35 ns a point, 50 in blocks of a few hundred.
     ///
     /// # Panics
     /// If the range is empty, longer than [`MAX_BLOCK_POINTS`], or outside the column.
@@ -386,7 +386,7 @@ pub fn decode_block(
         Values::Numeric(bits) => decode_numbers(kind, &parts, points, models, bits)?,
         Values::Strings(texts) => {
             let mut rest = parts.rest;
-            let mut ids = Vec::new();
+            let mut ids = Vec::with_capacity(points);
             let known = Known {
                 lent: models.main,
                 ..Known::default()
@@ -494,7 +494,6 @@ fn decode_numbers<'a>(
             floats::get_exceptions(parts.exceptions, column)?;
         }
         DISTANCES => {
-            let mut distances = Vec::with_capacity(points);
             let lent = (models.second_form == DISTANCES).then_some(models.second);
             let known = Known {
                 lent: lent.flatten(),
@@ -505,7 +504,7 @@ fn decode_numbers<'a>(
                 integers::decode(bytes, points, known, &mut distances)?;
                 Ok(distances)
             };
-            distances.extend(with_second(parts, models, &mut rest, read)?);
+            let distances = with_second(parts, models, &mut rest, read)?;
             floats::from_mantissas(column, parts.scale)?;
             floats::move_by(column, &distances);
         }

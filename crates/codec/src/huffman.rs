@@ -1,48 +1,67 @@
 //! Unsigned numbers as magnitude classes in a canonical Huffman code, each followed by the bits below its class.
 //!
 //! A class is a number's leading `sub + 1` bits and how many follow them: numbers below `2^(sub+1)` are classes
-//! of their own, so that with `sub` 7 the code is one of up to 256 symbols. No code is longer than 11 bits.
-//! Numbers stand in four streams of equal count, or in one if they are few, so that a decoder can work on four
-//! at a time.
+//! of their own, so that with `sub` 7 the code is one of up to 256 symbols. No code is longer than 11 bits. How
+//! numbers follow each other is in `streams.rs`.
 //!
 //! Layout of a code: 3 bits `sub`, 8 bits the highest class, then the length of each class from 0 on: `0` as the
 //! class before, `10` one longer, `110` one shorter, `1110` no such class, `1111` and four bits. Classes that are
 //! missing are passed over for "before", which begins at 4. A code of no lengths is of its highest class alone.
-//! Layout of the numbers, which take all bytes there are: one stream; or zigzag varint of the first half's bytes
-//! less half of all, then in each half one stream from its front and one from its end, whose bytes run backwards.
 
-use crate::bits::{BitWriter, load, load_back, low};
+use crate::bits::{BitWriter, load, low};
+use crate::entropy;
 use crate::error::CodecError;
 use crate::simd::multiversion;
-use crate::varint::{get_i64, put_i64};
 
 /// Classes of a code at most.
-const CLASSES: usize = 256;
+pub(crate) const CLASSES: usize = 256;
 
 /// Bits of the longest code.
-const LENGTH_MAX: u32 = 11;
+pub(crate) const LENGTH_MAX: u32 = 11;
 
-const TABLE: usize = 1 << LENGTH_MAX;
-
-/// Numbers from which there are four streams.
-const FOUR_MIN: usize = 64;
+/// Patterns of as many bits.
+pub(crate) const TABLE: usize = 1 << LENGTH_MAX;
 
 /// The `sub` of a code of symbols.
 pub(crate) const SYMBOLS: u32 = 7;
 
+/// Lengths of codes, none among them, in a power of two.
+const LENGTHS: usize = 16;
+
 /// Length of the class before the first.
 const LENGTH_FIRST: u8 = 4;
 
+/// By the next four bits of the lengths of a code: the bits of a field, what it adds to the length before unless
+/// it is explicit, and whether the class has a code.
+const LENGTH_FIELDS: [(u8, u8, bool); 16] = {
+    let mut fields = [(1, 0, true); 16];
+    let mut low = 0;
+    while low < fields.len() {
+        fields[low] = match low.trailing_ones() {
+            0 => (1, 0, true),
+            1 => (2, 1, true),
+            2 => (3, u8::MAX, true),
+            3 => (4, 0, false),
+            _ => (8, 0, true),
+        };
+        low += 1;
+    }
+    fields
+};
+
+/// Lengths that are surely within a load of 57 bits.
+const LENGTHS_A_LOAD: usize = 7;
+
 /// The class of a number and how many bits follow its code.
 #[inline(always)]
-fn class_of(z: u64, sub: u32) -> (usize, u32) {
+pub(crate) fn class_of(z: u64, sub: u32) -> (usize, u32) {
     let log = (z | 1).ilog2();
     let extra = log.saturating_sub(sub);
     (((extra as usize) << sub) + (z >> extra) as usize, extra)
 }
 
 /// The leading bits of a class and how many follow them.
-fn parts(class: usize, sub: u32) -> (u64, u32) {
+pub(crate) fn parts(class: usize, sub: u32) -> (u64, u32) {
     let extra = (class >> sub).saturating_sub(1) as u32;
     ((class - ((extra as usize) << sub)) as u64, extra)
 }
@@ -63,22 +82,9 @@ impl Histogram {
         if class_of(all, sub).0 >= CLASSES {
             return None;
         }
-        // Four counters of each class: neighbours that agree do not wait for each other.
-        let mut counts = [[0_u32; CLASSES]; 4];
-        let mut fours = numbers.chunks_exact(4);
-        for four in &mut fours {
-            for (lane, z) in counts.iter_mut().zip(four) {
-                lane[class_of(*z, sub).0 % CLASSES] += 1;
-            }
-        }
-        for z in fours.remainder() {
-            counts[0][class_of(*z, sub).0 % CLASSES] += 1;
-        }
-        let [mut sums, second, third, fourth] = counts;
-        for (i, sum) in sums.iter_mut().enumerate() {
-            *sum += second[i] + third[i] + fourth[i];
-        }
-        Some(Self::from_counts(sub, &sums))
+        let mut counts = [0; CLASSES];
+        count_classes(numbers, sub, &mut counts);
+        Some(Self::from_counts(sub, &counts))
     }
 
     fn from_counts(sub: u32, counts: &[u32; CLASSES]) -> Self {
@@ -92,25 +98,33 @@ impl Histogram {
         let sub = self.sub - 1;
         let mut counts = [0; CLASSES];
         for (class, count) in self.counts[..self.end].iter().enumerate() {
-            let (lead, extra) = parts(class, self.sub);
-            counts[class_of(lead << extra, sub).0] += count;
+            // What had a class of its own and still has, else the leading bits without the last.
+            let coarser = match class >> self.sub {
+                0 => class,
+                octave => (octave << sub) + ((class & ((1 << self.sub) - 1)) >> 1) + (1 << sub),
+            };
+            counts[coarser % CLASSES] += count;
         }
         Self::from_counts(sub, &counts)
     }
 
     /// About the bits that the numbers and the code take.
     fn bits(&self) -> f32 {
-        let total: u32 = self.counts[..self.end].iter().sum();
-        let whole = (total as f32).log2();
-        let (mut bits, mut used) = (0.0, 0);
-        for (class, count) in self.counts[..self.end].iter().enumerate() {
-            if *count > 0 {
-                let c = *count as f32;
-                // No code is shorter than a bit.
-                let length = (whole - c.log2()).max(1.0);
-                bits += c * (parts(class, self.sub).1 as f32 + length);
-                used += 1;
-            }
+        let counts = &self.counts[..self.end];
+        let mut sorts = entropy::Sorts::default();
+        let (mut extras, mut used, mut most) = (0, 0, 0);
+        for (class, count) in counts.iter().enumerate().filter(|(_, c)| **c > 0) {
+            sorts.add(*count);
+            extras += count * parts(class, self.sub).1;
+            used += 1;
+            most = most.max(*count);
+        }
+        let mut bits = sorts.bits() + extras as f32;
+        // No code is shorter than a bit: only one class can have less.
+        let total: u32 = counts.iter().sum();
+        if most * 2 > total {
+            let most = most as f32;
+            bits += most * (1.0 - (total as f32 / most).log2());
         }
         bits + 11.0 + (used * 2 + self.end) as f32
     }
@@ -145,14 +159,33 @@ impl Histogram {
     }
 }
 
+multiversion! {
+    fn count_classes(numbers: &[u64], sub: u32, sums: &mut [u32; CLASSES]) {
+        // Four counters of each class: neighbours that agree do not wait for each other.
+        let mut counts = [[0_u16; CLASSES]; 4];
+        let (fours, rest) = numbers.as_chunks::<4>();
+        for four in fours {
+            for (lane, z) in counts.iter_mut().zip(four) {
+                lane[class_of(*z, sub).0 % CLASSES] += 1;
+            }
+        }
+        for z in rest {
+            counts[0][class_of(*z, sub).0 % CLASSES] += 1;
+        }
+        for (i, sum) in sums.iter_mut().enumerate() {
+            *sum = counts.iter().map(|lane| u32::from(lane[i])).sum();
+        }
+    }
+}
+
 /// Code lengths by class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Code {
-    sub: u32,
+    pub(crate) sub: u32,
     /// Bits of each class's code; 0 if it has none. All 0: the highest class stands alone, in no bits.
-    lengths: [u8; CLASSES],
+    pub(crate) lengths: [u8; CLASSES],
     /// One past the highest class.
-    end: usize,
+    pub(crate) end: usize,
 }
 
 impl Code {
@@ -238,36 +271,45 @@ impl Code {
     }
 
     pub(crate) fn get(bytes: &mut &[u8]) -> Result<Self, CodecError> {
-        let field = |at: usize, count: u32| low(load(bytes, at), count);
-        let sub = field(0, 3) as u32;
-        let end = field(3, 8) as usize + 1;
+        let head = load(bytes, 0);
+        let sub = low(head, 3) as u32;
+        let end = low(head >> 3, 8) as usize + 1;
         let mut at = 11;
         let mut lengths = [0; CLASSES];
         let mut before = LENGTH_FIRST;
         // Sum of 2^-length in units of the longest.
         let mut used = 0;
-        for length in &mut lengths[..end] {
-            let ones = field(at, 4).trailing_ones();
-            let (next, bits) = match ones {
-                0 => (before, 1),
-                1 => (before + 1, 2),
-                2 => (before - 1, 3),
-                3 => (0, 4),
-                _ => (field(at + 4, 4) as u8, 8),
-            };
-            at += bits;
-            if next == 0 && ones == 3 {
-                continue;
+        let mut refused = None;
+        for lengths in lengths[..end].chunks_mut(LENGTHS_A_LOAD) {
+            let mut word = load(bytes, at);
+            for length in lengths {
+                // Without branches: which field comes is hard to foresee.
+                let (bits, more, coded) = LENGTH_FIELDS[word as usize % LENGTH_FIELDS.len()];
+                let explicit = (word >> 4) as u8 & 15;
+                let next = if bits == 8 {
+                    explicit
+                } else {
+                    before.wrapping_add(more)
+                };
+                if coded && !(1..=LENGTH_MAX as u8).contains(&next) {
+                    refused = Some(next);
+                }
+                *length = if coded { next } else { 0 };
+                before = if coded { next } else { before };
+                used += if coded {
+                    TABLE >> (next % LENGTHS as u8)
+                } else {
+                    0
+                };
+                word >>= bits;
+                at += usize::from(bits);
             }
-            if next == 0 || u32::from(next) > LENGTH_MAX {
-                return Err(CodecError::Invalid {
-                    field: "length of a code",
-                    value: u64::from(next),
-                });
-            }
-            used += 1 << (LENGTH_MAX - u32::from(next));
-            *length = next;
-            before = next;
+        }
+        if let Some(length) = refused {
+            return Err(CodecError::Invalid {
+                field: "length of a code",
+                value: u64::from(length),
+            });
         }
         // A single class has no bits; else every pattern of bits must be some class.
         if used != 0 && used != TABLE {
@@ -286,287 +328,48 @@ impl Code {
         Ok(Self { sub, lengths, end })
     }
 
-    /// Each class's code, its bits in the order of the stream.
-    fn codes(&self) -> [u16; CLASSES] {
-        let mut next = self.first_codes();
-        let mut codes = [0; CLASSES];
-        for (code, length) in codes.iter_mut().zip(&self.lengths[..self.end]) {
+    /// The classes that have a code by ascending length and class, as canonical codes ascend.
+    pub(crate) fn ascending(&self, classes: &mut [u8; CLASSES]) -> usize {
+        let lengths = &self.lengths[..self.end];
+        let mut ends = [0_usize; LENGTHS];
+        for length in lengths {
+            ends[usize::from(*length) % LENGTHS] += 1;
+        }
+        ends[0] = 0;
+        let mut coded = 0;
+        for end in &mut ends {
+            coded += std::mem::replace(end, coded);
+        }
+        for (class, length) in lengths.iter().enumerate() {
             if *length > 0 {
-                let slot = &mut next[usize::from(*length)];
-                *code = (*slot << (16 - u32::from(*length))).reverse_bits();
-                *slot += 1;
+                let place = &mut ends[usize::from(*length) % LENGTHS];
+                classes[*place % CLASSES] = class as u8;
+                *place += 1;
             }
+        }
+        coded
+    }
+
+    /// Each class's code, its bits in the order of the stream.
+    pub(crate) fn codes(&self) -> [u16; CLASSES] {
+        let (mut classes, mut codes) = ([0; CLASSES], [0; CLASSES]);
+        let coded = self.ascending(&mut classes);
+        let mut code = 0;
+        for class in &classes[..coded] {
+            codes[usize::from(*class)] = code as u16;
+            code = next_code(code, u32::from(self.lengths[usize::from(*class)]));
         }
         codes
     }
-
-    /// The first code of each length.
-    fn first_codes(&self) -> [u16; LENGTH_MAX as usize + 1] {
-        let mut counts = [0_u16; LENGTH_MAX as usize + 1];
-        for length in &self.lengths[..self.end] {
-            counts[usize::from(*length)] += 1;
-        }
-        counts[0] = 0;
-        let mut first = [0_u16; LENGTH_MAX as usize + 1];
-        for length in 1..first.len() {
-            first[length] = (first[length - 1] + counts[length - 1]) << 1;
-        }
-        first
-    }
-
-    /// Appends the numbers, all of which have a code.
-    pub(crate) fn put_numbers(&self, numbers: &[u64], out: &mut Vec<u8>) {
-        let codes = self.codes();
-        let stream = |part: &[u64], bytes: &mut Vec<u8>| {
-            let mut writer = BitWriter::new(bytes);
-            for z in part {
-                let (class, extra) = class_of(*z, self.sub);
-                let length = u32::from(self.lengths[class]);
-                // The leading bits are in the class.
-                let below = z & !(u64::MAX << extra);
-                if length + extra <= 64 {
-                    writer.put(u64::from(codes[class]) | below << length, length + extra);
-                } else {
-                    writer.put(u64::from(codes[class]), length);
-                    writer.put(below, extra);
-                }
-            }
-            writer.finish();
-        };
-        if numbers.len() < FOUR_MIN {
-            stream(numbers, out);
-            return;
-        }
-        let mut streams = Vec::with_capacity(numbers.len() * 2);
-        let mut first_half = 0;
-        for (i, part) in numbers.chunks(numbers.len().div_ceil(4)).enumerate() {
-            let begin = streams.len();
-            stream(part, &mut streams);
-            if i % 2 == 1 {
-                streams[begin..].reverse();
-            }
-            if i == 1 {
-                first_half = streams.len();
-            }
-        }
-        put_i64(out, first_half as i64 - streams.len() as i64 / 2);
-        out.extend_from_slice(&streams);
-    }
-
-    /// Entries by the next bits of a stream: as many as the longest code has.
-    fn table(&self, table: &mut [u32; TABLE]) -> u32 {
-        if let Some(class) = self.alone() {
-            table[0] = entry(class, self.sub, 0);
-            return 0;
-        }
-        let codes = self.codes();
-        let longest = self.lengths[..self.end].iter().copied().max().unwrap_or(0);
-        let mut by_length = [const { Vec::new() }; LENGTH_MAX as usize + 1];
-        for (class, length) in self.lengths[..self.end].iter().enumerate() {
-            by_length[usize::from(*length)].push(class as u8);
-        }
-        // With each bit more the table doubles; what has no code yet is filled by a longer one.
-        for (length, classes) in by_length.iter().enumerate().skip(1) {
-            if length > usize::from(longest) {
-                break;
-            }
-            let half = 1 << (length - 1);
-            table.copy_within(..half, half);
-            for class in classes {
-                let class = usize::from(*class);
-                table[usize::from(codes[class]) % TABLE] = entry(class, self.sub, length as u32);
-            }
-        }
-        u32::from(longest)
-    }
-
-    /// Bits of the longest number.
-    fn longest(&self) -> u32 {
-        let bits = |(class, length): (usize, &u8)| match length {
-            0 => 0,
-            _ => u32::from(*length) + parts(class, self.sub).1,
-        };
-        let coded = self.lengths[..self.end].iter().enumerate().map(bits).max();
-        coded.unwrap_or(0).max(match self.alone() {
-            Some(class) => parts(class, self.sub).1,
-            None => 0,
-        })
-    }
-
-    /// Reads `out.len()` numbers that take all of `bytes`.
-    pub(crate) fn get_numbers(&self, mut bytes: &[u8], out: &mut [u64]) -> Result<(), CodecError> {
-        let mut first_half = bytes.len();
-        if out.len() >= FOUR_MIN {
-            let more = get_i64(&mut bytes)?;
-            let half = more.checked_add(bytes.len() as i64 / 2);
-            first_half = half
-                .and_then(|half| usize::try_from(half).ok())
-                .filter(|half| *half <= bytes.len())
-                .ok_or(CodecError::Truncated)?;
-        }
-        let mut table = [0; TABLE];
-        let bits = self.table(&mut table);
-        let streams = Streams {
-            halves: bytes.split_at(first_half),
-            table: &table,
-            mask: (1 << bits) - 1,
-        };
-        let taken = match self.longest() {
-            0..=14 => decode_by_four(&streams, out),
-            15..=28 => decode_by_two(&streams, out),
-            29..=57 => decode_by_one(&streams, out),
-            _ => streams.decode::<0>(out),
-        };
-        // Each half has exactly the bytes that its streams took.
-        let whole = |a: usize, b: usize| a.div_ceil(8) + b.div_ceil(8);
-        let [a, b, c, d] = taken;
-        if whole(a, b) != first_half || whole(c, d) != bytes.len() - first_half {
-            return Err(CodecError::Truncated);
-        }
-        Ok(())
-    }
 }
 
-multiversion! {
-    /// Codes of at most 14 bits.
-    fn decode_by_four(streams: &Streams<'_>, out: &mut [u64]) -> [usize; 4] {
-        streams.decode::<4>(out)
-    }
-}
-
-multiversion! {
-    /// Codes of at most 28 bits.
-    fn decode_by_two(streams: &Streams<'_>, out: &mut [u64]) -> [usize; 4] {
-        streams.decode::<2>(out)
-    }
-}
-
-multiversion! {
-    /// Codes of at most 57 bits.
-    fn decode_by_one(streams: &Streams<'_>, out: &mut [u64]) -> [usize; 4] {
-        streams.decode::<1>(out)
-    }
-}
-
-/// Code length in 4 bits, extra bits in 6, leading bits above.
-fn entry(class: usize, sub: u32, length: u32) -> u32 {
-    let (lead, extra) = parts(class, sub);
-    length | extra << 4 | (lead as u32) << 10
-}
-
-/// Streams to decode.
-struct Streams<'a> {
-    halves: (&'a [u8], &'a [u8]),
-    table: &'a [u32; TABLE],
-    mask: usize,
-}
-
-impl Streams<'_> {
-    /// Takes a number off a word.
-    #[inline(always)]
-    fn one(&self, word: &mut u64, at: &mut usize) -> u64 {
-        let entry = self.table[*word as usize & self.mask & (TABLE - 1)];
-        let (length, extra, lead) = (entry & 15, entry >> 4 & 63, u64::from(entry >> 10));
-        let below = low(*word >> length, extra);
-        *word = *word >> length >> extra;
-        *at += (length + extra) as usize;
-        (lead << extra) + below
-    }
-
-    /// Takes `K` numbers off a stream, one load for all; 0 stands for one of any length.
-    #[inline(always)]
-    fn some<const K: usize, const BACK: bool>(
-        &self,
-        bytes: &[u8],
-        at: &mut usize,
-        out: &mut [u64],
-    ) {
-        let mut word = load_either::<BACK>(bytes, *at);
-        if K == 0 {
-            let entry = self.table[word as usize & self.mask & (TABLE - 1)];
-            let (length, extra, lead) = (entry & 15, entry >> 4 & 63, u64::from(entry >> 10));
-            let begin = *at + length as usize;
-            let half = extra / 2;
-            let first = low(load_either::<BACK>(bytes, begin), half);
-            let rest = low(
-                load_either::<BACK>(bytes, begin + half as usize),
-                extra - half,
-            );
-            *at = begin + extra as usize;
-            out[0] = (lead << extra) + (first | rest << half);
-            return;
-        }
-        for slot in out {
-            *slot = self.one(&mut word, at);
-        }
-    }
-
-    /// Returns the bits taken from each stream.
-    #[inline(always)]
-    fn decode<const K: usize>(&self, out: &mut [u64]) -> [usize; 4] {
-        let (first, second) = self.halves;
-        let (mut a, mut b, mut c, mut d) = (0, 0, 0, 0);
-        if out.len() < FOUR_MIN {
-            for slot in out.chunks_mut(1) {
-                // A single number of the longest kind has a load of its own.
-                if K == 0 {
-                    self.some::<0, false>(first, &mut a, slot);
-                } else {
-                    self.some::<1, false>(first, &mut a, slot);
-                }
-            }
-            return [a, 0, 0, 0];
-        }
-        let quarter = out.len().div_ceil(4);
-        let (out_a, rest) = out.split_at_mut(quarter);
-        let (out_b, rest) = rest.split_at_mut(quarter);
-        let (out_c, out_d) = rest.split_at_mut(quarter);
-        // The last stream may be up to three numbers shorter.
-        let step = K.max(1);
-        let together = out_d.len() / step * step;
-        let mut i = 0;
-        while i < together {
-            self.some::<K, false>(first, &mut a, &mut out_a[i..i + step]);
-            self.some::<K, true>(first, &mut b, &mut out_b[i..i + step]);
-            self.some::<K, false>(second, &mut c, &mut out_c[i..i + step]);
-            self.some::<K, true>(second, &mut d, &mut out_d[i..i + step]);
-            i += step;
-        }
-        for i in together..quarter {
-            let one = i..i + 1;
-            self.some_one::<K, false>(first, &mut a, &mut out_a[one.clone()]);
-            self.some_one::<K, true>(first, &mut b, &mut out_b[one.clone()]);
-            self.some_one::<K, false>(second, &mut c, &mut out_c[one.clone()]);
-            if let Some(slot) = out_d.get_mut(one) {
-                self.some_one::<K, true>(second, &mut d, slot);
-            }
-        }
-        [a, b, c, d]
-    }
-
-    #[inline(always)]
-    fn some_one<const K: usize, const BACK: bool>(
-        &self,
-        bytes: &[u8],
-        at: &mut usize,
-        out: &mut [u64],
-    ) {
-        if K == 0 {
-            self.some::<0, BACK>(bytes, at, out);
-        } else {
-            self.some::<1, BACK>(bytes, at, out);
-        }
-    }
-}
-
-/// At least 57 bits from bit `at` on, of bytes in order or backwards.
-#[inline(always)]
-fn load_either<const BACK: bool>(bytes: &[u8], at: usize) -> u64 {
-    if BACK {
-        load_back(bytes, at)
-    } else {
-        load(bytes, at)
-    }
+/// The canonical code behind one of so many bits, the bits of both in the order of the stream: a one is added at
+/// the high end and carried down.
+pub(crate) fn next_code(code: usize, length: u32) -> usize {
+    let zeros = !code & ((1 << length) - 1);
+    // The last code is all ones.
+    let highest = 1_usize << zeros.checked_ilog2().unwrap_or(0);
+    code & (highest - 1) | highest
 }
 
 /// Depths of the leaves of a Huffman tree over counts in ascending order (two queues, van Leeuwen 1976).
@@ -623,32 +426,7 @@ fn limit(depths: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    fn check(numbers: &[u64], symbols: bool) -> usize {
-        let found = if symbols {
-            Histogram::symbols(numbers)
-        } else {
-            Histogram::best(numbers)
-        };
-        let (histogram, _) = found.expect("every number has a class");
-        let code = Code::of(&histogram);
-        let mut bytes = Vec::new();
-        code.put(&mut bytes);
-        let header = bytes.len();
-        code.put_numbers(numbers, &mut bytes);
-        let bits = code.bits(&histogram).expect("a code for each class");
-        assert!((bytes.len() - header) as u64 * 8 <= bits + 4 * 8 + 8 * 8);
-        let mut rest = bytes.as_slice();
-        let read = Code::get(&mut rest).expect("a code");
-        assert!(read == code);
-        let mut back = vec![0; numbers.len()];
-        read.get_numbers(rest, &mut back).expect("numbers");
-        assert_eq!(back, numbers);
-        bytes.len()
-    }
 
     #[test]
     fn classes_are_dense_and_in_order() {
@@ -665,42 +443,18 @@ mod tests {
     }
 
     #[test]
-    fn skewed_numbers_take_about_their_entropy() {
-        // Geometric with ratio one half: two bits each.
-        let numbers: Vec<u64> = (1..=1024_u64)
-            .map(|i| u64::from(i.trailing_zeros()))
+    fn coarser_classes_are_those_of_fewer_bits() {
+        let numbers: Vec<u64> = (0..1000_u64)
+            .map(|i| i * i * i % 70_000 >> (i % 17))
             .collect();
-        assert!(check(&numbers, false) < 256 + 20);
-        check(&[5; 100], false);
-        check(&[u64::MAX; 3], false);
-        check(&[0, u64::MAX, 1 << 63, 77], false);
-        check(&(0..256).collect::<Vec<_>>(), true);
-        // Fibonacci counts make the deepest tree.
-        let (mut numbers, mut pair) = (Vec::new(), (1, 1));
-        for class in 0..16 {
-            numbers.extend(std::iter::repeat_n(class, pair.0));
-            pair = (pair.1, pair.0 + pair.1);
-        }
-        check(&numbers, true);
-    }
-
-    proptest! {
-        #[test]
-        fn numbers_come_back(
-            mut numbers in prop::collection::vec((any::<u64>(), 0_u32..64), 1..300),
-        ) {
-            let numbers: Vec<u64> = numbers.drain(..).map(|(z, shift)| z >> shift).collect();
-            check(&numbers, false);
-            let symbols: Vec<u64> = numbers.iter().map(|z| z % 256).collect();
-            check(&symbols, true);
-        }
-
-        #[test]
-        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), n in 1_usize..300) {
-            let mut rest = bytes.as_slice();
-            if let Ok(code) = Code::get(&mut rest) {
-                let _ = code.get_numbers(rest, &mut vec![0; n]);
-            }
+        let mut fine = Histogram::of(&numbers, 3).expect("every number has a class");
+        for sub in (0..3).rev() {
+            fine = fine.coarser();
+            let of = Histogram::of(&numbers, sub).expect("every number has a class");
+            assert_eq!(
+                (fine.sub, fine.end, fine.counts),
+                (of.sub, of.end, of.counts)
+            );
         }
     }
 }

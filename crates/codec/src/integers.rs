@@ -24,10 +24,9 @@ use crate::frames::{self, FRAME, Window};
 use crate::huffman::{Code, Histogram};
 use crate::repeats;
 use crate::simd::multiversion;
+use crate::steps::{PERIOD_MAX, centre, differences, distances, period, spread};
+use crate::streams;
 use crate::varint::{get_i64, get_u64, put_i64, put_u64, unzigzag, zigzag};
-
-/// Values looked at to find a centre.
-const CENTRE_SAMPLE: usize = 255;
 
 /// Values a run has on average where runs are tried.
 const RUN_LENGTH_MIN: usize = 4;
@@ -43,9 +42,6 @@ const RAW: u8 = 8;
 const RUNS: u8 = 9;
 const SYMBOLS: u8 = 10;
 const PERIODIC: u8 = 11;
-
-/// Most deltas of a period: clocks of whole milliseconds at 64, 100 or 44.1 thousand a second have fewer.
-const PERIOD_MAX: usize = 64;
 
 /// The bit of the first byte that says that the model is that of the column before.
 pub(crate) const LENT: u8 = 0x80;
@@ -131,10 +127,26 @@ impl Model {
 
     /// Takes the model off the front: the column's own, or else the one lent to it.
     fn get(bytes: &mut &[u8], lent: Option<&[u8]>) -> Result<Self, CodecError> {
+        let (mut model, lent_code) = Self::get_head(bytes, lent)?;
+        if matches!(model.id, HUFFMAN..RAW | SYMBOLS) {
+            model.code = Some(match lent_code {
+                Some(mut lent) => Code::get(&mut lent)?,
+                None => Code::get(bytes)?,
+            });
+        }
+        Ok(model)
+    }
+
+    /// Takes the model but for its code off the front: the column's own, or else the one lent to it, with what
+    /// follows there.
+    fn get_head<'a>(
+        bytes: &mut &[u8],
+        lent: Option<&'a [u8]>,
+    ) -> Result<(Self, Option<&'a [u8]>), CodecError> {
         let (first, rest) = bytes.split_first().ok_or(CodecError::Truncated)?;
         *bytes = rest;
         if first & LENT == 0 {
-            return Self::get_own(*first, bytes);
+            return Ok((Self::get_own(*first, bytes)?, None));
         }
         let wrong = CodecError::Invalid {
             field: "encoding without a model",
@@ -144,7 +156,7 @@ impl Model {
         if *own != first & !LENT {
             return Err(wrong);
         }
-        Self::get_own(*own, &mut model)
+        Ok((Self::get_own(*own, &mut model)?, Some(model)))
     }
 
     fn get_own(id: u8, bytes: &mut &[u8]) -> Result<Self, CodecError> {
@@ -173,9 +185,6 @@ impl Model {
             }
             _ => {}
         }
-        if matches!(id, HUFFMAN..RAW | SYMBOLS) {
-            model.code = Some(Code::get(bytes)?);
-        }
         Ok(model)
     }
 }
@@ -186,58 +195,6 @@ fn order_of(id: u8) -> u8 {
     } else {
         id - HUFFMAN
     }
-}
-
-fn gcd(mut a: u64, mut b: u64) -> u64 {
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    a
-}
-
-/// Greatest common divisor of the distances from the first value; 1 where a distance passes 64 bits.
-fn divisor(values: &[i64]) -> u64 {
-    let mut g = 0;
-    for value in &values[1..] {
-        let Some(distance) = value.checked_sub(values[0]) else {
-            return 1;
-        };
-        g = gcd(g, distance.unsigned_abs());
-        if g == 1 {
-            return 1;
-        }
-    }
-    // A divisor past the signed range would only ever divide one distance.
-    if g > i64::MAX as u64 { 1 } else { g.max(1) }
-}
-
-/// The number of deltas after which they repeat, to the end and four times at least.
-fn period(values: &[i64]) -> Option<usize> {
-    let delta = |i: usize| values[i + 1].wrapping_sub(values[i]);
-    let deltas = values.len() - 1;
-    (2..=PERIOD_MAX.min(deltas / 4)).find(|p| (*p..deltas).all(|i| delta(i) == delta(i - p)))
-}
-
-/// Each value less the one before it, the first less zero.
-fn differences(values: &[i64], out: &mut Vec<i64>) {
-    out.clear();
-    let Some(first) = values.first() else { return };
-    out.push(*first);
-    out.extend(values.windows(2).map(|w| w[1].wrapping_sub(w[0])));
-}
-
-/// About the median: of every so many-th value.
-fn centre(values: &[i64], scratch: &mut Vec<i64>) -> i64 {
-    scratch.clear();
-    scratch.extend(values.iter().step_by(values.len().div_ceil(CENTRE_SAMPLE)));
-    let middle = scratch.len() / 2;
-    *scratch.select_nth_unstable(middle).1
-}
-
-/// Bits of the distances from a centre, about.
-fn spread(values: &[i64], centre: i64) -> u64 {
-    let bits = |v: &i64| u64::from(64 - zigzag(v.wrapping_sub(centre)).leading_zeros());
-    values.iter().map(bits).sum()
 }
 
 fn shift(values: &[i64], centre: i64, out: &mut Vec<i64>) {
@@ -315,7 +272,7 @@ fn encode_residuals(
     let lent = setting
         .lent
         .and_then(|mut lent| Model::get(&mut lent, None).ok());
-    let g = divisor(values) as i64;
+    let g = distances(values, &mut scratch.steps);
     if let Some(p) = period(values) {
         let own = Model {
             period: values[..=p]
@@ -338,8 +295,12 @@ fn encode_residuals(
     // A smaller divisor that costs no bytes.
     let lends = |lent: &Model| (FRAMES..RAW).contains(&lent.id) && lent.g > 0 && g % lent.g == 0;
     let lent = lent.filter(lends);
+    let mut factor = 1;
     let g = match &lent {
-        Some(lent) if g / lent.g < 4 => lent.g,
+        Some(lent) if g / lent.g < 4 => {
+            factor = g / lent.g;
+            lent.g
+        }
         _ => g,
     };
     let IntegerScratch {
@@ -350,19 +311,25 @@ fn encode_residuals(
         offsets,
         windows,
     } = scratch;
-    steps.clear();
-    if g == 1 {
-        steps.extend(values[1..].iter().map(|x| x.wrapping_sub(first)));
-    } else {
-        steps.extend(values[1..].iter().map(|x| x.wrapping_sub(first) / g));
+    if factor > 1 {
+        steps
+            .iter_mut()
+            .for_each(|step| *step = step.wrapping_mul(factor));
     }
     differences(steps, deltas);
-    differences(deltas, seconds);
     let centres = [centre(steps, shifted), centre(deltas, shifted), 0];
+    let mut spreads = [
+        spread(steps, centres[0]),
+        spread(deltas, centres[1]),
+        u64::MAX,
+    ];
+    // Where deltas are wider than values, their own deltas are wider still.
+    if spreads[1] < spreads[0] {
+        differences(deltas, seconds);
+        spreads[2] = spread(seconds, 0);
+    }
     let orders: [&[i64]; 3] = [steps, deltas, seconds];
-    let order = (0..3)
-        .min_by_key(|o| spread(orders[*o], centres[*o]))
-        .unwrap_or(0);
+    let order = (0..3).min_by_key(|o| spreads[*o]).unwrap_or(0);
     let residuals = orders[order];
     let lent = lent.filter(|lent| usize::from(order_of(lent.id)) == order && lent.g == g);
     let m = centres[order];
@@ -400,7 +367,7 @@ fn encode_residuals(
                 if let Some(code) = &lent.code {
                     offsets.clear();
                     offsets.extend(residuals.iter().map(|r| zigzag(r.wrapping_sub(lent.m))));
-                    code.put_numbers(offsets, out);
+                    streams::put(code, offsets, out);
                 }
             }
             (own, _) => {
@@ -413,7 +380,7 @@ fn encode_residuals(
                 if let Some(code) = &model.code {
                     offsets.clear();
                     offsets.extend(residuals.iter().map(|r| zigzag(r.wrapping_sub(m))));
-                    code.put_numbers(offsets, out);
+                    streams::put(code, offsets, out);
                 }
             }
         }
@@ -508,13 +475,13 @@ pub(crate) fn encode_symbols(
     match lent {
         Some(code) if lent_bytes <= own_bytes => {
             out.push(SYMBOLS | LENT);
-            code.put_numbers(numbers, out);
+            streams::put(&code, numbers, out);
         }
         _ => {
             let code = Code::of(&histogram);
             out.push(SYMBOLS);
             code.put(out);
-            code.put_numbers(numbers, out);
+            streams::put(&code, numbers, out);
         }
     }
 }
@@ -574,7 +541,7 @@ pub(crate) fn decode<W: Word>(
     known: Known<'_>,
     out: &mut Vec<W>,
 ) -> Result<(), CodecError> {
-    let model = Model::get(bytes, known.lent)?;
+    let (model, lent_code) = Model::get_head(bytes, known.lent)?;
     let first = |bytes: &mut &[u8]| match known.first {
         Some(first) => Ok(first),
         None => get_i64(bytes),
@@ -608,23 +575,20 @@ pub(crate) fn decode<W: Word>(
             }
         }
         HUFFMAN..RAW => {
-            let mut sums = Sums::new(first(bytes)?, &model);
-            out.push(W::of(sums.first));
-            let mut residuals = vec![0; n - 1];
-            if let Some(code) = &model.code {
-                code.get_numbers(std::mem::take(bytes), &mut residuals)?;
-            }
-            for residuals in residuals.chunks_mut(FRAME) {
-                undo_zigzag(residuals);
-                sums.extend(model.m as u64, residuals, out);
-            }
+            streams::get(lent_code, bytes, n - 1, first, |first, residuals| {
+                out.push(W::of(first));
+                let mut sums = Sums::new(first, &model);
+                for residuals in residuals.chunks_mut(FRAME) {
+                    undo_zigzag(residuals);
+                    sums.extend(model.m as u64, residuals, out);
+                }
+            })?;
         }
         SYMBOLS => {
-            let mut symbols = vec![0; n];
-            if let Some(code) = &model.code {
-                code.get_numbers(std::mem::take(bytes), &mut symbols)?;
-            }
-            out.extend(symbols.iter().map(|s| W::of(*s as i64)));
+            let none = |_: &mut &[u8]| Ok(());
+            streams::get(lent_code, bytes, n, none, |(), symbols| {
+                out.extend(symbols.iter().map(|s| W::of(*s as i64)));
+            })?;
         }
         PERIODIC => {
             let mut value = first(bytes)?;
@@ -686,6 +650,10 @@ multiversion! {
     fn to_values(sums: &mut Sums, add: u64, residuals: &mut [u64]) {
         let first = sums.first as u64;
         let g = sums.g;
+        // All at once: the sums below wait for one addition each then, not for two.
+        if sums.order > 0 {
+            residuals.iter_mut().for_each(|r| *r = r.wrapping_add(add));
+        }
         match sums.order {
             0 => {
                 let first = first.wrapping_add(add.wrapping_mul(g));
@@ -701,13 +669,13 @@ multiversion! {
                 if g == 1 {
                     let mut value = first.wrapping_add(step);
                     for r in residuals.iter_mut() {
-                        value = value.wrapping_add(*r).wrapping_add(add);
+                        value = value.wrapping_add(*r);
                         *r = value;
                     }
                     step = value.wrapping_sub(first);
                 } else {
                     for r in residuals.iter_mut() {
-                        step = step.wrapping_add(*r).wrapping_add(add);
+                        step = step.wrapping_add(*r);
                         *r = step.wrapping_mul(g).wrapping_add(first);
                     }
                 }
@@ -716,7 +684,7 @@ multiversion! {
             _ => {
                 let (mut step, mut delta) = (sums.step, sums.delta);
                 for r in residuals.iter_mut() {
-                    delta = delta.wrapping_add(*r).wrapping_add(add);
+                    delta = delta.wrapping_add(*r);
                     step = step.wrapping_add(delta);
                     *r = step.wrapping_mul(g).wrapping_add(first);
                 }

@@ -27,6 +27,7 @@
 mod bits;
 mod block;
 mod compression;
+mod entropy;
 mod error;
 mod floats;
 mod frames;
@@ -36,6 +37,8 @@ mod models;
 mod packing;
 mod repeats;
 mod simd;
+mod steps;
+mod streams;
 mod strings;
 mod tail;
 pub mod varint;

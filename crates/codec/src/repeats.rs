@@ -6,12 +6,16 @@
 //! on an uneven grid stay near each other.
 
 use crate::Compression;
+use crate::entropy::Sorts;
 use crate::error::CodecError;
 use crate::integers::{self, IntegerScratch, Known, Setting, Word};
 use crate::varint::{get_bytes, get_u64, put_bytes, put_u64};
 
 /// Most values of a dictionary.
 const WORDS_MAX: usize = 256;
+
+/// Bits that a word and its code take, about: the least that was seen to be taken where a dictionary paid.
+const WORD_BITS: usize = 6;
 
 /// Slots of the table that finds a value's place: a power of two, at most a quarter used.
 const SLOTS: usize = 4 * WORDS_MAX;
@@ -92,6 +96,8 @@ pub(crate) struct Words {
     /// Ascending once the ids are made.
     pub(crate) distinct: Vec<i64>,
     places: Vec<u16>,
+    /// How often each of `distinct` occurs.
+    counts: Vec<u32>,
     /// Of each value its rank.
     pub(crate) ids: Vec<i64>,
 }
@@ -103,6 +109,7 @@ impl Words {
         self.slots.resize(SLOTS, 0);
         self.distinct.clear();
         self.places.clear();
+        self.counts.clear();
         let most = WORDS_MAX.min(values.len() / 2);
         for value in values {
             // Fibonacci hashing: the high bits of a product with the golden ratio.
@@ -115,6 +122,7 @@ impl Words {
                             return false;
                         }
                         self.distinct.push(*value);
+                        self.counts.push(0);
                         self.slots[slot] = self.distinct.len() as u16;
                         break self.distinct.len() - 1;
                     }
@@ -125,6 +133,7 @@ impl Words {
                 }
             };
             self.places.push(place as u16);
+            self.counts[place] += 1;
         }
         let count = self.distinct.len();
         let (min, max) = (self.distinct.iter().min(), self.distinct.iter().max());
@@ -138,8 +147,11 @@ impl Words {
         }
         let word_bits = 64 - gap.leading_zeros() as usize;
         let id_bits = (count - 1).checked_ilog2().map_or(0, |b| b as usize + 1);
-        // Ids may well take less than their full width.
+        // Ids may well take less than their full width, but rarely less than their entropy.
+        let mut ids = Sorts::default();
+        self.counts.iter().for_each(|count| ids.add(*count));
         count * word_bits + values.len() * id_bits / 2 < bits_max
+            && ids.bits() as usize + count * WORD_BITS <= bits_max
     }
 
     /// Sorts the values and makes the ids; `known`, ascending, takes the place of the values if it has them all.

@@ -5,26 +5,30 @@
 
 /// Defines a function twice and calls the faster one that can run here. `WIDE` tells the body which it is.
 macro_rules! multiversion {
-    ($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
+    (
+        $(#[$doc:meta])*
+        $vis:vis fn $name:ident $(<$(const $c:ident: $number:ty),+>)? ($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)?
+        $body:block
+    ) => {
         $(#[$doc])*
-        fn $name($($arg: $type),*) $(-> $result)? {
+        $vis fn $name $(<$(const $c: $number),+>)? ($($arg: $type),*) $(-> $result)? {
             #[inline(always)]
             #[allow(clippy::extra_unused_type_parameters, reason = "most bodies are the same for both")]
-            fn body<const WIDE: bool>($($arg: $type),*) $(-> $result)? $body
+            fn body<const WIDE: bool $($(, const $c: $number)+)?>($($arg: $type),*) $(-> $result)? $body
 
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt")]
-                fn wide($($arg: $type),*) $(-> $result)? {
-                    body::<true>($($arg),*)
+                fn wide $(<$(const $c: $number),+>)? ($($arg: $type),*) $(-> $result)? {
+                    body::<true $($(, $c)+)?>($($arg),*)
                 }
                 if $crate::simd::wide() {
                     // SAFETY: the processor has the instructions.
                     #[expect(unsafe_code, reason = "the call of a function for another processor")]
-                    return unsafe { wide($($arg),*) };
+                    return unsafe { wide $(::<$($c),+>)? ($($arg),*) };
                 }
             }
-            body::<false>($($arg),*)
+            body::<false $($(, $c)+)?>($($arg),*)
         }
     };
 }

@@ -18,43 +18,110 @@ pub(crate) fn dictionary<'a>(
     known: Vec<&'a str>,
 ) -> Option<(Vec<&'a str>, Vec<i64>, bool)> {
     let lent = known.len();
-    let (words, ids) = assign(values.clone(), known)?;
-    if lent > 0 && words.len() == lent {
-        return Some((words, ids, true));
-    }
+    let found = assign(values.clone(), known);
     if lent == 0 {
+        let (words, ids) = found?;
         return (words.len() * 2 <= ids.len() || ids.len() == 1).then_some((words, ids, false));
     }
-    // A dictionary of their own holds no word they do not use.
-    dictionary(values, Vec::new())
+    match found {
+        Some((words, ids)) if words.len() == lent => Some((words, ids, true)),
+        // A dictionary of their own holds no word they do not use.
+        _ => dictionary(values, Vec::new()),
+    }
 }
 
+/// Words, the known ones first, and ids; `None` if they are too many, too long, or known twice.
 fn assign<'a>(
     values: impl Iterator<Item = &'a str>,
-    mut words: Vec<&'a str>,
+    known: Vec<&'a str>,
 ) -> Option<(Vec<&'a str>, Vec<i64>)> {
-    let mut ids = Vec::new();
-    let mut last = 0;
+    let mut table = Table::of(known)?;
+    let mut ids = Vec::with_capacity(values.size_hint().0);
     let mut text = 0;
     for value in values {
         text += value.len();
         if text > DICTIONARY_TEXT_MAX {
             return None;
         }
-        // Neighbours mostly agree; the dictionary is short.
-        if words.get(last) != Some(&value) {
-            last = match words.iter().position(|w| *w == value) {
-                Some(at) => at,
-                None if words.len() < DICTIONARY_MAX => {
-                    words.push(value);
-                    words.len() - 1
-                }
-                None => return None,
-            };
-        }
-        ids.push(last as i64);
+        ids.push(table.id_of(value)?);
     }
-    Some((words, ids))
+    Some((table.words, ids))
+}
+
+/// Slots of the table that finds a word: a power of two, at most a quarter used.
+const SLOTS: usize = 4 * DICTIONARY_MAX;
+
+/// Words and where they are, by open addressing.
+struct Table<'a> {
+    words: Vec<&'a str>,
+    /// Of each word: see [`head`].
+    heads: Vec<u64>,
+    /// Of each slot: 0 if free, else one more than the place of its word.
+    slots: [u16; SLOTS],
+}
+
+/// The first eight bytes of a text, short ones filled up with zeros and their length.
+fn head(text: &str) -> u64 {
+    let bytes = text.as_bytes();
+    if let Some(eight) = bytes.first_chunk() {
+        return u64::from_le_bytes(*eight);
+    }
+    bytes.iter().rev().fold(bytes.len() as u64, |head, byte| {
+        head << 8 | u64::from(*byte)
+    })
+}
+
+impl<'a> Table<'a> {
+    /// `None` if a word is there twice.
+    fn of(words: Vec<&'a str>) -> Option<Self> {
+        let mut table = Self {
+            words: Vec::with_capacity(words.len()),
+            heads: Vec::new(),
+            slots: [0; SLOTS],
+        };
+        for (id, word) in words.into_iter().enumerate() {
+            if table.id_of(word)? != id as i64 {
+                return None;
+            }
+        }
+        Some(table)
+    }
+
+    /// The place of a word, which is added if it is new; `None` if there is no room for it.
+    fn id_of(&mut self, word: &'a str) -> Option<i64> {
+        let head = head(word);
+        let tail = word
+            .as_bytes()
+            .last_chunk()
+            .map_or(0, |b| u64::from_le_bytes(*b));
+        let mixed = (head ^ tail.rotate_left(29) ^ (word.len() as u64) << 56)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut slot = (mixed >> (64 - SLOTS.ilog2())) as usize;
+        loop {
+            match usize::from(self.slots[slot]) {
+                0 => break,
+                used => {
+                    // A short text is all in its head.
+                    let at = used - 1;
+                    let known = self.words[at];
+                    if self.heads[at] == head
+                        && known.len() == word.len()
+                        && (word.len() <= 8 || known == word)
+                    {
+                        return Some(at as i64);
+                    }
+                }
+            }
+            slot = (slot + 1) % SLOTS;
+        }
+        if self.words.len() == DICTIONARY_MAX {
+            return None;
+        }
+        self.words.push(word);
+        self.heads.push(head);
+        self.slots[slot] = self.words.len() as u16;
+        Some(self.words.len() as i64 - 1)
+    }
 }
 
 pub(crate) fn put_words(words: &[&str], out: &mut Vec<u8>) {
@@ -84,26 +151,69 @@ pub(crate) fn decode_words<'a>(bytes: &mut &'a [u8]) -> Result<Vec<&'a str>, Cod
     Ok(words)
 }
 
+/// Short words that are gathered before they go to the column.
+const GATHERED: usize = 64;
+
 pub(crate) fn look_up(
     ids: &[i64],
     words: &[&str],
     out: &mut StringColumn,
 ) -> Result<(), CodecError> {
-    let mut total = 0;
-    for id in ids {
+    let word = |id: &i64| {
         let word = usize::try_from(*id).ok().and_then(|id| words.get(id));
-        let word = word.ok_or(CodecError::Invalid {
+        word.ok_or(CodecError::Invalid {
             field: "dictionary id",
             value: *id as u64,
-        })?;
-        total += word.len();
-        if total > DICTIONARY_TEXT_MAX {
-            return Err(CodecError::Invalid {
-                field: "text length",
-                value: total as u64,
-            });
+        })
+    };
+    let mut total = 0;
+    for id in ids {
+        total += word(id)?.len();
+    }
+    if total > DICTIONARY_TEXT_MAX {
+        return Err(CodecError::Invalid {
+            field: "text length",
+            value: total as u64,
+        });
+    }
+    match words.iter().map(|w| w.len()).max() {
+        Some(..=16) => gather::<16>(ids, words, out),
+        Some(..=32) => gather::<32>(ids, words, out),
+        _ => {
+            for id in ids {
+                out.push(word(id)?);
+            }
+            Ok(())
         }
-        out.push(word);
+    }
+}
+
+/// Appends the words of ids that are known to have one, each of at most `SHORT` bytes: copying that many is one
+/// instruction or two.
+fn gather<const SHORT: usize>(
+    ids: &[i64],
+    words: &[&str],
+    out: &mut StringColumn,
+) -> Result<(), CodecError> {
+    let padded = |word: &&str| {
+        let mut bytes = [0; SHORT];
+        bytes[..word.len()].copy_from_slice(word.as_bytes());
+        (bytes, word.len() as u32)
+    };
+    let short: Vec<([u8; SHORT], u32)> = words.iter().map(padded).collect();
+    let short = |id: &i64| short.get(*id as usize).unwrap_or(&([0; SHORT], 0));
+    let mut gathered = [[0; SHORT]; GATHERED + 1];
+    let gathered = gathered.as_flattened_mut();
+    for ids in ids.chunks(GATHERED) {
+        let mut end = 0;
+        for (bytes, length) in ids.iter().map(short) {
+            if let Some(place) = gathered.get_mut(end..).and_then(|b| b.first_chunk_mut()) {
+                *place = *bytes;
+            }
+            end += *length as usize;
+        }
+        let gathered = gathered.get(..end).unwrap_or_default();
+        out.extend(text(gathered)?, ids.iter().map(|id| short(id).1));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Repeats of long texts: what the encoder writes, the decoder reads.
+//! Repeats of texts, long and short: what the encoder writes, the decoder reads.
 //!
 //! Cause: a dictionary made a few kilobytes of 64 MiB of text, and a reader refuses blocks that unpack to so much.
 //! Symptom: points were encoded and could not be read again.
@@ -30,4 +30,36 @@ fn every_length_comes_back() {
     check(1025);
     check(4096);
     check(MAX_STRING_BYTES);
+}
+
+/// Words are copied by lengths of 16 and 32, and found by their first and last eight bytes.
+#[test]
+fn words_of_every_length_come_back() {
+    for longest in [0, 1, 8, 9, 15, 16, 17, 31, 32, 33, 40] {
+        let mut column = Column::new(ValueKind::Str);
+        for i in 0..500_usize {
+            // A dozen words that differ in their length, or only in their middle.
+            let mut text = "é".repeat(longest / 2) + &"x".repeat(longest % 2);
+            if longest > 18 && i % 3 == 0 {
+                text.replace_range(8..10, ["ab", "cd", "ef"][i % 5 % 3]);
+            }
+            let end = text.floor_char_boundary(longest.saturating_sub(i % 4));
+            column.push_str(i as i64, &text[..end]);
+        }
+        let (mut hint, mut first, mut back) =
+            (Hint::default(), Vec::new(), Column::new(ValueKind::Str));
+        let mut encoder = Encoder::default();
+        encoder.encode(&column, 0..200, &mut hint, Models::default(), &mut first);
+        // The second block borrows the words of the first.
+        let models = Models::default().after(&first).expect("a whole block");
+        let mut second = Vec::new();
+        encoder.encode(&column, 200..500, &mut hint, models, &mut second);
+        assert!(
+            longest == 0 || second.len() < first.len(),
+            "words are borrowed"
+        );
+        decode_block(&first, 200, 0, Models::default(), &mut back).expect("its own block");
+        decode_block(&second, 300, 200, models, &mut back).expect("its own block");
+        assert!(back == column, "words of up to {longest} bytes");
+    }
 }

@@ -40,6 +40,22 @@ impl StringColumn {
             .push(u32::try_from(self.text.len()).expect("a string column is bounded by 4 GiB"));
     }
 
+    /// Appends strings that stand one behind the other in `text`, given the length of each in bytes: cheaper than
+    /// one by one where they are short. Lengths that cut a character make strings that read as none.
+    ///
+    /// # Panics
+    /// If the lengths are not those of the whole text, or the column would pass 4 GiB of text.
+    pub fn extend(&mut self, text: &str, lengths: impl Iterator<Item = u32>) {
+        let mut end = self.text.len() as u64;
+        self.text.push_str(text);
+        let all = u32::try_from(self.text.len()).expect("a string column is bounded by 4 GiB");
+        self.ends.extend(lengths.map(|length| {
+            end += u64::from(length);
+            end as u32
+        }));
+        assert_eq!(end, u64::from(all), "lengths of other strings");
+    }
+
     /// The string at `index`, if there is one.
     pub fn get(&self, index: usize) -> Option<&str> {
         let end = *self.ends.get(index)? as usize;
