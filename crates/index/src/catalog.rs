@@ -52,8 +52,14 @@ impl PartitionIndex {
         let Some(id) = self.key_names.find(key) else {
             return Vec::new();
         };
-        let values = self.tag_keys[id as usize].values.iter();
-        lowest(values.filter(|v| v.starts_with(prefix)), limit)
+        let key = &self.tag_keys[id as usize];
+        let listed = |value: u32| {
+            let rows = key.postings.get(value as usize);
+            rows.is_none_or(|rows| self.any_listed(self.postings.rows(rows)))
+        };
+        let values = (0..).zip(key.values.iter());
+        let values = values.filter(|(id, v)| v.starts_with(prefix) && listed(*id));
+        lowest(values.map(|(_, v)| v), limit)
     }
 
     /// As [`PartitionIndex::tag_values`], of matching series only. Costs a read of every matching row.
@@ -126,9 +132,9 @@ impl PartitionIndex {
         let rows = (!every).then(|| self.rows_selected(selector));
         (0..self.schemas.len())
             .filter_map(|id| self.schemas.get(id))
-            .filter(move |schema| {
-                rows.as_ref()
-                    .is_none_or(|rows| !rows.is_disjoint(&schema.rows))
+            .filter(move |schema| match &rows {
+                Some(rows) => !rows.is_disjoint(&schema.rows),
+                None => self.is_listed(schema),
             })
     }
 }

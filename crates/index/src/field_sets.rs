@@ -76,6 +76,12 @@ impl FieldSets {
             .sum()
     }
 
+    /// Whether a list that a row holds has a field of several kinds.
+    pub(crate) fn any_mixed(&self) -> bool {
+        let mixed = |set: &FieldSet| set.entries.iter().any(|e| kinds_of(*e).len() > 1);
+        self.sets.iter().any(|set| set.rows > 0 && mixed(set))
+    }
+
     /// Moves one row from `set` to the list with (field, kind) added, which is not in it yet.
     pub(crate) fn add(&mut self, set: u32, field: FieldId, kind: ValueKind) -> u32 {
         debug_assert!(!self.kinds(set, field).contains(kind));

@@ -30,6 +30,14 @@ impl KindSet {
         }
     }
 
+    /// The kinds that are in both sets; the first one stays the first if it is among them.
+    #[must_use]
+    pub fn intersect(self, other: Self) -> Self {
+        let first = self.first().filter(|k| other.contains(*k));
+        let rest = self.iter().filter(|k| other.contains(*k));
+        first.into_iter().chain(rest).fold(Self::EMPTY, Self::with)
+    }
+
     /// Whether the kind is in the set.
     pub fn contains(self, kind: ValueKind) -> bool {
         self.0 & bit(kind) != 0

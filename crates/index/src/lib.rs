@@ -6,8 +6,8 @@
 //!
 //! It is a plain data structure. It does no I/O, takes no locks and starts no threads: its owner guards it,
 //! writes the parts that [`PartitionIndex::encode_part`] returns and gives them back to
-//! [`PartitionIndex::apply_part`] in order. It knows neither points nor time, never deletes, and never reuses a
-//! number; all numbers depend only on the order of the calls.
+//! [`PartitionIndex::apply_part`] in order. It knows neither points nor time. Series may go, rows and
+//! fields never do; no number is reused, and all of them depend only on the order of the calls.
 //!
 //! ```
 //! use alluvium_index::{KeyHash, Label, Matcher, PartitionIndex, Selector, Test};
@@ -51,6 +51,7 @@ mod paged;
 mod part;
 mod partition;
 mod postings;
+mod removal;
 mod schema;
 mod selector;
 mod table;

@@ -26,6 +26,7 @@ pub struct DefinitionMark {
     fields: u32,
     series: u64,
     touches: u64,
+    changes: u64,
 }
 
 impl PartitionIndex {
@@ -36,6 +37,7 @@ impl PartitionIndex {
             fields: self.field_order.len() as u32,
             series: self.series,
             touches: self.journal.position(),
+            changes: self.changes,
         }
     }
 
@@ -45,7 +47,7 @@ impl PartitionIndex {
     /// rows with the same fields. Costs a read of each new or changed row.
     pub fn encode_part(&self, since: DefinitionMark) -> Option<Vec<u8>> {
         let now = self.mark();
-        if (since.rows, since.fields, since.series) == (now.rows, now.fields, now.series) {
+        if (since.rows, since.fields, since.changes) == (now.rows, now.fields, now.changes) {
             return None;
         }
         let mut out = vec![0; HEADER_BYTES];
@@ -53,7 +55,7 @@ impl PartitionIndex {
             self.encode_row(row, &mut out);
         }
         self.encode_fields(since.fields as usize, &mut out);
-        let (lists, runs) = if since.series == now.series {
+        let (lists, runs) = if since.changes == now.changes {
             (0, 0)
         } else {
             self.encode_series(since.touches, &mut out)
@@ -193,7 +195,8 @@ impl PartitionIndex {
         let mut runs: Vec<(u32, u32, u32)> = Vec::new();
         for row in rows {
             let set = self.set_of(Row(row)).unwrap_or(NO_FIELDS);
-            if set == NO_FIELDS {
+            // A list that became empty must replace the one of an earlier part.
+            if set == NO_FIELDS && !self.removed.contains(row) {
                 continue;
             }
             let new = numbers.len() as u32;
@@ -344,7 +347,7 @@ impl PartitionIndex {
         Some(())
     }
 
-    /// Gives a run of rows its list. A list must hold all that each row already has.
+    /// Gives a run of rows its list.
     fn apply_run(
         &mut self,
         lists: &[Vec<(FieldId, KindSet)>],
@@ -368,10 +371,7 @@ impl PartitionIndex {
                 return None;
             }
             let old = self.set_of(Row(row))?;
-            if !contains(list, self.sets.fields(old)) {
-                return None;
-            }
-            self.series += size - self.sets.series(old);
+            self.series = self.series - self.sets.series(old) + size;
             let set = match numbers.get(at)? {
                 // Only a list that a row holds keeps its number.
                 Some(number) if old != *number => self.sets.join(old, *number),
@@ -447,18 +447,4 @@ fn decode_list(rest: &mut &[u8]) -> Option<Vec<(FieldId, KindSet)>> {
         next = field + 1;
     }
     Some(list)
-}
-
-/// Whether every field and kind of `old` is in `list`, with the same first kind.
-fn contains(
-    list: &[(FieldId, KindSet)],
-    mut old: impl Iterator<Item = (FieldId, KindSet)>,
-) -> bool {
-    old.all(|(field, kinds)| {
-        let at = list.binary_search_by_key(&field, |(f, _)| *f);
-        at.is_ok_and(|i| {
-            let new = list[i].1;
-            new.first() == kinds.first() && kinds.iter().all(|k| new.contains(k))
-        })
-    })
 }

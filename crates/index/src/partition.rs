@@ -1,13 +1,15 @@
 //! The index of one partition: rows, fields, series.
 
 use alluvium_types::{FieldId, Row, SeriesKey, ValueKind};
+use roaring::RoaringBitmap;
 
 use crate::blobs::Blobs;
 use crate::dictionary::Dictionary;
 use crate::field_sets::{FieldSets, NO_FIELDS};
 use crate::journal::Journal;
 use crate::paged::Paged;
-use crate::postings::{Postings, PostingsStore};
+use crate::postings::{Postings, PostingsStore, bitmap_bytes};
+use crate::removal::mark_row;
 use crate::schema::{Schema, Schemas};
 use crate::table::Table;
 use crate::varint::{get_u32, put_u64};
@@ -49,6 +51,10 @@ pub struct PartitionIndex {
     pub(crate) field_order: Vec<u32>,
     pub(crate) journal: Journal,
     pub(crate) series: u64,
+    /// Rows that had series and have none.
+    pub(crate) removed: RoaringBitmap,
+    /// Changes of field lists so far.
+    pub(crate) changes: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -89,6 +95,8 @@ impl PartitionIndex {
             field_order: Vec::new(),
             journal: Journal::default(),
             series: 0,
+            removed: RoaringBitmap::new(),
+            changes: 0,
         }
     }
 
@@ -308,7 +316,10 @@ impl PartitionIndex {
             ("values", values),
             (
                 "postings",
-                words + self.postings.heap_bytes() + self.schemas.heap_bytes(),
+                words
+                    + self.postings.heap_bytes()
+                    + self.schemas.heap_bytes()
+                    + bitmap_bytes(&self.removed),
             ),
             ("journal", self.journal.heap_bytes()),
         ]
@@ -342,6 +353,8 @@ impl PartitionIndex {
         if let Some(place) = self.row_sets.get_mut(row as usize) {
             *place = set;
             self.journal.touch(row);
+            self.changes += 1;
+            mark_row(&mut self.removed, row, set);
         }
     }
 

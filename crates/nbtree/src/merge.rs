@@ -111,6 +111,12 @@ impl Merge {
         }
     }
 
+    /// Gives the result a later birth: that of the newest tombstone whose points it leaves out, so that none of
+    /// those it knew has anything to hide in it. Before the first step.
+    pub fn born_at_least(&mut self, birth: Lsn) {
+        self.result.birth = self.result.birth.max(birth);
+    }
+
     /// Ordinals of the runs being merged, ascending.
     pub fn ordinals(&self) -> impl ExactSizeIterator<Item = u32> {
         self.sources.iter().map(|s| s.snapshot.run_ordinal)

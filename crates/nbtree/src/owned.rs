@@ -187,6 +187,11 @@ impl<W> SharedTreeLock<'_, W> {
 
     /// Puts a run into the place, at once for readers; what was there is dropped. `withheld`: see [`Self::withhold`].
     pub fn put(&mut self, mut tree: Tree, withheld: bool) {
+        let kind = tree.kind();
+        if withheld && tree.edge.writer().end().is_none() {
+            // Or there would be nothing to mark, and the first point would be seen.
+            tree.edge.writer().replace(kind, None, &[], 0);
+        }
         if tree.edge.writer().end().is_some() {
             tree.edge.writer().withhold(withheld);
         }

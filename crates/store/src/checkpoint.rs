@@ -13,7 +13,7 @@ use alluvium_block::{Manifest, Root, RootCommit, Sections, SyncBatch};
 use alluvium_index::DefinitionMark;
 use alluvium_io::{IoError, IoErrorKind, Lane, Op, Ticket};
 use alluvium_nbtree::{Encoder, TailKey, put_tail_record};
-use alluvium_types::{Column, DatabaseId, PARTITION_COUNT, Partition, TimeRange};
+use alluvium_types::{Column, DatabaseId, Lsn, PARTITION_COUNT, Partition, TimeRange};
 use alluvium_wal::{LogTicket, SectionBuilder, StreamInfo};
 
 use crate::databases::DatabaseState;
@@ -69,6 +69,9 @@ struct Running {
     series: Option<PieceFile>,
     definitions: Sections,
     sealed: Vec<(Arc<PartitionState>, DefinitionMark)>,
+    tombstones: Vec<Vec<u8>>,
+    /// By partition: what is newer is in the log from `redo_from` on.
+    lsn_from: [Lsn; PARTITION_COUNT],
     /// What to mark dirty again if this checkpoint fails.
     captured: Vec<(Arc<DatabaseState>, Arc<Series>)>,
     encoder: Encoder,
@@ -291,6 +294,8 @@ impl StoreInner {
             redo_from: Vec::new(),
             definitions: Sections::new(),
             sealed: Vec::new(),
+            tombstones: Vec::new(),
+            lsn_from: [Lsn(0); PARTITION_COUNT],
             captured: Vec::new(),
             encoder: Encoder::default(),
         }));
@@ -362,6 +367,11 @@ impl StoreInner {
         let mut state = self.shards[*shard].state.lock();
         let list = list.get_or_insert_with(|| {
             running.redo_from.push(state.log.next_section_seq());
+            for (p, lsn) in running.lsn_from.iter_mut().enumerate() {
+                if shard_of(Partition(p as u8), self.shards.len()) == *shard {
+                    *lsn = state.last_lsn[p];
+                }
+            }
             let mut dirty = std::mem::take(&mut state.dirty);
             if running.full {
                 // A database that came in between has all its series on the list of dirty ones.
@@ -448,13 +458,15 @@ impl StoreInner {
         all
     }
 
-    /// Definitions come after the series that use them.
+    /// Definitions and deletes come after the series that they are of.
     fn capture_definitions(&self, running: &mut Running, shard: usize) {
         for database in self.catalog.read().all() {
             for part in database
                 .touched()
                 .filter(|p| shard_of(p.partition, self.shards.len()) == shard)
             {
+                let deletes = part.tombstones().encode(database.id, part.partition);
+                running.tombstones.extend(deletes);
                 let since = if running.full {
                     DefinitionMark::default()
                 } else {
@@ -599,7 +611,7 @@ impl StoreInner {
         };
         let catalog = self.catalog.read();
         let mut section = SectionBuilder::default();
-        section.begin(DatabaseId(0), Partition(0), alluvium_types::Lsn(0));
+        section.begin(DatabaseId(0), Partition(0), Lsn(0));
         for database in catalog.all() {
             let settings = database.settings.to_string().into_bytes();
             section.create_database(database.id, &database.name, database.seed, &settings);
@@ -616,6 +628,7 @@ impl StoreInner {
             ),
             removals: checkpointer.removals.clone(),
             catalog: section.finish().to_vec(),
+            tombstones: running.tombstones.clone(),
         }
     }
 
@@ -625,6 +638,7 @@ impl StoreInner {
             *part.sealed.lock() = mark;
             part.index.write().forget_before(mark);
         }
+        self.drop_spent_tombstones(&running.lsn_from);
         self.block.close_dropped(lane);
         let remove = |path: String| drop(self.device.submit(lane, Op::Remove { path }));
         // What the superblock before the last one named and the last one does not is needed by nobody now.

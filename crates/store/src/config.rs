@@ -126,6 +126,10 @@ pub struct StoreConfig {
     pub merge_pages_per_s: u64,
     /// Merging begins paused.
     pub merge_paused: bool,
+    /// Memory that the remembered deletes of one database may take, bytes.
+    pub tombstone_bytes_max: usize,
+    /// Remembered deletes of more than four tag sets in one partition: each costs every look at a series a little.
+    pub wide_tombstones_max: usize,
     /// Bytes of raw tag sections one writer remembers.
     pub writer_cache_bytes_max: usize,
     /// Databases that may exist.
@@ -161,6 +165,8 @@ impl Default for StoreConfig {
             merge_slice_pages: 32,
             merge_pages_per_s: 16_384,
             merge_paused: false,
+            tombstone_bytes_max: 8 << 20,
+            wide_tombstones_max: 1024,
             writer_cache_bytes_max: 64 << 20,
             databases_max: 65_536,
             instance: None,

@@ -13,7 +13,8 @@ use crate::commit::Commit;
 use crate::config::StoreConfig;
 use crate::database_settings::DatabaseSettings;
 use crate::databases::{DatabaseState, check_name};
-use crate::error::{OpenError, StoreError};
+use crate::delete::{Delete, DeletePlan, Deleted};
+use crate::error::{DeleteError, OpenError, StoreError};
 use crate::open::StoreInner;
 use crate::recovery::RecoveryReport;
 use crate::snapshot::Snapshot;
@@ -286,6 +287,24 @@ impl Database {
     /// The database as it is now.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::new(Arc::clone(&self.store), Arc::clone(&self.state))
+    }
+
+    /// Deletes points. Reads pages to find out which and how many, so it waits; nothing deleted is read any more
+    /// when it returns. Points that are written to meanwhile are deleted only if they were when their partition's
+    /// turn came; what is written afterwards stays.
+    ///
+    /// # Errors
+    /// See [`DeleteError`]; nothing is deleted then, but for [`DeleteError::Disturbed`]: some of it may be.
+    pub fn delete(&self, delete: &Delete) -> Result<Deleted, DeleteError> {
+        crate::delete::delete(&self.store, &self.state, delete)
+    }
+
+    /// What a delete would affect; it waits for pages. The plan may be applied.
+    ///
+    /// # Errors
+    /// If the selector does not compile, a page cannot be read or the test of values holds for too many ranges.
+    pub fn plan_delete(&self, delete: &Delete) -> Result<DeletePlan, DeleteError> {
+        DeletePlan::new(&self.store, &self.state, delete)
     }
 
     /// Names of the measurements with series that match.

@@ -137,6 +137,50 @@ pub enum WriteError {
     Index(#[from] IndexError),
 }
 
+/// Why a delete was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeleteError {
+    /// The log has no room; try again when the disk has.
+    #[error("the disk is full: not even a delete can be recorded until there is room, reads go on")]
+    Full,
+    /// The device is behind; try again soon.
+    #[error("the device is behind by {pending_bytes} bytes of log; try again in a second")]
+    Backlog {
+        /// Bytes waiting.
+        pending_bytes: u64,
+    },
+    /// The test of values holds for too many ranges of points.
+    #[error(
+        "the points whose values pass lie in more than {limit} ranges; delete a shorter time or fewer series at once"
+    )]
+    TooManyRanges {
+        /// The limit.
+        limit: usize,
+    },
+    /// The database remembers as many deletes as it may.
+    #[error(
+        "the database remembers as many deletes as setting {setting} allows ({limit}); wait until merging has carried some out, delete longer times at once, or raise it"
+    )]
+    TooManyTombstones {
+        /// The setting.
+        setting: &'static str,
+        /// Its value.
+        limit: usize,
+    },
+    /// Series were written to faster than their values could be tested.
+    #[error(
+        "the points to delete are being written at this moment; delete a time that ends before now, or try again"
+    )]
+    Disturbed,
+    /// A page cannot be read.
+    #[error("the points to delete cannot be counted: {0}")]
+    Read(#[from] SeriesReadError),
+    /// The store stopped acknowledging or is closing, or the selector does not compile.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Why one line of a batch was refused. The others are kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -96,6 +96,25 @@ impl LateBuffer {
         }
     }
 
+    /// Takes out the points inside `range` whose kind `wanted` accepts; whether there were any.
+    pub(crate) fn remove(&mut self, range: TimeRange, wanted: impl Fn(ValueKind) -> bool) -> bool {
+        let before = self.points.len();
+        let text_bytes = &mut self.text_bytes;
+        self.points.retain(|(time, value)| {
+            let goes = range.contains(*time) && wanted(value.as_ref().kind());
+            if goes {
+                *text_bytes -= value.heap_bytes();
+            }
+            !goes
+        });
+        self.points.len() != before
+    }
+
+    /// The kind of each point.
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = ValueKind> {
+        self.points.iter().map(|(_, value)| value.as_ref().kind())
+    }
+
     /// All points by time.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (i64, ValueRef<'_>)> {
         self.points.iter().map(|(t, v)| (*t, v.as_ref()))
@@ -144,5 +163,11 @@ mod tests {
         let columns = late.columns(TimeRange::new(0, 20).unwrap(), ValueKind::is_numeric);
         assert_eq!(columns.len(), 1);
         assert_eq!(columns[0].times, [10]);
+        let at_ten = TimeRange::new(10, 11).unwrap();
+        assert!(late.remove(at_ten, |kind| !kind.is_numeric()));
+        assert!(!late.remove(at_ten, |kind| !kind.is_numeric()));
+        assert_eq!((late.len(), late.text_bytes), (2, 0));
+        assert!(late.remove(TimeRange::ALL, |_| true));
+        assert!(late.is_empty());
     }
 }

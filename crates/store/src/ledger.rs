@@ -9,6 +9,7 @@ use crate::numbers::{Numbers, to_bytes};
 const TAG_CATALOG: u64 = 16;
 const TAG_LEDGER: u64 = 17;
 const TAG_REMOVALS: u64 = 18;
+const TAG_TOMBSTONES: u64 = 19;
 
 /// A file that the manifest names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub(crate) struct Ledger {
     pub removals: Vec<String>,
     /// Databases, as a section of log entries.
     pub catalog: Vec<u8>,
+    /// Deletes that still hide something, as sections of log entries.
+    pub tombstones: Vec<Vec<u8>>,
 }
 
 impl Ledger {
@@ -66,6 +69,11 @@ impl Ledger {
             removals.set(i as u64, path.clone().into_bytes());
         }
         manifest.set(TAG_REMOVALS, removals.encode());
+        let mut tombstones = Sections::new();
+        for (i, section) in (0..).zip(&self.tombstones) {
+            tombstones.set(i, section.clone());
+        }
+        manifest.set(TAG_TOMBSTONES, tombstones.encode());
     }
 
     pub(crate) fn load(manifest: &Manifest) -> Result<Self, OpenError> {
@@ -83,6 +91,9 @@ impl Ledger {
             let path = String::from_utf8(path.to_vec()).map_err(|_| bad("its removals"))?;
             ledger.removals.push(path);
         }
+        let tombstones = manifest.get(TAG_TOMBSTONES).ok_or(bad("its deletes"))?;
+        let sections = Sections::decode(tombstones)?;
+        ledger.tombstones = sections.iter().map(|(_, bytes)| bytes.to_vec()).collect();
         Ok(ledger)
     }
 
@@ -133,6 +144,7 @@ mod tests {
             ],
             removals: vec!["vol/00000001".into()],
             catalog: vec![1, 2],
+            tombstones: vec![vec![3], vec![4, 5]],
             ..Ledger::default()
         };
         ledger.last_lsn[15] = Lsn(77);

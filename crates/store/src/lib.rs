@@ -33,12 +33,14 @@
 //!
 //! Limits: see [`StoreConfig`]; one process opens a directory at a time.
 
+mod barrier;
 mod checkpoint;
 mod commit;
 mod config;
 mod database;
 mod database_settings;
 mod databases;
+mod delete;
 mod error;
 mod late;
 mod ledger;
@@ -54,6 +56,7 @@ mod shard;
 mod snapshot;
 mod status;
 mod sweep;
+mod tombstones;
 mod write;
 
 pub use alluvium_block::BAD_PAGES_MAX;
@@ -66,7 +69,11 @@ pub use commit::Commit;
 pub use config::{Durability, DurabilityError, StoreConfig};
 pub use database::{Database, DatabaseInfo, LogPin, Store};
 pub use database_settings::DatabaseSettings;
-pub use error::{OpenError, RefusedLine, SeriesReadError, StoreError, WriteError};
+pub use delete::{
+    Affected, Comparison, DELETE_RANGES_MAX, Delete, DeletePlan, DeleteSelection, Deleted,
+    ValueTest,
+};
+pub use error::{DeleteError, OpenError, RefusedLine, SeriesReadError, StoreError, WriteError};
 pub use merging::MergingStatus;
 pub use recovery::RecoveryReport;
 pub use snapshot::{SeriesCursor, SeriesInfo, SeriesSnapshot, Snapshot};

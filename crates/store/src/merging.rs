@@ -19,11 +19,13 @@ use alluvium_nbtree::{
 };
 use alluvium_types::Lsn;
 
+use crate::barrier::birth_of;
 use crate::databases::DatabaseState;
 use crate::error::StoreError;
 use crate::merging::policy::{Group, Ordinals, group as group_of};
 use crate::open::StoreInner;
 use crate::series::{Series, SeriesLock};
+use crate::tombstones::HiddenParts;
 
 mod policy;
 
@@ -341,7 +343,7 @@ impl StoreInner {
                 Verdict::Leave
             }
             Some(group) if is_quiet || group.is_due(&self.config) => {
-                let merge = begin(&mut state, &group);
+                let merge = begin(&mut state, &group, &hidden(waiting));
                 Verdict::Begin(Box::new(merge), state.lsn)
             }
             _ => Verdict::Wait,
@@ -386,11 +388,16 @@ impl StoreInner {
         if drained {
             let merge = &mut running.merge;
             let mut state = running.waiting.series.lock();
+            if state.rare().is_none_or(|r| r.merging.is_none()) {
+                drop(state);
+                Self::call_off(merger, *running, now);
+                return;
+            }
             let grown = state.run(merge.growing());
             let grown = grown.filter(|r| merge.has_outgrown(r));
             running.lsn = state.lsn;
             if let Some(run) = grown {
-                merge.follow(source(&run));
+                merge.follow(source(&run, &hidden(&running.waiting)));
                 drop(state);
                 running.follows += 1;
                 if running.follows > FOLLOWS_MAX {
@@ -427,12 +434,22 @@ impl StoreInner {
         let shard = self.shard_of(waiting.series.place.partition);
         let mut shard_state = shard.state.lock();
         let mut state = waiting.series.lock();
-        let Some(run) = state.run(merge.growing()) else {
+        let is_wanted = state.rare().is_some_and(|r| r.merging.is_some());
+        let Some(run) = state.run(merge.growing()).filter(|_| is_wanted) else {
+            drop((state, shard_state));
+            let running = Running {
+                waiting,
+                merge,
+                follows,
+                is_open,
+                lsn: Lsn(0),
+            };
+            Self::call_off(merger, running, now);
             return;
         };
         let lsn = state.lsn;
         if merge.has_outgrown(&run) {
-            merge.follow(source(&run));
+            merge.follow(source(&run, &hidden(&waiting)));
             drop((state, shard_state));
             merger.running = Some(Box::new(Running {
                 waiting,
@@ -478,6 +495,16 @@ impl StoreInner {
         }
     }
 
+    /// A delete has called the merge off, for it holds what was deleted. The series waits for another one.
+    fn call_off(merger: &mut Merger, running: Running, now: u64) {
+        let stats = running.merge.stats();
+        merger.note(&stats);
+        merger.totals.pages_dead += stats.pages_written;
+        let mut waiting = running.waiting;
+        waiting.since_ns = now;
+        merger.waiting.push_back(waiting);
+    }
+
     /// Gives a merge up. The series is not tried again until it is listed by another late run, or the store is
     /// opened again.
     fn give_up(merger: &mut Merger, running: Running, reason: &str) {
@@ -516,10 +543,20 @@ fn leave(state: &mut SeriesLock<'_>) {
     state.rare_mut().listing.leave(runs);
 }
 
-fn begin(state: &mut SeriesLock<'_>, group: &Group) -> Merge {
+/// What deletes hide of a series; the caller holds its lock.
+fn hidden(waiting: &Waiting) -> HiddenParts {
+    let place = waiting.series.place;
+    let part = waiting.database.partition(place.partition);
+    part.hidden(place.row, place.field)
+}
+
+fn begin(state: &mut SeriesLock<'_>, group: &Group, hidden: &HiddenParts) -> Merge {
     let runs = state.snapshots();
     let wanted = |r: &&TreeSnapshot| group.ordinals.contains(&r.run_ordinal());
-    let merge = Merge::new(runs.iter().filter(wanted).map(source).collect());
+    let sources = runs.iter().filter(wanted).map(|r| source(r, hidden));
+    let mut merge = Merge::new(sources.collect());
+    // It leaves out all that is deleted so far.
+    merge.born_at_least(hidden.newest());
     state.rare_mut().merging = Some(Merging {
         ordinals: group.ordinals.clone(),
         growing: merge.growing(),
@@ -527,10 +564,10 @@ fn begin(state: &mut SeriesLock<'_>, group: &Group) -> Merge {
     merge
 }
 
-fn source(run: &TreeSnapshot) -> MergeSource {
+fn source(run: &TreeSnapshot, hidden: &HiddenParts) -> MergeSource {
     MergeSource {
         snapshot: run.clone(),
-        hidden: Vec::new(),
+        hidden: hidden.holes(run.kind(), birth_of(run)),
     }
 }
 

@@ -236,6 +236,17 @@ impl StoreInner {
         self.closing.load(Ordering::Acquire)
     }
 
+    /// Deletes free memory: they go on where writes are refused for want of it.
+    pub(crate) fn admit_deletes(&self) -> Result<(), StoreError> {
+        if let Some(error) = self.failure() {
+            return Err(error);
+        }
+        if self.closing.load(Ordering::Acquire) {
+            return Err(StoreError::Closing);
+        }
+        Ok(())
+    }
+
     pub(crate) fn admit_writes(&self) -> Result<(), WriteError> {
         if let Some(error) = self.failure() {
             return Err(error.into());

@@ -1,13 +1,15 @@
 //! What one partition of one database has in memory: its index and its series by row.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use alluvium_index::{DefinitionMark, PartitionIndex};
 use alluvium_types::{FieldId, Partition, Row};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use smallvec::SmallVec;
 
 use crate::series::{Series, SeriesPlace};
+use crate::tombstones::{HiddenParts, Tombstones};
 
 /// A partition. Only its shard's owner changes it, under the shard's lock; readers share the two locks.
 #[derive(Debug)]
@@ -17,6 +19,12 @@ pub(crate) struct PartitionState {
     pub table: RwLock<SeriesTable>,
     /// Definitions up to here are in a part that a superblock names.
     pub sealed: Mutex<DefinitionMark>,
+    /// What deletes hide of its series. Changed by [`Self::change_tombstones`].
+    tombstones: RwLock<Tombstones>,
+    /// Whether there is a tombstone: readers of a partition without deletes take no lock to learn it.
+    any_tombstones: AtomicBool,
+    /// How often series have gone from the index: a writer that remembers what exists looks again.
+    pub removals: AtomicU64,
 }
 
 impl PartitionState {
@@ -28,7 +36,33 @@ impl PartitionState {
             index: RwLock::new(index),
             table: RwLock::default(),
             sealed,
+            tombstones: RwLock::default(),
+            any_tombstones: AtomicBool::new(false),
+            removals: AtomicU64::new(0),
         }
+    }
+
+    /// What deletes hide of a series.
+    #[inline]
+    pub(crate) fn hidden(&self, row: Row, field: FieldId) -> HiddenParts {
+        if self.any_tombstones.load(Ordering::Acquire) {
+            self.tombstones.read().of(row, field)
+        } else {
+            HiddenParts::default()
+        }
+    }
+
+    /// Its tombstones. No series is locked while this is held: readers come with a series' lock.
+    pub(crate) fn tombstones(&self) -> RwLockReadGuard<'_, Tombstones> {
+        self.tombstones.read()
+    }
+
+    /// Changes them; the caller holds the shard's lock, and no series'.
+    pub(crate) fn change_tombstones(&self, change: impl FnOnce(&mut Tombstones)) {
+        let mut set = self.tombstones.write();
+        change(&mut set);
+        self.any_tombstones
+            .store(!set.is_empty(), Ordering::Release);
     }
 }
 
@@ -72,6 +106,18 @@ impl SeriesTable {
                 (&fields[at].1, true)
             }
         }
+    }
+
+    /// The series of a row, by field.
+    pub(crate) fn of_row(&self, row: Row) -> &[(FieldId, Arc<Series>)] {
+        self.rows
+            .get(row.0 as usize)
+            .map_or(&[], SmallVec::as_slice)
+    }
+
+    /// Rows so far: none at or above has a series.
+    pub(crate) fn row_count(&self) -> u32 {
+        self.rows.len() as u32
     }
 
     /// Every series, by row and field.

@@ -11,7 +11,7 @@ use alluvium_block::{Root, Sections};
 use alluvium_index::KeyHash;
 use alluvium_io::{AlignedBuf, Completion, Device, Lane, Op, OpenMode, Read};
 use alluvium_nbtree::read_tail_records;
-use alluvium_types::{DatabaseId, Partition};
+use alluvium_types::{DatabaseId, Lsn, Partition};
 use alluvium_wal::{
     Entry, PointGroup, SectionReader, StreamInfo, read_section, replay, sync_stream,
 };
@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 
 use crate::database_settings::DatabaseSettings;
 use crate::databases::DatabaseState;
+use crate::delete::apply_delete;
 use crate::error::OpenError;
 use crate::late::LateBuffer;
 use crate::ledger::{Ledger, NamedFile};
@@ -27,6 +28,7 @@ use crate::open::{StoreInner, salt};
 use crate::partition::PartitionState;
 use crate::series::SeriesPlace;
 use crate::shard::shard_of;
+use crate::tombstones::Placed;
 use crate::write::SERIES_BYTES;
 
 /// What opening found and did.
@@ -144,6 +146,7 @@ pub(crate) fn recover(
     load_catalog(inner, &ledger.catalog)?;
     load_definitions(inner, ledger)?;
     load_tails(inner, ledger, &mut report)?;
+    load_tombstones(inner, ledger)?;
     let salt = salt(root.instance);
     let from = |stream: &StreamInfo| match stream.incarnation.cmp(&ledger.incarnation) {
         std::cmp::Ordering::Less => u64::MAX,
@@ -314,6 +317,34 @@ fn load_tails(
     Ok(())
 }
 
+/// Before redo: what it brings back must be hidden again.
+fn load_tombstones(inner: &StoreInner, ledger: &Ledger) -> Result<(), OpenError> {
+    let catalog = inner.catalog.read();
+    for bytes in &ledger.tombstones {
+        let section = read_section(bytes)?;
+        let Some(database) = catalog.by_id(section.database) else {
+            continue;
+        };
+        for entry in section.entries {
+            let Entry::Delete(list) = entry else {
+                return Err(OpenError::Manifest {
+                    section: "its deletes",
+                });
+            };
+            let lsn = section.lsn;
+            let placed = list.into_iter().map(|tombstone| Placed { tombstone, lsn });
+            database
+                .partition(section.partition)
+                .change_tombstones(|set| placed.for_each(|p| set.insert(p)));
+        }
+    }
+    catalog
+        .all()
+        .iter()
+        .for_each(|d| StoreInner::raise_barriers(d));
+    Ok(())
+}
+
 /// Applies what a stream says of databases: before any other partition's sections, which name their ids.
 fn redo_catalog(
     inner: &StoreInner,
@@ -456,7 +487,7 @@ impl Redo<'_> {
                     }
                 }
                 Entry::Points(group) => {
-                    define_series(&database, &part, &group);
+                    define_series(&database, &part, &group, lsn);
                     self.points += group.bits.len() as u64;
                     let table = part.table.read();
                     let late_max = self.inner.config.late_points_max;
@@ -468,6 +499,7 @@ impl Redo<'_> {
                     // Its buffers serve the next group.
                     self.group = group;
                 }
+                Entry::Delete(list) => apply_delete(&mut state, &database, &part, &list, lsn),
                 Entry::CreateDatabase { .. } | Entry::DropDatabase { .. } | Entry::Mark(_) => {}
             }
         }
@@ -484,15 +516,19 @@ impl Redo<'_> {
     }
 }
 
-/// Series are defined by their first point.
-fn define_series(database: &DatabaseState, part: &PartitionState, group: &PointGroup) {
+/// Series are defined by their first point. One whose tail has the whole batch is as the definitions of that
+/// checkpoint say, which were taken later: it may have been deleted meanwhile.
+fn define_series(database: &DatabaseState, part: &PartitionState, group: &PointGroup, lsn: Lsn) {
     let table = part.table.read();
     let missing = |table: &crate::partition::SeriesTable| {
         let mut missing = Vec::new();
         let index = part.index.read();
         for row in &group.rows {
             for (field, kind) in &group.fields {
-                if table.get(*row, *field).is_none() || !index.kinds(*row, *field).contains(*kind) {
+                let series = table.get(*row, *field);
+                let is_new = !index.kinds(*row, *field).contains(*kind)
+                    && series.is_none_or(|s| s.lock().loaded_lsn < lsn);
+                if series.is_none() || is_new {
                     missing.push((*row, *field, *kind));
                 }
             }

@@ -11,6 +11,7 @@
 use alluvium_nbtree::{PageWriter, SharedTree, SharedTreeLock, Tree, TreeMut, TreeSnapshot};
 use alluvium_types::{FieldId, Lsn, Partition, Row, SeriesId, ValueKind, ValueRef};
 
+use crate::barrier::Barrier;
 use crate::late::LateBuffer;
 use crate::merging::{Listing, Merging};
 
@@ -51,21 +52,23 @@ pub(crate) struct SeriesState {
     pub dirty: bool,
 }
 
-/// What only series with late points or several kinds have.
+/// What only series with late points, several kinds or deletes have.
 #[derive(Debug, Default)]
 pub(crate) struct Rare {
     /// Runs but the first, by ordinal.
     more: Vec<Tree>,
     pub late: Option<LateBuffer>,
+    /// Keeps later points from runs in which a tombstone would hide them.
+    pub barrier: Option<Barrier>,
     /// Runs that are being merged, and what the merger knows of the series.
     pub merging: Option<Merging>,
     pub listing: Listing,
 }
 
 impl Rare {
-    /// Whether the first run is all there is.
+    /// Whether the first run is all there is, and takes all that is newer.
     fn is_plain(&self) -> bool {
-        self.more.is_empty() && self.late.is_none()
+        self.more.is_empty() && self.late.is_none() && self.barrier.is_none()
     }
 
     fn heap_bytes(&self) -> usize {
@@ -171,10 +174,11 @@ impl std::ops::DerefMut for SeriesLock<'_> {
 
 /// What decides whether a run may take a point.
 #[derive(Debug, Clone, Copy)]
-struct RunEnd {
+pub(crate) struct RunEnd {
     ordinal: u32,
     kind: ValueKind,
-    last: Option<i64>,
+    pub birth: Lsn,
+    pub last: Option<i64>,
 }
 
 impl RunEnd {
@@ -182,6 +186,7 @@ impl RunEnd {
         Self {
             ordinal: run.run_ordinal(),
             kind: run.kind(),
+            birth: run.birth(),
             last: run.last_time(),
         }
     }
@@ -190,6 +195,7 @@ impl RunEnd {
         Self {
             ordinal: run.run_ordinal(),
             kind: run.kind(),
+            birth: run.birth(),
             last: run.last_time(),
         }
     }
@@ -216,7 +222,9 @@ impl SeriesLock<'_> {
             append(&mut first, out, time, value);
             return Taken::InOrder;
         }
-        self.push_slow(out, time, value, late_points_max)
+        let taken = self.push_slow(out, time, value, late_points_max);
+        self.lift_barrier();
+        taken
     }
 
     #[cold]
@@ -273,7 +281,7 @@ impl SeriesLock<'_> {
     }
 
     /// Ends of the runs by ordinal.
-    fn ends(&mut self) -> Vec<RunEnd> {
+    pub(crate) fn ends(&mut self) -> Vec<RunEnd> {
         let place = self.place;
         let (first, state) = self.lock.split(|kind| place.id(kind));
         let more = state.more().iter().map(RunEnd::of_more);
@@ -292,6 +300,10 @@ impl SeriesLock<'_> {
             if merging.is_some_and(|m| m.freezes(run.ordinal)) {
                 continue;
             }
+            let barrier = self.rare().and_then(|r| r.barrier.as_ref());
+            if barrier.is_some_and(|b| b.bars(run.birth, time)) {
+                continue;
+            }
             if run.kind == kind && best.is_none_or(|(_, b)| b < run.last) {
                 best = Some((i, run.last));
             }
@@ -304,7 +316,11 @@ impl SeriesLock<'_> {
         let last = self.ends().last().map(|r| r.ordinal);
         let tree = Tree::new(self.place.id(kind), last.map_or(0, |o| o + 1), out.lsn);
         if last.is_none() {
-            self.lock.put(tree, false);
+            // Deletes may have taken every run and left late points.
+            let plain = self.is_plain();
+            let before = self.heap_bytes() as i64;
+            self.lock.put(tree, !plain);
+            out.heap += self.heap_bytes() as i64 - before;
             return 0;
         }
         self.lock.withhold(true);
@@ -353,7 +369,7 @@ impl SeriesLock<'_> {
     }
 
     /// Lets readers go by the first run alone where it is all there is.
-    fn settle_readers(&mut self) {
+    pub(crate) fn settle_readers(&mut self) {
         let plain = self.is_plain();
         self.lock.withhold(!plain);
     }
@@ -426,8 +442,34 @@ impl SeriesLock<'_> {
         }
     }
 
+    /// Drops runs.
+    pub(crate) fn drop_runs(&mut self, ordinals: &[u32]) {
+        let place = self.place;
+        let (first, state) = self.lock.split(|kind| place.id(kind));
+        let drops_first = first.is_some_and(|f| ordinals.contains(&f.run_ordinal()));
+        if let Some(rare) = &mut state.rare {
+            rare.more.retain(|r| !ordinals.contains(&r.run_ordinal()));
+        }
+        if drops_first {
+            let next = state.rare.as_mut().filter(|rare| !rare.more.is_empty());
+            match next.map(|rare| rare.more.remove(0)) {
+                Some(next) => {
+                    let plain = self.is_plain();
+                    self.lock.put(next, !plain);
+                }
+                None => self.lock.clear(),
+            }
+        }
+        self.settle_readers();
+    }
+
     /// Puts a merged run in the place of its sources.
     pub(crate) fn replace_runs(&mut self, sources: &[u32], result: Tree) {
+        if result.last_time().is_none() {
+            // Deletes hid every point.
+            self.drop_runs(sources);
+            return;
+        }
         let place = self.place;
         let (first, state) = self.lock.split(|kind| place.id(kind));
         let replaces_first = first.is_none_or(|f| sources.contains(&f.run_ordinal()));

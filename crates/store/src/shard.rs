@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use crate::config::StoreConfig;
 use crate::databases::DatabaseState;
-use crate::error::{StoreError, WriteError};
+use crate::error::{DeleteError, StoreError, WriteError};
 use crate::partition::SeriesTable;
 use crate::series::{Series, Taken};
 
@@ -87,6 +87,24 @@ impl ShardState {
         if log > config.log_backlog_bytes_max || pages > config.page_backlog_max {
             let pending_bytes = (log + pages * alluvium_types::PAGE_SIZE) as u64;
             return Err(WriteError::Backlog { pending_bytes });
+        }
+        Ok(())
+    }
+
+    /// Refuses what the log cannot take. A delete writes no page: there need be no room for one.
+    pub(crate) fn admit_delete(&self, config: &StoreConfig) -> Result<(), DeleteError> {
+        let log = self.log.failure().map(ToString::to_string);
+        let failure = log.or_else(|| self.appender.failure().map(ToString::to_string));
+        if let Some(reason) = failure {
+            return Err(StoreError::Failed { reason }.into());
+        }
+        if self.log.is_full() {
+            return Err(DeleteError::Full);
+        }
+        let pending = self.log.pending_bytes();
+        if pending > config.log_backlog_bytes_max {
+            let pending_bytes = pending as u64;
+            return Err(DeleteError::Backlog { pending_bytes });
         }
         Ok(())
     }

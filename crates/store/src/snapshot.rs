@@ -11,12 +11,17 @@ use std::sync::Arc;
 use alluvium_block::BlockStore;
 use alluvium_index::Selector;
 use alluvium_nbtree::{Cursor, Direction, ReadStats, TreeSnapshot};
-use alluvium_types::{Aggregate, Column, SeriesId, SeriesKey, TimeRange, ValueKind, ValueRef};
+use alluvium_types::{Aggregate, Column, Lsn, SeriesId, SeriesKey, TimeRange, ValueKind, ValueRef};
+use smallvec::{SmallVec, smallvec};
 
+use crate::barrier::birth_of;
 use crate::databases::DatabaseState;
 use crate::error::{SeriesReadError, StoreError};
 use crate::open::StoreInner;
-use crate::overlay::stretches;
+use crate::overlay::{pieces, stretches};
+use crate::partition::PartitionState;
+use crate::series::{Series, SeriesLock, SeriesPlace};
+use crate::tombstones::HiddenParts;
 
 /// One series as answers name it. Numeric siblings are one entry, a string sibling is its own.
 #[derive(Debug, Clone)]
@@ -118,60 +123,78 @@ impl Snapshot {
 
     /// What a series holds now.
     pub fn series(&self, info: &SeriesInfo) -> SeriesSnapshot {
+        let part = self.database.touched_partition(info.id.partition());
+        let series = part.and_then(|part| {
+            let table = part.table.read();
+            let series = table.get(info.id.row(), info.id.field()).map(Arc::clone);
+            Some((part, series?))
+        });
         let kind = info.id.kind();
-        let mut sources = Vec::new();
-        let series = self
-            .database
-            .touched_partition(info.id.partition())
-            .and_then(|part| {
-                part.table
-                    .read()
-                    .get(info.id.row(), info.id.field())
-                    .map(Arc::clone)
-            });
-        if let Some(series) = series {
-            let wanted = |k: ValueKind| k.is_numeric() == kind.is_numeric();
-            if let Some(run) = series.only_run() {
-                sources.extend(wanted(run.kind()).then_some(Source::Run(run)));
-            } else {
-                let mut state = series.lock();
-                let runs = state.snapshots().into_iter();
-                sources.extend(runs.filter(|r| wanted(r.kind())).map(Source::Run));
-                if let Some(late) = state.rare().and_then(|r| r.late.as_ref()) {
-                    let columns = late.columns(TimeRange::ALL, wanted);
-                    sources.extend(columns.into_iter().map(|c| Source::Late(Arc::new(c))));
-                }
-            }
-        }
-        sources.retain(|s| s.span().is_some());
-        SeriesSnapshot {
-            pages: Arc::clone(&self.store.block),
-            kind,
-            sources,
+        match series {
+            Some((part, series)) => SeriesSnapshot::of(&self.store, part, &series, kind),
+            None => SeriesSnapshot {
+                pages: Arc::clone(&self.store.block),
+                kind,
+                sources: Vec::new(),
+            },
         }
     }
 }
 
-/// Something that holds points of one kind in order of time.
+/// Something that holds points of one kind in order of time, and where nothing of it is deleted.
 #[derive(Debug, Clone)]
-enum Source {
+struct Source {
+    points: Points,
+    /// First and last time of each piece, both included, ascending. Where the first begins and the last ends is
+    /// a bound: the points there may be deleted.
+    pieces: SmallVec<[(i64, i64); 1]>,
+}
+
+#[derive(Debug, Clone)]
+enum Points {
     Run(TreeSnapshot),
     /// The late buffer, which is newer than every run.
     Late(Arc<Column>),
 }
 
 impl Source {
+    /// `birth`: deletes at or before it hide nothing here.
+    fn new(points: Points, birth: Lsn, hidden: &HiddenParts) -> Option<Self> {
+        let (kind, span) = match &points {
+            Points::Run(tree) => (tree.kind(), tree.first_time().zip(tree.last_time())),
+            Points::Late(column) => {
+                let times = &column.times;
+                (
+                    column.kind(),
+                    times.first().copied().zip(times.last().copied()),
+                )
+            }
+        };
+        let (first, last) = span?;
+        let pieces: SmallVec<_> = if hidden.is_empty() {
+            smallvec![(first, last)]
+        } else {
+            pieces(first, last, &hidden.holes(kind, birth)).collect()
+        };
+        (!pieces.is_empty()).then_some(Self { points, pieces })
+    }
+
     fn kind(&self) -> ValueKind {
-        match self {
-            Self::Run(tree) => tree.kind(),
-            Self::Late(column) => column.kind(),
+        match &self.points {
+            Points::Run(tree) => tree.kind(),
+            Points::Late(column) => column.kind(),
         }
     }
 
-    fn span(&self) -> Option<(i64, i64)> {
-        match self {
-            Self::Run(tree) => Some((tree.first_time()?, tree.last_time()?)),
-            Self::Late(column) => Some((*column.times.first()?, *column.times.last()?)),
+    /// The pieces inside `range`, in the order of `direction`.
+    fn pieces_in(&self, range: TimeRange, direction: Direction) -> VecDeque<TimeRange> {
+        let inside = |(first, last): &(i64, i64)| {
+            let piece = range.intersect(TimeRange::inclusive(*first, *last));
+            (!piece.is_empty()).then_some(piece)
+        };
+        match direction {
+            Direction::Forward => self.pieces.iter().filter_map(inside).collect(),
+            Direction::Backward => self.pieces.iter().rev().filter_map(inside).collect(),
         }
     }
 }
@@ -186,27 +209,117 @@ pub struct SeriesSnapshot {
 }
 
 impl SeriesSnapshot {
+    /// The numbers, or the texts, that a series holds now. Takes no lock where one run is all there is and nothing
+    /// of it is deleted.
+    fn of(store: &StoreInner, part: &PartitionState, series: &Series, kind: ValueKind) -> Self {
+        let SeriesPlace { row, field, .. } = series.place;
+        // In this order: a run that was seen before a delete is not read behind it.
+        if let Some(run) = series.only_run()
+            && part.hidden(row, field).is_empty()
+        {
+            let run = (run.kind().is_numeric() == kind.is_numeric()).then_some(run);
+            let nothing = HiddenParts::default();
+            let source = run.and_then(|r| Source::new(Points::Run(r), Lsn(0), &nothing));
+            return Self {
+                pages: Arc::clone(&store.block),
+                kind,
+                sources: source.into_iter().collect(),
+            };
+        }
+        Self::of_locked(store, part, series, kind).0
+    }
+
+    /// As [`Self::of`], and the position of the newest batch in it.
+    pub(crate) fn of_locked(
+        store: &StoreInner,
+        part: &PartitionState,
+        series: &Series,
+        kind: ValueKind,
+    ) -> (Self, Lsn) {
+        let wanted = |k: ValueKind| k.is_numeric() == kind.is_numeric();
+        let mut sources = Vec::new();
+        let mut state = series.lock();
+        // Under the lock: what a delete takes out of the late buffer is still there only if it is hidden here.
+        let hidden = part.hidden(series.place.row, series.place.field);
+        let runs = state.snapshots().into_iter();
+        for run in runs.filter(|r| wanted(r.kind())) {
+            let birth = birth_of(&run);
+            sources.extend(Source::new(Points::Run(run), birth, &hidden));
+        }
+        if let Some(late) = state.rare().and_then(|r| r.late.as_ref()) {
+            for column in late.columns(TimeRange::ALL, wanted) {
+                let late = Points::Late(Arc::new(column));
+                sources.extend(Source::new(late, state.lsn, &hidden));
+            }
+        }
+        let snapshot = Self {
+            pages: Arc::clone(&store.block),
+            kind,
+            sources,
+        };
+        (snapshot, state.lsn)
+    }
+
+    /// Whether a point inside one of these ranges may have been written since. Points that went do not count.
+    pub(crate) fn differs(&self, state: &mut SeriesLock<'_>, ranges: &[TimeRange]) -> bool {
+        let wanted = |k: ValueKind| k.is_numeric() == self.kind.is_numeric();
+        let known = |run: &TreeSnapshot| {
+            self.sources.iter().find_map(|s| match &s.points {
+                Points::Run(t)
+                    if (t.run_ordinal(), t.birth()) == (run.run_ordinal(), run.birth()) =>
+                {
+                    t.last_time()
+                }
+                _ => None,
+            })
+        };
+        let grown = |run: &TreeSnapshot| {
+            let (Some(first), Some(last)) = (run.first_time(), run.last_time()) else {
+                return false;
+            };
+            let first = known(run).map_or(first, |before| before.saturating_add(1));
+            first <= last && ranges.iter().any(|r| r.overlaps(first, last))
+        };
+        let late_then = self.sources.iter().filter_map(|s| match &s.points {
+            Points::Late(column) => Some(column.as_ref()),
+            Points::Run(_) => None,
+        });
+        let is_known = |time: i64, value: ValueRef<'_>| {
+            let mut same = late_then.clone().filter(|c| c.kind() == value.kind());
+            same.any(|column| {
+                let at = column.times.binary_search(&time).ok();
+                at.and_then(|at| column.value(at))
+                    .is_some_and(|v| v.same(value))
+            })
+        };
+        let runs = state.snapshots();
+        if runs.iter().any(|run| wanted(run.kind()) && grown(run)) {
+            return true;
+        }
+        let late = state.rare().and_then(|r| r.late.as_ref());
+        let mut late = late.into_iter().flat_map(|late| late.iter());
+        late.any(|(time, value)| {
+            wanted(value.kind())
+                && ranges.iter().any(|r| r.contains(time))
+                && !is_known(time, value)
+        })
+    }
+
     /// The kind every answer is given in.
     pub fn kind(&self) -> ValueKind {
         self.kind
     }
 
-    /// Time of the oldest point, nanoseconds.
+    /// No point is before this time, nanoseconds. It is the time of the oldest point unless that was deleted.
     pub fn first_time(&self) -> Option<i64> {
-        self.sources
-            .iter()
-            .filter_map(Source::span)
-            .map(|(first, _)| first)
-            .min()
+        let firsts = self.sources.iter().filter_map(|s| s.pieces.first());
+        firsts.map(|(first, _)| *first).min()
     }
 
-    /// Time of the newest point, nanoseconds.
+    /// No point is behind this time, nanoseconds. It is the time of the newest point unless that was deleted.
     pub fn last_time(&self) -> Option<i64> {
-        self.sources
-            .iter()
-            .filter_map(Source::span)
-            .map(|(_, last)| last)
-            .max()
+        let lasts = self.sources.iter().filter_map(|s| s.pieces.last());
+        lasts.map(|(_, last)| *last).max()
     }
 
     /// Aggregate of the points inside `range`. Where one run alone has points, its inner nodes answer; where
@@ -325,10 +438,13 @@ impl SeriesSnapshot {
 
     /// Stretches of `range` in order, each with the one run that answers for it alone, if one does.
     fn plan(&self, range: TimeRange) -> Vec<(TimeRange, Option<&TreeSnapshot>)> {
-        let spans: Vec<(i64, i64)> = self.sources.iter().filter_map(Source::span).collect();
+        let spans: Vec<(usize, i64, i64)> = (0..)
+            .zip(&self.sources)
+            .flat_map(|(i, s)| s.pieces.iter().map(move |(first, last)| (i, *first, *last)))
+            .collect();
         let alone = |sources: &[usize]| match sources {
-            [one] => match &self.sources[*one] {
-                Source::Run(tree) if tree.kind() == self.kind => Some(tree),
+            [one] => match &self.sources[*one].points {
+                Points::Run(tree) if tree.kind() == self.kind => Some(tree),
                 _ => None,
             },
             _ => None,
@@ -363,23 +479,38 @@ struct Head {
 
 #[derive(Debug)]
 enum Batches {
-    Run(Box<Cursor>),
+    Run {
+        cursor: Box<Cursor>,
+        /// The run and its further pieces, where deletes left several.
+        rest: Option<Box<(TreeSnapshot, VecDeque<TimeRange>)>>,
+    },
     Late(VecDeque<Column>),
 }
 
 impl Head {
     fn new(source: &Source, range: TimeRange, direction: Direction) -> Self {
-        let batches = match source {
-            Source::Run(tree) => Batches::Run(Box::new(tree.scan(range, direction))),
-            Source::Late(column) => {
-                let begin = column.times.partition_point(|t| *t < range.begin());
-                let end = column.times.partition_point(|t| *t < range.end());
-                let mut part = Column::new(column.kind());
-                part.extend_from(column, begin, end.max(begin));
-                if direction == Direction::Backward {
-                    part.reverse();
+        let mut pieces = source.pieces_in(range, direction);
+        let batches = match &source.points {
+            Points::Run(tree) => {
+                let nothing = TimeRange::new(range.begin(), range.begin()).unwrap_or(range);
+                let first = pieces.pop_front().unwrap_or(nothing);
+                Batches::Run {
+                    cursor: Box::new(tree.scan(first, direction)),
+                    rest: (!pieces.is_empty()).then(|| Box::new((tree.clone(), pieces))),
                 }
-                Batches::Late(VecDeque::from([part]))
+            }
+            Points::Late(column) => {
+                let part = |piece: TimeRange| {
+                    let begin = column.times.partition_point(|t| *t < piece.begin());
+                    let end = column.times.partition_point(|t| *t < piece.end());
+                    let mut part = Column::new(column.kind());
+                    part.extend_from(column, begin, end.max(begin));
+                    if direction == Direction::Backward {
+                        part.reverse();
+                    }
+                    part
+                };
+                Batches::Late(pieces.into_iter().map(part).collect())
             }
         };
         Self {
@@ -391,12 +522,27 @@ impl Head {
     }
 
     /// Makes sure there is a point at hand unless the source has ended.
-    fn fill(&mut self, pages: &BlockStore, stats: &mut ReadStats) -> Result<(), SeriesReadError> {
+    fn fill(
+        &mut self,
+        pages: &BlockStore,
+        stats: &mut ReadStats,
+        direction: Direction,
+    ) -> Result<(), SeriesReadError> {
         while self.at >= self.batch.len() && !self.ended {
             self.at = 0;
             match &mut self.batches {
-                Batches::Run(cursor) => {
-                    self.ended = !cursor.next_batch(pages, stats, &mut self.batch)?;
+                Batches::Run { cursor, rest } => {
+                    if cursor.next_batch(pages, stats, &mut self.batch)? {
+                        continue;
+                    }
+                    let next = rest.as_mut().and_then(|rest| {
+                        let piece = rest.1.pop_front()?;
+                        Some(rest.0.scan(piece, direction))
+                    });
+                    match next {
+                        Some(next) => **cursor = next,
+                        None => self.ended = true,
+                    }
                 }
                 Batches::Late(columns) => {
                     if let Some(column) = columns.pop_front() {
@@ -448,7 +594,7 @@ impl SeriesCursor {
         );
         out.clear();
         for head in &mut self.heads {
-            head.fill(&self.pages, stats)?;
+            head.fill(&self.pages, stats, self.direction)?;
         }
         self.heads.retain(|h| !h.ended);
         if let [only] = self.heads.as_mut_slice()
@@ -461,7 +607,7 @@ impl SeriesCursor {
         }
         while out.len() < MERGED_POINTS {
             for head in &mut self.heads {
-                head.fill(&self.pages, stats)?;
+                head.fill(&self.pages, stats, self.direction)?;
             }
             let times = self.heads.iter().filter_map(Head::time);
             let next = match self.direction {

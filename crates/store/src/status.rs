@@ -22,6 +22,8 @@ pub struct DatabaseStatus {
     pub compression: String,
     /// Series.
     pub series: u64,
+    /// Deletes that still hide something.
+    pub tombstones: u64,
     /// Leaf and overflow pages.
     pub leaves: SetUsage,
     /// Inner pages.
@@ -108,6 +110,7 @@ impl StoreInner {
                 durability: d.settings.durability.to_string(),
                 compression: d.settings.compression.to_string(),
                 series: d.series_count(),
+                tombstones: d.touched().map(|p| p.tombstones().count() as u64).sum(),
                 leaves: self.block.usage(d.id, Role::Leaves),
                 inners: self.block.usage(d.id, Role::Inners),
             })

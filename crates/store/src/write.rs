@@ -215,6 +215,8 @@ pub struct Writer {
     last_shape: u32,
     /// The first reason why a line of the batch could not be defined.
     refused: Option<IndexError>,
+    /// By partition: deletes of series up to here are known.
+    removals: [u64; PARTITION_COUNT],
     hash_scratch: Vec<u8>,
     reserved: u64,
 }
@@ -235,6 +237,7 @@ impl Writer {
             last_names: Vec::new(),
             last_shape: NONE,
             refused: None,
+            removals: [0; PARTITION_COUNT],
             hash_scratch: Vec::new(),
             reserved: 0,
         }
@@ -531,6 +534,7 @@ impl Writer {
         part: &PartitionState,
         lines: &mut [BatchLine],
     ) -> bool {
+        self.note_removals(part);
         let settled =
             |known: &Known, line: &BatchLine| known.row != NONE && known.ensured == line.shape;
         if lines
@@ -554,6 +558,18 @@ impl Writer {
             }
         }
         defined
+    }
+
+    /// Series that were known to exist may have been deleted since.
+    fn note_removals(&mut self, part: &PartitionState) {
+        let seen = &mut self.removals[usize::from(part.partition.0)];
+        let now = part.removals.load(Ordering::Relaxed);
+        if std::mem::replace(seen, now) != now {
+            let of_part = |known: &&mut Known| known.partition == part.partition;
+            for known in self.keys.known.iter_mut().filter(of_part) {
+                known.ensured = NONE;
+            }
+        }
     }
 
     fn define_line(

@@ -14,14 +14,14 @@ use std::task::{Poll, Waker};
 use alluvium_sim::{Fault, FaultPlan, SimClock, SimConfig, SimDevice};
 use alluvium_store::{Commit, Durability, Store, StoreConfig, WriteError};
 use alluvium_types::Value;
-use model::{Dice, Line, Model, late_batch, read_all, write};
+use model::{Dice, Line, Model, Removal, late_batch, read_all, write};
 
 type Key = (u32, String, bool);
 
-/// Every value a point may have after the next restart, and which one must not be missing.
+/// Every value a point may have after the next restart, `None` where it was deleted, and which must not be missing.
 #[derive(Debug, Default)]
 struct Oracle {
-    history: BTreeMap<Key, BTreeMap<i64, Vec<(usize, Value)>>>,
+    history: BTreeMap<Key, BTreeMap<i64, Vec<(usize, Option<Value>)>>>,
     acked: Vec<bool>,
 }
 
@@ -33,7 +33,7 @@ impl Oracle {
         };
         for (key, points) in &model.series {
             let into = oracle.history.entry(key.clone()).or_default();
-            into.extend(points.iter().map(|(t, v)| (*t, vec![(0, v.clone())])));
+            into.extend(points.iter().map(|(t, v)| (*t, vec![(0, Some(v.clone()))])));
         }
         oracle
     }
@@ -51,7 +51,22 @@ impl Oracle {
                 let values = points.entry(line.time).or_default();
                 // Of two values of one batch only the later can be seen.
                 values.retain(|(n, _)| *n != number);
-                values.push((number, value.clone()));
+                values.push((number, Some(value.clone())));
+            }
+        }
+        number
+    }
+
+    fn begin_removal(&mut self, removal: &Removal) -> usize {
+        let number = self.acked.len();
+        self.acked.push(false);
+        for ((host, field, _), points) in &mut self.history {
+            for (time, values) in points {
+                if let Some((_, Some(value))) = values.last()
+                    && removal.hits(*host, field, *time, value)
+                {
+                    values.push((number, None));
+                }
             }
         }
         number
@@ -74,7 +89,7 @@ impl Oracle {
                     .filter(|(n, _)| last_acked.is_none_or(|a| *n >= a));
                 if !allowed
                     .clone()
-                    .any(|(_, v)| v.as_ref().same(value.as_ref()))
+                    .any(|(_, v)| v.as_ref().is_some_and(|v| v.as_ref().same(value.as_ref())))
                 {
                     return Err(format!(
                         "{key:?} at {time} is {value:?}, sent and acknowledged: {values:?}"
@@ -84,9 +99,11 @@ impl Oracle {
         }
         for (key, points) in &self.history {
             for (time, values) in points {
-                let acked = values.iter().any(|(n, _)| self.acked[*n]);
+                let last_acked = values.iter().rposition(|(n, _)| self.acked[*n]);
+                let must_be_there =
+                    last_acked.is_some_and(|at| values[at..].iter().all(|(_, v)| v.is_some()));
                 let there = found.series.get(key).is_some_and(|p| p.contains_key(time));
-                if acked && !there {
+                if must_be_there && !there {
                     return Err(format!(
                         "{key:?} at {time} was acknowledged and is gone: {values:?}"
                     ));
@@ -127,8 +144,9 @@ struct World {
     oracle: Oracle,
     now: i64,
     power_cut: bool,
-    /// Merges that ended, in all lives.
+    /// Merges that ended, in all lives, and deletes.
     merges: u64,
+    deletes: u64,
 }
 
 impl World {
@@ -146,6 +164,7 @@ impl World {
             now: 1_000_000,
             power_cut: true,
             merges: 0,
+            deletes: 0,
         }
     }
 
@@ -228,6 +247,15 @@ impl World {
                     Ok(commit) => pending.push((number, level, commit)),
                     Err(_) => break,
                 }
+                if self.dice.below(5) == 0 {
+                    let removal = Removal::random(&mut self.dice, self.now, 6);
+                    let number = self.oracle.begin_removal(&removal);
+                    match database.delete(&removal.request()) {
+                        Ok(deleted) => pending.push((number, Durability::Sync, deleted.commit)),
+                        Err(_) => break,
+                    }
+                    self.deletes += 1;
+                }
                 if self.dice.below(12) == 0 {
                     drop(store.checkpoint());
                 }
@@ -280,8 +308,8 @@ fn wait(store: &Store, mut commit: Commit, clock: &SimClock) -> Option<()> {
     panic!("a commit neither ended nor failed");
 }
 
-/// Returns how many merges ended.
-fn run(seed: u64) -> u64 {
+/// Returns how many merges ended, and how many deletes there were.
+fn run(seed: u64) -> (u64, u64) {
     let mut world = World::new(seed, if seed.is_multiple_of(3) { 4096 } else { 512 });
     let mut store = world.recover();
     for _ in 0..6 {
@@ -300,7 +328,7 @@ fn run(seed: u64) -> u64 {
         .database("db")
         .map_or(Model::default(), |db| read_all(&db));
     model::same(&once, &twice).unwrap();
-    world.merges
+    (world.merges, world.deletes)
 }
 
 fn seeds() -> std::ops::Range<u64> {
@@ -324,13 +352,16 @@ const PINNED: [u64; 3] = [159, 832, 3126];
 
 #[test]
 fn nothing_acknowledged_is_lost() {
-    let (mut lives, mut merges) = (0, 0);
+    let (mut lives, mut merges, mut deletes) = (0, 0, 0);
     for seed in PINNED.into_iter().chain(seeds()) {
         println!("seed {seed}");
-        merges += run(seed);
+        let (merged, deleted) = run(seed);
+        merges += merged;
+        deletes += deleted;
         lives += 6;
     }
-    println!("{merges} merges in {lives} lives");
+    println!("{merges} merges and {deletes} deletes in {lives} lives");
+    assert!(deletes > lives, "only {deletes} deletes in {lives} lives");
     assert!(merges > lives, "only {merges} merges in {lives} lives");
 }
 
@@ -355,6 +386,17 @@ fn short_workload(world: &mut World) -> bool {
             return false;
         }
         world.oracle.acked[number] = true;
+        if round % 2 == 0 {
+            let removal = Removal::random(&mut world.dice, world.now, 3);
+            let number = world.oracle.begin_removal(&removal);
+            let Ok(deleted) = database.delete(&removal.request()) else {
+                return false;
+            };
+            if wait(&store, deleted.commit, &world.clock).is_none() {
+                return false;
+            }
+            world.oracle.acked[number] = true;
+        }
         if round % 2 == 1 && wait(&store, store.checkpoint(), &world.clock).is_none() {
             return false;
         }

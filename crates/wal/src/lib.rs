@@ -41,6 +41,7 @@ mod layout;
 mod record;
 mod replay;
 mod stream;
+mod tombstone;
 mod writer;
 
 pub use error::LogError;
@@ -48,4 +49,5 @@ pub use group::PointGroup;
 pub use record::{Entry, Section, SectionBuilder, SectionReader, read_section, section_head};
 pub use replay::{StreamEnd, replay};
 pub use stream::{StreamInfo, list_streams, remove_stream, sync_stream};
+pub use tombstone::{Among, Tombstone};
 pub use writer::{LogConfig, LogTicket, LogWriter};

@@ -8,6 +8,7 @@ use alluvium_types::{DatabaseId, FieldId, Lsn, PARTITION_COUNT, Partition, Row, 
 
 use crate::error::LogError;
 use crate::group::{PointGroup, count, get_group, put_group, take};
+use crate::tombstone::{Tombstone, get_tombstone, put_tombstone};
 
 const CREATE_DATABASE: u8 = 1;
 const DROP_DATABASE: u8 = 2;
@@ -15,6 +16,7 @@ const ROW: u8 = 3;
 const FIELD: u8 = 4;
 const POINTS: u8 = 5;
 const MARK: u8 = 6;
+const DELETE: u8 = 7;
 
 /// One thing a batch did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +57,8 @@ pub enum Entry {
     Points(PointGroup),
     /// The position of another log that a view has applied.
     Mark(u64),
+    /// Points were deleted: what each tombstone says, as of the section's position.
+    Delete(Vec<Tombstone>),
 }
 
 /// What one batch did to one partition.
@@ -130,6 +134,15 @@ impl SectionBuilder {
     pub fn mark(&mut self, mark: u64) {
         self.out.push(MARK);
         put_u64(&mut self.out, mark);
+    }
+
+    /// Adds [`Entry::Delete`].
+    pub fn delete(&mut self, tombstones: &[Tombstone]) {
+        self.out.push(DELETE);
+        put_u64(&mut self.out, tombstones.len() as u64);
+        for tombstone in tombstones {
+            put_tombstone(tombstone, &mut self.out);
+        }
     }
 
     /// Bytes so far.
@@ -277,6 +290,13 @@ fn entry(r: &mut &[u8], scratch: &mut PointGroup) -> Result<Entry, CodecError> {
             Entry::Points(std::mem::take(scratch))
         }
         MARK => Entry::Mark(get_u64(r)?),
+        DELETE => {
+            let mut tombstones = Vec::new();
+            for _ in 0..count(r)? {
+                tombstones.push(get_tombstone(r)?);
+            }
+            Entry::Delete(tombstones)
+        }
         other => {
             return Err(CodecError::Invalid {
                 field: "entry",

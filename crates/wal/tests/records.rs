@@ -2,9 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use alluvium_types::{
-    DatabaseId, FieldId, Lsn, Partition, Row, SeriesKey, StringColumn, ValueKind,
+    DatabaseId, FieldId, Lsn, Partition, Row, SeriesKey, StringColumn, TimeRange, ValueKind,
 };
-use alluvium_wal::{Entry, PointGroup, SectionBuilder, read_section, section_head};
+use alluvium_wal::{
+    Among, Entry, PointGroup, SectionBuilder, Tombstone, read_section, section_head,
+};
 use proptest::prelude::*;
 
 fn encoded(entries: &[Entry]) -> Vec<u8> {
@@ -27,6 +29,7 @@ fn encoded(entries: &[Entry]) -> Vec<u8> {
             } => builder.field(measurement, *field, name),
             Entry::Points(group) => builder.points(group),
             Entry::Mark(mark) => builder.mark(*mark),
+            Entry::Delete(tombstones) => builder.delete(tombstones),
         }
     }
     builder.finish().to_vec()
@@ -257,7 +260,22 @@ fn entry() -> impl Strategy<Value = Entry> {
             }
         }),
         any::<u64>().prop_map(Entry::Mark),
+        prop::collection::vec(tombstone(), 0..4).prop_map(Entry::Delete),
     ]
+}
+
+fn tombstone() -> impl Strategy<Value = Tombstone> {
+    let rows = prop::collection::vec(0_u32..500, 0..40);
+    let among = prop::sample::select(vec![Among::All, Among::Numbers, Among::Texts]);
+    let field = prop::option::of(0..FieldId::LIMIT);
+    (rows, field, among, any::<i64>(), any::<i64>()).prop_map(|(rows, field, among, a, b)| {
+        Tombstone {
+            rows: rows.into_iter().map(Row).collect(),
+            field: field.map(FieldId),
+            among,
+            range: TimeRange::new(a.min(b), a.max(b)).unwrap(),
+        }
+    })
 }
 
 proptest! {

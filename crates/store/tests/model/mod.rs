@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use alluvium_store::{Database, Direction, Durability, ReadStats, Selector, WriteError};
+use alluvium_store::{
+    Affected, Comparison, Database, Delete, DeleteSelection, Direction, Durability, Label, Matcher,
+    ReadStats, Selector, Test, ValueTest, WriteError,
+};
 use alluvium_types::{Aggregate, Column, SeriesKey, TimeRange, Value, ValueKind, ValueRef};
 
 /// One line: host, time, fields.
@@ -33,6 +36,93 @@ impl Model {
                 series.insert(line.time, value.clone());
             }
         }
+    }
+}
+
+/// A delete in the words of the model: of which hosts and field, when, and of which numbers.
+#[derive(Debug, Clone)]
+pub(crate) struct Removal {
+    pub(crate) hosts: Option<Vec<u32>>,
+    pub(crate) field: Option<&'static str>,
+    pub(crate) range: TimeRange,
+    /// Numbers above it only.
+    pub(crate) above: Option<f64>,
+}
+
+impl Removal {
+    /// Any shape of delete around `now`.
+    pub(crate) fn random(dice: &mut Dice, now: i64, hosts: u64) -> Self {
+        let some = |dice: &mut Dice| {
+            (0..=dice.below(3))
+                .map(|_| dice.below(hosts) as u32)
+                .collect()
+        };
+        let hosts = (dice.below(4) > 0).then(|| some(dice));
+        let field = (dice.below(2) == 0).then(|| ["f", "i", "b", "s"][dice.below(4) as usize]);
+        let (a, b) = (now - dice.below(2000) as i64, now - dice.below(2000) as i64);
+        let range = match dice.below(6) {
+            0 => TimeRange::ALL,
+            1 => TimeRange::new(i64::MIN, a).expect("ordered"),
+            2 => TimeRange::new(a, i64::MAX).expect("ordered"),
+            _ => TimeRange::new(a.min(b), a.max(b)).expect("ordered"),
+        };
+        let above = (dice.below(4) == 0).then(|| dice.below(100) as f64);
+        Self {
+            hosts,
+            field,
+            range,
+            above,
+        }
+    }
+
+    /// Whether it deletes the point.
+    pub(crate) fn hits(&self, host: u32, field: &str, time: i64, value: &Value) -> bool {
+        self.hosts.as_ref().is_none_or(|h| h.contains(&host))
+            && self.field.is_none_or(|f| f == field)
+            && self.range.contains(time)
+            && self
+                .above
+                .is_none_or(|limit| self.test(limit).passes(value.as_ref()))
+    }
+
+    fn test(&self, limit: f64) -> ValueTest {
+        let comparisons = vec![(Comparison::Greater, limit)];
+        ValueTest { comparisons }
+    }
+
+    pub(crate) fn request(&self) -> Delete {
+        let mut matchers = Vec::new();
+        if let Some(hosts) = &self.hosts {
+            let names = hosts.iter().map(|h| format!("h{h}")).collect();
+            matchers.push(Matcher::new(Label::Tag("host".into()), Test::In(names)));
+        }
+        if let Some(field) = self.field {
+            matchers.push(Matcher::new(Label::Field, Test::Equal(field.into())));
+        }
+        let selector = Selector { matchers };
+        Delete {
+            selections: vec![DeleteSelection {
+                selector,
+                tag_sets: None,
+            }],
+            range: self.range,
+            test: self.above.map(|limit| self.test(limit)),
+        }
+    }
+}
+
+impl Model {
+    /// Returns how many series and points went.
+    pub(crate) fn remove(&mut self, removal: &Removal) -> Affected {
+        let mut affected = Affected::default();
+        for ((host, field, _), points) in &mut self.series {
+            let before = points.len();
+            points.retain(|time, value| !removal.hits(*host, field, *time, value));
+            affected.points += (before - points.len()) as u64;
+            affected.series += u64::from(before > points.len());
+        }
+        self.series.retain(|_, points| !points.is_empty());
+        affected
     }
 }
 
@@ -293,4 +383,26 @@ fn assert_close(got: &Aggregate, want: &Aggregate) {
         !w.is_finite() || !scale.is_finite() || (g - w).abs() <= scale * 1e-14,
         "{g} against {w}"
     );
+}
+
+/// Exactly the series that have points are listed.
+pub(crate) fn check_lists(database: &Database, model: &Model) {
+    let listed = database
+        .snapshot()
+        .select(&Selector::default())
+        .expect("compiles");
+    let listed: std::collections::BTreeSet<(u32, String, bool)> = listed
+        .into_iter()
+        .map(|info| {
+            let host = info.key.tag("host").and_then(|h| h[1..].parse().ok());
+            let text = info.id.kind() == ValueKind::Str;
+            (host.expect("hosts are hN"), info.field.to_string(), text)
+        })
+        .collect();
+    let expected = model.series.iter().filter(|(_, points)| !points.is_empty());
+    assert_eq!(listed, expected.map(|(key, _)| key.clone()).collect());
+    let measurements = database
+        .measurements(&Selector::default())
+        .expect("compiles");
+    assert_eq!(measurements.is_empty(), model.series.is_empty());
 }

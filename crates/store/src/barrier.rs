@@ -1,0 +1,159 @@
+//! What a tombstone does to the series it covers.
+//!
+//! At once: points in the late buffer go, and runs of which nothing is left. For later points: a run born before
+//! the tombstone takes none inside its range, or they would be hidden with the deleted ones.
+
+use alluvium_index::KindSet;
+use alluvium_nbtree::TreeSnapshot;
+use alluvium_types::{Lsn, TimeRange};
+use alluvium_wal::{Among, Tombstone};
+use smallvec::SmallVec;
+
+use crate::late::LateBuffer;
+use crate::overlay::pieces;
+use crate::series::{RunEnd, SeriesLock};
+use crate::tombstones::HiddenParts;
+
+/// Keeps runs born before `lsn` from taking points before `end`. One stands for all tombstones of a series, so it
+/// may keep out a point that none of them hides; that point goes to a run of its own, where it is right too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Barrier {
+    end: i64,
+    lsn: Lsn,
+}
+
+impl Barrier {
+    /// Whether a run of this birth must not take a point at this time, nor stand for one it has there.
+    pub(crate) fn bars(&self, birth: Lsn, time: i64) -> bool {
+        time < self.end && birth < self.lsn
+    }
+
+    /// Whether some run could still take, or repeat, a point it must not.
+    fn is_needed(&self, runs: &[RunEnd]) -> bool {
+        let open = |r: &RunEnd| r.birth < self.lsn && r.last.is_none_or(|t| t < self.end);
+        runs.iter().any(open)
+    }
+}
+
+impl SeriesLock<'_> {
+    /// Lets go of a barrier that every run has passed.
+    pub(crate) fn lift_barrier(&mut self) {
+        let Some(barrier) = self.rare().and_then(|r| r.barrier) else {
+            return;
+        };
+        if !barrier.is_needed(&self.ends()) {
+            self.rare_mut().barrier = None;
+            self.settle_readers();
+        }
+    }
+
+    /// Makes runs born before `lsn` refuse later points inside `range`.
+    pub(crate) fn raise_barrier(&mut self, range: TimeRange, lsn: Lsn) {
+        let mut barrier = Barrier {
+            end: range.end(),
+            lsn,
+        };
+        if !barrier.is_needed(&self.ends()) {
+            return;
+        }
+        if let Some(before) = self.rare().and_then(|r| r.barrier) {
+            barrier.end = barrier.end.max(before.end);
+            barrier.lsn = barrier.lsn.max(before.lsn);
+        }
+        self.rare_mut().barrier = Some(barrier);
+        self.settle_readers();
+    }
+
+    /// Applies the tombstones of one batch, of which `hidden` has those of this series and all earlier ones.
+    /// Returns whether anything went. A state loaded from a checkpoint that has the batch only gets its barrier.
+    pub(crate) fn hide<'t>(
+        &mut self,
+        new: impl Iterator<Item = &'t Tombstone>,
+        hidden: &HiddenParts,
+        lsn: Lsn,
+    ) -> bool {
+        let included = lsn <= self.loaded_lsn;
+        let mut changed = false;
+        for tombstone in new {
+            let has_late = self.rare().is_some_and(|r| r.late.is_some());
+            if !included
+                && has_late
+                && let Some(late) = &mut self.rare_mut().late
+            {
+                changed |= late.remove(tombstone.range, |kind| tombstone.among.includes(kind));
+            }
+            self.raise_barrier(tombstone.range, lsn);
+        }
+        if included {
+            return false;
+        }
+        if let Some(late) = self.rare().and_then(|r| r.late.as_ref())
+            && late.is_empty()
+        {
+            self.set_late(LateBuffer::default());
+        }
+        let runs = self.snapshots();
+        let gone = runs.iter().filter(|run| !is_visible(run, hidden));
+        let gone: SmallVec<[u32; 4]> = gone.map(TreeSnapshot::run_ordinal).collect();
+        if !gone.is_empty() {
+            changed = true;
+            self.drop_runs(&gone);
+        }
+        if self.rare().is_some_and(|r| r.merging.is_some()) {
+            // It would bring back what it has read. The merger finds that nothing waits for it.
+            self.rare_mut().merging = None;
+        }
+        self.lift_barrier();
+        if changed {
+            self.lsn = self.lsn.max(lsn);
+        }
+        changed
+    }
+
+    /// The kinds of which a point may be seen.
+    pub(crate) fn visible_kinds(&mut self, hidden: &HiddenParts) -> KindSet {
+        let runs = self.snapshots();
+        let runs = runs.iter().filter(|run| is_visible(run, hidden));
+        let late = self.rare().and_then(|r| r.late.as_ref());
+        runs.map(TreeSnapshot::kind)
+            .chain(late.into_iter().flat_map(LateBuffer::kinds))
+            .fold(KindSet::EMPTY, KindSet::with)
+    }
+
+    /// Time of the newest point, hidden ones included.
+    pub(crate) fn newest(&mut self) -> Option<i64> {
+        let late = self.rare().and_then(|r| r.late.as_ref());
+        let late = late.and_then(LateBuffer::last_time);
+        self.ends()
+            .into_iter()
+            .filter_map(|r| r.last)
+            .chain(late)
+            .max()
+    }
+
+    /// Whether the tombstone may hide a point of some run. If not it can go: a barrier it raised may stay.
+    pub(crate) fn needs(&mut self, range: TimeRange, among: Among, lsn: Lsn) -> bool {
+        self.snapshots().iter().any(|run| {
+            birth_of(run) < lsn
+                && among.includes(run.kind())
+                && run
+                    .first_time()
+                    .zip(run.last_time())
+                    .is_some_and(|(first, last)| range.overlaps(first, last))
+        })
+    }
+}
+
+/// A run's birth; every snapshot taken under the lock knows it.
+pub(crate) fn birth_of(run: &TreeSnapshot) -> Lsn {
+    run.birth().unwrap_or_default()
+}
+
+/// Whether tombstones leave anything of the time between the run's first and last point.
+fn is_visible(run: &TreeSnapshot, hidden: &HiddenParts) -> bool {
+    let Some((first, last)) = run.first_time().zip(run.last_time()) else {
+        return false;
+    };
+    let holes = hidden.holes(run.kind(), birth_of(run));
+    pieces(first, last, &holes).next().is_some()
+}
