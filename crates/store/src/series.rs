@@ -10,6 +10,7 @@
 
 use alluvium_nbtree::{PageWriter, SharedTree, SharedTreeLock, Tree, TreeMut, TreeSnapshot};
 use alluvium_types::{FieldId, Lsn, Partition, Row, SeriesId, ValueKind, ValueRef};
+use smallvec::SmallVec;
 
 use crate::late::LateBuffer;
 use crate::merging::{Listing, Merging};
@@ -85,6 +86,15 @@ impl SeriesState {
     #[inline]
     fn is_plain(&self) -> bool {
         self.rare.as_ref().is_none_or(|r| r.is_plain())
+    }
+
+    /// Whether nothing but the first run itself stands in the way of a point at `time`.
+    #[inline]
+    fn first_takes(&self, time: i64) -> bool {
+        let free = |late: &LateBuffer| late.last_time().is_none_or(|last| last < time);
+        self.rare
+            .as_ref()
+            .is_none_or(|r| r.more.is_empty() && r.late.as_ref().is_none_or(free))
     }
 
     pub(crate) fn rare(&self) -> Option<&Rare> {
@@ -209,7 +219,7 @@ impl SeriesLock<'_> {
         let (first, state) = self.lock.split(|kind| place.id(kind));
         state.lsn = out.lsn;
         if let Some(mut first) = first
-            && state.is_plain()
+            && state.first_takes(time)
             && first.kind() == value.kind()
             && first.last_time().is_none_or(|last| last < time)
         {
@@ -273,7 +283,7 @@ impl SeriesLock<'_> {
     }
 
     /// Ends of the runs by ordinal.
-    fn ends(&mut self) -> Vec<RunEnd> {
+    fn ends(&mut self) -> SmallVec<[RunEnd; 4]> {
         let place = self.place;
         let (first, state) = self.lock.split(|kind| place.id(kind));
         let more = state.more().iter().map(RunEnd::of_more);
