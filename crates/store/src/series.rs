@@ -10,6 +10,7 @@
 
 use alluvium_nbtree::{PageWriter, SharedTree, SharedTreeLock, Tree, TreeMut, TreeSnapshot};
 use alluvium_types::{FieldId, Lsn, Partition, Row, SeriesId, ValueKind, ValueRef};
+use smallvec::SmallVec;
 
 use crate::barrier::Barrier;
 use crate::late::LateBuffer;
@@ -57,6 +58,8 @@ pub(crate) struct SeriesState {
 pub(crate) struct Rare {
     /// Runs but the first, by ordinal.
     more: Vec<Tree>,
+    /// Not before the last time of any of them.
+    more_last: Option<i64>,
     pub late: Option<LateBuffer>,
     /// Keeps later points from runs in which a tombstone would hide them.
     pub barrier: Option<Barrier>,
@@ -88,6 +91,17 @@ impl SeriesState {
     #[inline]
     fn is_plain(&self) -> bool {
         self.rare.as_ref().is_none_or(|r| r.is_plain())
+    }
+
+    /// Whether a point at `time`, later than `last`, the newest of the first run, may go there at once: late points and
+    /// the other runs end before it, and they end before `last`, so that no run of a greater last time is to be preferred.
+    #[inline]
+    fn first_takes(&self, time: i64, last: Option<i64>) -> bool {
+        let Some(rare) = &self.rare else { return true };
+        let late = rare.late.as_ref().and_then(LateBuffer::last_time);
+        rare.barrier.is_none()
+            && late.is_none_or(|late| late < time)
+            && (rare.more.is_empty() || rare.more_last < last)
     }
 
     pub(crate) fn rare(&self) -> Option<&Rare> {
@@ -215,9 +229,10 @@ impl SeriesLock<'_> {
         let (first, state) = self.lock.split(|kind| place.id(kind));
         state.lsn = out.lsn;
         if let Some(mut first) = first
-            && state.is_plain()
+            && let last = first.last_time()
+            && last.is_none_or(|last| last < time)
             && first.kind() == value.kind()
-            && first.last_time().is_none_or(|last| last < time)
+            && state.first_takes(time, last)
         {
             append(&mut first, out, time, value);
             return Taken::InOrder;
@@ -281,7 +296,7 @@ impl SeriesLock<'_> {
     }
 
     /// Ends of the runs by ordinal.
-    pub(crate) fn ends(&mut self) -> Vec<RunEnd> {
+    pub(crate) fn ends(&mut self) -> SmallVec<[RunEnd; 4]> {
         let place = self.place;
         let (first, state) = self.lock.split(|kind| place.id(kind));
         let more = state.more().iter().map(RunEnd::of_more);
@@ -346,7 +361,9 @@ impl SeriesLock<'_> {
                 }
             }
             Some(more) => {
-                if let Some(run) = state.rare_mut().more.get_mut(more) {
+                let rare = state.rare_mut();
+                rare.more_last = rare.more_last.max(Some(time));
+                if let Some(run) = rare.more.get_mut(more) {
                     append(&mut run.writer(), out, time, value);
                 }
             }
@@ -433,7 +450,9 @@ impl SeriesLock<'_> {
         let more: Vec<Tree> = runs.collect();
         if self.rare().is_some() || !more.is_empty() {
             self.lock.withhold(true);
-            self.rare_mut().more = more;
+            let rare = self.rare_mut();
+            rare.more_last = more.iter().filter_map(Tree::last_time).max();
+            rare.more = more;
         }
         let plain = self.is_plain();
         match first {
@@ -483,6 +502,8 @@ impl SeriesLock<'_> {
             let at = more.partition_point(|r| r.run_ordinal() < result.run_ordinal());
             more.insert(at, result);
         }
+        let rare = self.rare_mut();
+        rare.more_last = rare.more.iter().filter_map(Tree::last_time).max();
     }
 
     /// Heap of its runs and late points.

@@ -297,7 +297,7 @@ impl SeriesSnapshot {
             return true;
         }
         let late = state.rare().and_then(|r| r.late.as_ref());
-        let mut late = late.into_iter().flat_map(|late| late.iter());
+        let mut late = late.into_iter().flat_map(crate::late::LateBuffer::iter);
         late.any(|(time, value)| {
             wanted(value.kind())
                 && ranges.iter().any(|r| r.contains(time))

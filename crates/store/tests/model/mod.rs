@@ -82,10 +82,10 @@ impl Removal {
             && self.range.contains(time)
             && self
                 .above
-                .is_none_or(|limit| self.test(limit).passes(value.as_ref()))
+                .is_none_or(|limit| Self::test(limit).passes(value.as_ref()))
     }
 
-    fn test(&self, limit: f64) -> ValueTest {
+    fn test(limit: f64) -> ValueTest {
         let comparisons = vec![(Comparison::Greater, limit)];
         ValueTest { comparisons }
     }
@@ -106,7 +106,7 @@ impl Removal {
                 tag_sets: None,
             }],
             range: self.range,
-            test: self.above.map(|limit| self.test(limit)),
+            test: self.above.map(|limit| Self::test(limit)),
         }
     }
 }
