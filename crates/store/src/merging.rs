@@ -288,7 +288,13 @@ impl StoreInner {
                 continue;
             }
             let mut state = waiting.series.lock();
-            let Some(group) = group(&state.snapshots()) else {
+            let mut runs = state.snapshots();
+            let cut = waiting.database.retention.cut();
+            if cut.keeps_aggregates() {
+                // Overlapping leaves without points cannot become one run.
+                runs.retain(|r| r.last_time().is_some_and(|last| last >= cut.points));
+            }
+            let Some(group) = group(&runs) else {
                 // Runs of several kinds may get others of their kind.
                 leave(&mut state);
                 continue;

@@ -14,6 +14,8 @@ use alluvium_types::{FieldId, Lsn, Partition, Row, SeriesId, ValueKind, ValueRef
 use crate::late::LateBuffer;
 use crate::merging::{Listing, Merging};
 
+mod expire;
+
 /// What became of a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Taken {

@@ -13,8 +13,10 @@ use alluvium_index::Selector;
 use alluvium_nbtree::{Cursor, Direction, ReadStats, TreeSnapshot};
 use alluvium_types::{Aggregate, Column, SeriesId, SeriesKey, TimeRange, ValueKind, ValueRef};
 
+use crate::cut::Cut;
 use crate::databases::DatabaseState;
 use crate::error::{SeriesReadError, StoreError};
+use crate::expired::Grid;
 use crate::open::StoreInner;
 use crate::overlay::stretches;
 
@@ -41,11 +43,18 @@ impl SeriesInfo {
 pub struct Snapshot {
     store: Arc<StoreInner>,
     database: Arc<DatabaseState>,
+    /// What had expired when it was taken.
+    cut: Cut,
 }
 
 impl Snapshot {
     pub(crate) fn new(store: Arc<StoreInner>, database: Arc<DatabaseState>) -> Self {
-        Self { store, database }
+        let cut = database.retention.cut();
+        Self {
+            store,
+            database,
+            cut,
+        }
     }
 
     /// The series that match, sorted by key, then field, then kind.
@@ -107,6 +116,9 @@ impl Snapshot {
                 }
             }
         }
+        if !self.cut.is_none() {
+            found.retain(|info| self.has_live(info));
+        }
         found.sort_by(|a, b| {
             a.key
                 .cmp(&b.key)
@@ -114,6 +126,19 @@ impl Snapshot {
                 .then_with(|| a.id.kind().cmp(&b.id.kind()))
         });
         Ok(found)
+    }
+
+    /// Whether anything of a series has not expired. Cost: its lock.
+    fn has_live(&self, info: &SeriesInfo) -> bool {
+        let Some(part) = self.database.touched_partition(info.id.partition()) else {
+            return false;
+        };
+        let table = part.table.read();
+        let Some(series) = table.get(info.id.row(), info.id.field()) else {
+            return false;
+        };
+        let is_text = info.id.kind() == ValueKind::Str;
+        series.lock().has_live(is_text, &self.cut)
     }
 
     /// What a series holds now.
@@ -131,12 +156,15 @@ impl Snapshot {
             });
         if let Some(series) = series {
             let wanted = |k: ValueKind| k.is_numeric() == kind.is_numeric();
+            let expiry = self.cut.expiry();
             if let Some(run) = series.only_run() {
-                sources.extend(wanted(run.kind()).then_some(Source::Run(run)));
+                let run = wanted(run.kind()).then(|| Source::Run(run.with_expiry(expiry)));
+                sources.extend(run);
             } else {
                 let mut state = series.lock();
                 let runs = state.snapshots().into_iter();
-                sources.extend(runs.filter(|r| wanted(r.kind())).map(Source::Run));
+                let runs = runs.filter(|r| wanted(r.kind()));
+                sources.extend(runs.map(|r| Source::Run(r.with_expiry(expiry))));
                 if let Some(late) = state.rare().and_then(|r| r.late.as_ref()) {
                     let columns = late.columns(TimeRange::ALL, wanted);
                     sources.extend(columns.into_iter().map(|c| Source::Late(Arc::new(c))));
@@ -148,6 +176,7 @@ impl Snapshot {
             pages: Arc::clone(&self.store.block),
             kind,
             sources,
+            cut: self.cut,
         }
     }
 }
@@ -183,34 +212,49 @@ pub struct SeriesSnapshot {
     kind: ValueKind,
     /// By priority: of equal times the last source's point counts.
     sources: Vec<Source>,
+    pub(crate) cut: Cut,
 }
 
 impl SeriesSnapshot {
+    pub(crate) fn runs(&self) -> impl Iterator<Item = &TreeSnapshot> {
+        self.sources.iter().filter_map(|s| match s {
+            Source::Run(tree) => Some(tree),
+            Source::Late(_) => None,
+        })
+    }
+
+    pub(crate) fn pages(&self) -> &BlockStore {
+        &self.pages
+    }
+
     /// The kind every answer is given in.
     pub fn kind(&self) -> ValueKind {
         self.kind
     }
 
-    /// Time of the oldest point, nanoseconds.
+    /// Time of the oldest point, or aggregate, that has not expired; nanoseconds.
     pub fn first_time(&self) -> Option<i64> {
         self.sources
             .iter()
             .filter_map(Source::span)
-            .map(|(first, _)| first)
+            .filter(|(_, last)| *last >= self.cut.aggregates)
+            .map(|(first, _)| first.max(self.cut.aggregates))
             .min()
     }
 
-    /// Time of the newest point, nanoseconds.
+    /// Time of the newest point, or aggregate, that has not expired; nanoseconds.
     pub fn last_time(&self) -> Option<i64> {
         self.sources
             .iter()
             .filter_map(Source::span)
             .map(|(_, last)| last)
+            .filter(|last| *last >= self.cut.aggregates)
             .max()
     }
 
     /// Aggregate of the points inside `range`. Where one run alone has points, its inner nodes answer; where
-    /// several overlap, or kinds differ, points are merged.
+    /// several overlap, or kinds differ, points are merged. Where points have expired and aggregates have not, a leaf
+    /// counts whole at the time of its oldest point.
     ///
     /// # Errors
     /// If a page cannot be read.
@@ -220,6 +264,16 @@ impl SeriesSnapshot {
         stats: &mut ReadStats,
     ) -> Result<Aggregate, SeriesReadError> {
         let mut total = Aggregate::empty(self.kind);
+        let (kept, range) = self.split(range);
+        let whole = Grid {
+            step_ns: 0,
+            origin: 0,
+        };
+        let mut add = |_: i64, part: &Aggregate| {
+            total.merge(part);
+            ControlFlow::Continue(())
+        };
+        let _ = self.kept_buckets(kept, whole, stats, &mut add)?;
         for (part, alone) in self.plan(range) {
             if let Some(tree) = alone {
                 total.merge(&tree.aggregate(&self.pages, part, stats)?);
@@ -265,6 +319,11 @@ impl SeriesSnapshot {
             }
             ControlFlow::Continue(())
         };
+        let (kept, range) = self.split(range);
+        let grid = Grid { step_ns, origin };
+        if self.kept_buckets(kept, grid, stats, &mut add)?.is_break() {
+            return Ok(());
+        }
         for (part, alone) in self.plan(range) {
             if let Some(tree) = alone {
                 tree.buckets(
@@ -310,6 +369,7 @@ impl SeriesSnapshot {
 
     /// The points inside `range`, one a timestamp, in batches.
     pub fn scan(&self, range: TimeRange, direction: Direction) -> SeriesCursor {
+        let range = range.intersect(self.cut.live_points());
         let heads = self
             .sources
             .iter()

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use alluvium_sim::{Fault, FaultPlan, SimClock, SimConfig, SimDevice};
-use alluvium_store::{Commit, Durability, Store, StoreConfig, WriteError};
+use alluvium_store::{
+    Age, Commit, Durability, KeepAggregates, Retention, Store, StoreConfig, WriteError,
+};
 use alluvium_types::Value;
 use model::{Dice, Line, Model, batch, read_all, write};
 
@@ -57,10 +59,14 @@ impl Oracle {
         number
     }
 
-    fn check(&self, found: &Model) -> Result<(), String> {
+    /// `cut`: what is before it has expired.
+    fn check(&self, found: &Model, cut: i64) -> Result<(), String> {
         for (key, points) in &found.series {
             let known = self.history.get(key);
             for (time, value) in points {
+                if *time < cut {
+                    return Err(format!("{key:?} at {time} has expired, {cut} is the cut"));
+                }
                 let values = known
                     .and_then(|k| k.get(time))
                     .ok_or(format!("{key:?} at {time} was never sent"))?;
@@ -86,7 +92,7 @@ impl Oracle {
             for (time, values) in points {
                 let acked = values.iter().any(|(n, _)| self.acked[*n]);
                 let there = found.series.get(key).is_some_and(|p| p.contains_key(time));
-                if acked && !there {
+                if acked && !there && *time >= cut {
                     return Err(format!(
                         "{key:?} at {time} was acknowledged and is gone: {values:?}"
                     ));
@@ -114,6 +120,7 @@ fn config(shards: usize) -> StoreConfig {
         tail_chain_max: 3,
         memory_bytes: 64 << 20,
         cache_percent: 1,
+        retention_check_ms: 5,
         instance: Some([5; 16]),
         ..StoreConfig::default()
     }
@@ -128,6 +135,10 @@ struct World {
     power_cut: bool,
     /// Merges that ended, in all lives.
     merges: u64,
+    retention: Retention,
+    /// The furthest cut that was seen: no restart goes behind it.
+    cut: i64,
+    volumes_freed: u64,
 }
 
 impl World {
@@ -145,6 +156,9 @@ impl World {
             now: 1_000_000,
             power_cut: true,
             merges: 0,
+            retention: Retention::default(),
+            cut: i64::MIN,
+            volumes_freed: 0,
         }
     }
 
@@ -152,7 +166,11 @@ impl World {
         let shards = 1 + self.dice.below(4) as usize;
         let clock: Arc<dyn alluvium_store::Clock> = Arc::<SimClock>::clone(&self.clock);
         let device: Arc<dyn alluvium_store::Device> = Arc::<SimDevice>::clone(&self.device);
-        Store::open(device, clock, config(shards))
+        let config = StoreConfig {
+            retention: self.retention,
+            ..config(shards)
+        };
+        Store::open(device, clock, config)
     }
 
     /// Opens after an end; some openings are cut themselves, by power cuts only if the life ended in one:
@@ -195,7 +213,23 @@ impl World {
         let found = store
             .database("db")
             .map_or(Model::default(), |db| read_all(&db));
-        self.oracle.check(&found).unwrap();
+        let cut = store
+            .database("db")
+            .map_or(i64::MIN, |db| db.live().0.begin());
+        assert!(
+            cut >= self.cut,
+            "the cut went back from {} to {cut}",
+            self.cut
+        );
+        if let Some(age) = self.retention.points {
+            use alluvium_store::Clock;
+            assert!(
+                cut <= self.clock.wall_ns() - age.ns(),
+                "the cut is ahead of its age"
+            );
+        }
+        self.cut = cut;
+        self.oracle.check(&found, cut).unwrap();
         self.oracle = Oracle::of(&found);
     }
 
@@ -216,7 +250,14 @@ impl World {
         {
             for _ in 0..self.dice.below(60) {
                 let lines = 1 + self.dice.below(60);
-                let lines = batch(&mut self.dice, &mut self.now, 6, lines);
+                if self.retention.is_on() {
+                    use alluvium_store::Clock;
+                    // Never ahead of what the volumes know of the clock.
+                    self.now = self.now.max(self.clock.wall_ns() - 10_000_000);
+                }
+                let mut lines = batch(&mut self.dice, &mut self.now, 6, lines);
+                let live = database.live().0;
+                lines.retain(|line| live.contains(line.time));
                 let level = if self.dice.below(4) == 0 {
                     Durability::Os
                 } else {
@@ -231,6 +272,7 @@ impl World {
                     drop(store.checkpoint());
                 }
                 drive_some(&store, &self.clock, self.dice.below(12));
+                self.cut = self.cut.max(database.live().0.begin());
                 pending.retain_mut(|(number, level, commit)| match commit.poll(Waker::noop()) {
                     Poll::Pending => true,
                     Poll::Ready(result) => {
@@ -253,6 +295,11 @@ impl World {
                 self.oracle.acked
             );
         }
+        let databases = store.status().databases;
+        self.volumes_freed += databases
+            .iter()
+            .map(|d| d.retention.volumes_freed)
+            .sum::<u64>();
         drop((pending, store));
         self.device = if power_cut {
             self.device.crash()
@@ -281,7 +328,12 @@ fn wait(store: &Store, mut commit: Commit, clock: &SimClock) -> Option<()> {
 
 /// Returns how many merges ended.
 fn run(seed: u64) -> u64 {
+    run_with(seed, Retention::default()).merges
+}
+
+fn run_with(seed: u64, retention: Retention) -> World {
     let mut world = World::new(seed, if seed.is_multiple_of(3) { 4096 } else { 512 });
+    world.retention = retention;
     let mut store = world.recover();
     for _ in 0..6 {
         world.live(store);
@@ -299,7 +351,7 @@ fn run(seed: u64) -> u64 {
         .database("db")
         .map_or(Model::default(), |db| read_all(&db));
     model::same(&once, &twice).unwrap();
-    world.merges
+    world
 }
 
 fn seeds() -> std::ops::Range<u64> {
@@ -331,6 +383,33 @@ fn nothing_acknowledged_is_lost() {
     }
     println!("{merges} merges in {lives} lives");
     assert!(merges > lives, "only {merges} merges in {lives} lives");
+}
+
+/// What has expired is gone for good, and nothing else is, whenever the end comes: in the middle of a cut, between a
+/// cut and the volumes that go with it, before their files go.
+#[test]
+fn what_expires_stays_expired_and_nothing_else_goes() {
+    let mut freed = 0;
+    for seed in seeds() {
+        println!("seed {seed}");
+        let aggregates = match seed % 3 {
+            0 => KeepAggregates::Ever,
+            _ => KeepAggregates::Same,
+        };
+        let by_age = seed.is_multiple_of(2);
+        let world = run_with(
+            seed,
+            Retention {
+                points: by_age.then(|| Age::from_ns(400_000_000)),
+                max_disk: (!by_age).then_some(64 << 10),
+                aggregates,
+                ..Retention::default()
+            },
+        );
+        freed += world.volumes_freed;
+    }
+    println!("{freed} volumes freed");
+    assert!(freed > 60, "too few volumes to mean anything: {freed}");
 }
 
 /// A short workload of writes and checkpoints; whether it came to its end without an error.

@@ -27,6 +27,8 @@ fn encoded(entries: &[Entry]) -> Vec<u8> {
             } => builder.field(measurement, *field, name),
             Entry::Points(group) => builder.points(group),
             Entry::Mark(mark) => builder.mark(*mark),
+            Entry::Settings { id, settings } => builder.settings(*id, settings),
+            Entry::Cut { id, cut } => builder.cut(*id, cut),
         }
     }
     builder.finish().to_vec()
@@ -257,6 +259,14 @@ fn entry() -> impl Strategy<Value = Entry> {
             }
         }),
         any::<u64>().prop_map(Entry::Mark),
+        (any::<u32>(), any::<Vec<u8>>()).prop_map(|(id, settings)| Entry::Settings {
+            id: DatabaseId(id),
+            settings
+        }),
+        (any::<u32>(), any::<Vec<u8>>()).prop_map(|(id, cut)| Entry::Cut {
+            id: DatabaseId(id),
+            cut
+        }),
     ]
 }
 
