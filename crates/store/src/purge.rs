@@ -9,6 +9,7 @@ use alluvium_types::{PARTITION_COUNT, Partition, Row};
 use crate::cut::Cut;
 use crate::databases::DatabaseState;
 use crate::open::StoreInner;
+use crate::partition::PartitionState;
 
 /// Series looked at per hold of a shard's lock.
 const SLICE_SERIES: usize = 256;
@@ -19,7 +20,25 @@ pub(crate) struct Purge {
     database: Arc<DatabaseState>,
     cut: Cut,
     partition: u8,
-    row: u32,
+    row: Row,
+}
+
+/// How a pass goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PurgeProgress {
+    Again,
+    /// The device is behind: expired points can wait.
+    Waiting,
+    Done,
+}
+
+/// What became of a slice.
+enum Slice {
+    /// The next one begins at this row.
+    Ended(Row),
+    /// That was the last row.
+    Done,
+    Later,
 }
 
 impl Purge {
@@ -29,7 +48,7 @@ impl Purge {
             database,
             cut,
             partition: 0,
-            row: 0,
+            row: Row(0),
         }
     }
 
@@ -37,67 +56,60 @@ impl Purge {
         self.database.id == database.id
     }
 
-    /// Purges the next slice; `true` when all is done.
-    pub(crate) fn step(&mut self, store: &StoreInner) -> bool {
-        if usize::from(self.partition) >= PARTITION_COUNT || self.database.is_dropped() {
-            return true;
+    /// Purges the next slice.
+    pub(crate) fn step(&mut self, store: &StoreInner) -> PurgeProgress {
+        if self.database.is_dropped() {
+            return PurgeProgress::Done;
         }
-        let partition = Partition(self.partition);
-        let next = match self.database.touched_partition(partition) {
-            None => None,
-            Some(part) => {
-                let mut shard = store.shard_of(partition).state.lock();
-                let shard = &mut *shard;
-                if shard.admit(&store.config).is_err() {
-                    // The device is behind; expired points can wait.
-                    return false;
-                }
-                shard
-                    .encoder
-                    .set_compression(self.database.settings.compression);
-                let lsn = shard.last_lsn[usize::from(self.partition)];
-                let mut out = PageWriter::new(
-                    &mut shard.appender,
-                    &mut shard.encoder,
-                    self.database.id,
-                    lsn,
-                );
-                let table = part.table.read();
-                let mut heap = 0;
-                let mut seen = 0;
-                let mut rows = table.rows_from(Row(self.row));
-                let next = loop {
-                    let Some((row, series)) = rows.next() else {
-                        break None;
-                    };
-                    if seen >= SLICE_SERIES {
-                        break Some(row);
-                    }
-                    for series in series {
-                        seen += 1;
-                        let mut state = series.lock();
-                        let before = state.heap_bytes() as i64;
-                        if state.expire(&mut out, &self.cut) {
-                            heap += state.heap_bytes() as i64 - before;
-                            if !state.dirty {
-                                state.dirty = true;
-                                let entry = (Arc::clone(&self.database), Arc::clone(series));
-                                shard.dirty.push(entry);
-                            }
-                        }
-                    }
-                };
-                self.database.charge(heap);
-                next
-            }
-        };
-        match next {
-            Some(row) => self.row = row.0,
-            None => {
+        let part = self.database.touched_partition(Partition(self.partition));
+        match part.map_or(Slice::Done, |part| self.slice(store, part)) {
+            Slice::Later => return PurgeProgress::Waiting,
+            Slice::Ended(row) => self.row = row,
+            Slice::Done => {
                 self.partition += 1;
-                self.row = 0;
+                self.row = Row(0);
             }
         }
-        usize::from(self.partition) >= PARTITION_COUNT
+        if usize::from(self.partition) < PARTITION_COUNT {
+            PurgeProgress::Again
+        } else {
+            PurgeProgress::Done
+        }
+    }
+
+    fn slice(&self, store: &StoreInner, part: &PartitionState) -> Slice {
+        let mut shard = store.shard_of(part.partition).state.lock();
+        let shard = &mut *shard;
+        if shard.admit(&store.config).is_err() {
+            return Slice::Later;
+        }
+        let database = &self.database;
+        shard.encoder.set_compression(database.settings.compression);
+        let lsn = shard.last_lsn[usize::from(part.partition.0)];
+        let mut out = PageWriter::new(&mut shard.appender, &mut shard.encoder, database.id, lsn);
+        let table = part.table.read();
+        let (mut heap, mut seen) = (0, 0);
+        let mut end = Slice::Done;
+        for (row, fields) in table.rows_from(self.row) {
+            if seen >= SLICE_SERIES {
+                end = Slice::Ended(row);
+                break;
+            }
+            for series in fields {
+                seen += 1;
+                let mut state = series.lock();
+                let before = state.heap_bytes() as i64;
+                if !state.expire(&mut out, &self.cut) {
+                    continue;
+                }
+                heap += state.heap_bytes() as i64 - before;
+                if !state.dirty {
+                    state.dirty = true;
+                    shard.dirty.push((Arc::clone(database), Arc::clone(series)));
+                }
+            }
+        }
+        database.charge(heap);
+        end
     }
 }

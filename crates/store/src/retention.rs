@@ -16,7 +16,7 @@ use crate::databases::DatabaseState;
 use crate::error::RefusedLine;
 use crate::merging::Merger;
 use crate::open::StoreInner;
-use crate::purge::Purge;
+use crate::purge::{Purge, PurgeProgress};
 use crate::retention_settings::{KeepAggregates, Retention};
 
 /// A cut by age moves in steps of this share of the age, so that it costs a log entry each, at most one an hour's
@@ -196,9 +196,9 @@ impl StoreInner {
                 None => i += 1,
                 Some(Err(_)) => drop(driver.steps.swap_remove(i)),
                 Some(Ok(())) => {
-                    // Whoever merges now is done soon.
+                    // Whoever merges now is done by the next time.
                     let Some(mut merger) = self.merger.try_lock() else {
-                        return true;
+                        return false;
                     };
                     let step = driver.steps.swap_remove(i);
                     self.honour(&step, &mut merger);
@@ -210,17 +210,17 @@ impl StoreInner {
         }
         if now >= driver.next_ns {
             let Some(mut merger) = self.merger.try_lock() else {
-                return true;
+                return false;
             };
             driver.next_ns = now + self.config.retention_check_ms * 1_000_000;
             self.plan_steps(driver, &mut merger, believed);
         }
-        if let Some(purge) = driver.purges.last_mut()
-            && purge.step(self)
-        {
-            driver.purges.pop();
+        match driver.purges.last_mut().map(|purge| purge.step(self)) {
+            Some(PurgeProgress::Done) => drop(driver.purges.pop()),
+            Some(PurgeProgress::Again) => return true,
+            Some(PurgeProgress::Waiting) | None => {}
         }
-        !driver.purges.is_empty()
+        false
     }
 
     fn plan_steps(&self, driver: &mut RetentionDriver, merger: &mut Merger, believed: i64) {
