@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use alluvium_io::{IoError, IoErrorKind, Lane, Op, PageBuf, Ticket, WriteData};
+use alluvium_types::TimeRange;
 use hashbrown::HashMap;
 
 use crate::logic_addr::{LogicAddr, PageRef};
@@ -66,10 +67,17 @@ impl Appender {
         &self.store
     }
 
-    /// Gives the page its address, seals it and queues it. Readers find it from now on.
+    /// Gives the page its address, seals it and queues it. Readers find it from now on. `times` are those of the
+    /// points in or below it: its volume outlives them.
     ///
     /// Cost: a checksum (about 0.2 us in cache), no system call.
-    pub fn append(&mut self, role: Role, meta: PageMeta, draft: PageDraft) -> PageRef {
+    pub fn append(
+        &mut self,
+        role: Role,
+        meta: PageMeta,
+        times: TimeRange,
+        draft: PageDraft,
+    ) -> PageRef {
         let set = VolumeSetId {
             database: meta.database,
             role,
@@ -97,6 +105,7 @@ impl Appender {
             .insert(addr, volume.generation, Arc::clone(&buffer), true);
         volume.appended.fetch_add(1, Ordering::Relaxed);
         volume.used.fetch_add(used, Ordering::Relaxed);
+        volume.times.note(times, store.now.load(Ordering::Relaxed));
         if page == 1 {
             // Whoever holds the volume's first extent writes its header.
             let header = volume.header_page(store.instance, store.incarnation);
@@ -262,7 +271,19 @@ impl Appender {
             next: e.next,
             end: e.end,
         };
-        self.extents.iter().map(open).collect()
+        let filling = |(_, e): &(&VolumeSetId, &Extent)| !e.volume.times.is_closed();
+        self.extents.iter().filter(filling).map(open).collect()
+    }
+
+    /// Leaves the extents in volumes that were closed; what it has queued of them is still written.
+    pub fn leave_closed(&mut self) {
+        self.extents.retain(|_, e| !e.volume.times.is_closed());
+    }
+
+    /// Drops what it has queued of volumes that are gone. It must have left them.
+    pub fn forget_volumes(&mut self, ids: &[u32]) {
+        self.growing.retain(|r| !ids.contains(&r.volume.id));
+        self.queue.retain(|r| !ids.contains(&r.volume.id));
     }
 
     /// Drops what it holds of a database whose volumes are gone.

@@ -1,14 +1,14 @@
 //! Appends checksummed 4 KiB pages at logical addresses, reads them back, and keeps the root of a data
 //! directory.
 //!
-//! It knows volumes, pages and a manifest of opaque sections. It does not know what a page means, what a
-//! series is, or when a page may be forgotten.
+//! It knows volumes, pages, the times of the points in them and a manifest of opaque sections. It does not know
+//! what a page means, what a series is, or when a page may be forgotten.
 //!
 //! ```
 //! use std::sync::Arc;
 //! use alluvium_block::{BlockStore, Expect, PageDraft, PageKind, PageMeta, Role};
 //! use alluvium_io::{Lane, MemoryDevice};
-//! use alluvium_types::{DatabaseId, Lsn};
+//! use alluvium_types::{DatabaseId, Lsn, TimeRange};
 //!
 //! let store = BlockStore::ephemeral(Arc::new(MemoryDevice::new(1)));
 //! let mut appender = store.appender(Lane(0));
@@ -19,7 +19,7 @@
 //!     kind: PageKind::Leaf, database: DatabaseId(1), series: 17, run_ordinal: 0, leaf_ordinal: 0,
 //!     lsn: Lsn(1), items: 1, level: 0, flags: 0,
 //! };
-//! let page = appender.append(Role::Leaves, meta, draft);
+//! let page = appender.append(Role::Leaves, meta, TimeRange::inclusive(5, 9), draft);
 //! let read = store.read(page, Expect { kind: PageKind::Leaf, series: 17 }).unwrap();
 //! assert_eq!(read.body(), b"hello");
 //! ```
@@ -31,6 +31,7 @@ mod layout;
 mod logic_addr;
 mod manifest;
 mod page;
+mod retention;
 mod store;
 mod superblock;
 mod volume;
@@ -42,6 +43,7 @@ pub use error::{Damage, ReadError, RootError};
 pub use logic_addr::{LogicAddr, PageRef};
 pub use manifest::{Manifest, Sections};
 pub use page::{Page, PageDraft, PageKind, PageMeta};
+pub use retention::VolumeInfo;
 pub use store::{
     BAD_PAGES_MAX, BlockConfig, BlockMetrics, BlockStore, Expect, OpenExtent, SyncBatch,
     named_volumes,

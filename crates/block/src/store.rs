@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use alluvium_codec::{CodecError, varint};
 use alluvium_io::{AlignedBuf, Device, IoError, Lane, Op, PageBuf, Read, Ticket};
@@ -16,6 +16,7 @@ use crate::error::{Damage, ReadError, RootError};
 use crate::logic_addr::{LogicAddr, PageRef};
 use crate::manifest::{Manifest, TAG_VOLUMES};
 use crate::page::{Page, PageKind};
+use crate::retention::VolumeTimes;
 use crate::volume::{Role, Volume, VolumeSetId, volume_path};
 use crate::volume_set::{Extent, SetUsage, VolumeSet};
 
@@ -79,14 +80,18 @@ pub struct BlockStore {
     pub(crate) instance: [u8; 16],
     pub(crate) incarnation: u32,
     pub(crate) cache: PageCache,
-    volumes: RwLock<HashMap<u32, Arc<Volume>, foldhash::fast::FixedState>>,
+    pub(crate) volumes: RwLock<HashMap<u32, Arc<Volume>, foldhash::fast::FixedState>>,
     pub(crate) sets: Mutex<HashMap<VolumeSetId, VolumeSet, foldhash::fast::FixedState>>,
     next_volume: AtomicU32,
-    /// Volumes of dropped databases whose files may still be open.
+    /// Volumes that were dropped or freed and whose files may still be open.
     dropped: Mutex<Vec<Arc<Volume>>>,
     /// Volumes were removed since the directory was last synced.
     removed: std::sync::atomic::AtomicBool,
     bad: Mutex<BTreeMap<(u32, u32), Damage>>,
+    /// What the clock shows, as far as this crate was told.
+    pub(crate) now: AtomicI64,
+    /// Bytes of new volumes, where a database has a bound of its own.
+    pub(crate) volume_limits: Mutex<HashMap<DatabaseId, u64, foldhash::fast::FixedState>>,
     metrics: BlockMetrics,
 }
 
@@ -111,6 +116,8 @@ impl BlockStore {
             dropped: Mutex::default(),
             removed: false.into(),
             bad: Mutex::default(),
+            now: AtomicI64::new(i64::MAX),
+            volume_limits: Mutex::default(),
             metrics: BlockMetrics::default(),
         })
     }
@@ -293,12 +300,15 @@ impl BlockStore {
 
     pub(crate) fn take_extent(&self, set: VolumeSetId) -> Extent {
         let mut sets = self.sets.lock();
+        let limit = self.volume_limits.lock().get(&set.database).copied();
+        let volume_bytes = self.config.volume_bytes;
         sets.entry(set).or_default().take(
             self.config.extent_pages,
-            self.config.volume_bytes,
+            limit.map_or(volume_bytes, |limit| limit.min(volume_bytes)),
             |pages| {
                 let id = self.next_volume.fetch_add(1, Ordering::Relaxed);
-                let volume = Arc::new(Volume::new(id, 1, set, pages, (0, 0)));
+                let times = VolumeTimes::new(self.now.load(Ordering::Relaxed));
+                let volume = Arc::new(Volume::new(id, 1, set, pages, (0, 0), times));
                 self.volumes.write().insert(id, Arc::clone(&volume));
                 volume
             },
@@ -309,6 +319,7 @@ impl BlockStore {
     pub(crate) fn return_extent(&self, set: VolumeSetId, extent: Extent) {
         // A full one given out again would let a page past its end.
         if extent.next < extent.end
+            && !extent.volume.times.is_closed()
             && let Some(known) = self.sets.lock().get_mut(&set)
         {
             known.free.push(extent);
@@ -327,9 +338,16 @@ impl BlockStore {
             .collect();
         for volume in &gone {
             volumes.remove(&volume.id);
-            self.cache.forget_volume(volume.id);
         }
         drop(volumes);
+        self.forget(gone)
+    }
+
+    /// What is left to do when volumes are out of the map. Returns their paths.
+    pub(crate) fn forget(&self, gone: Vec<Arc<Volume>>) -> Vec<String> {
+        for volume in &gone {
+            self.cache.forget_volume(volume.id);
+        }
         let paths = gone.iter().map(|v| v.path()).collect();
         let is_gone = |id: u32| gone.iter().any(|v| v.id == id);
         self.bad.lock().retain(|(volume, _), _| !is_gone(*volume));
@@ -337,7 +355,7 @@ impl BlockStore {
         paths
     }
 
-    /// Closes the files of dropped databases' volumes that no write, sync or read uses any more: a removed file
+    /// Closes the files of dropped and freed volumes that no write, sync or read uses any more: a removed file
     /// keeps its blocks until then. Call it now and then.
     pub fn close_dropped(&self, lane: Lane) {
         self.dropped.lock().retain_mut(|volume| {
@@ -428,6 +446,7 @@ impl BlockStore {
             ] {
                 varint::put_u64(&mut out, number);
             }
+            volume.times.put(&mut out);
         }
         let is_written = |id: u32| written.binary_search_by_key(&id, |v| v.id).is_ok();
         varint::put_u64(&mut out, sets.len() as u64);
@@ -474,16 +493,18 @@ impl BlockStore {
             let (id, generation) = (u32_of(r)?, u32_of(r)?);
             let set = get_set(r)?;
             let (pages, filled) = (u32_of(r)?, (varint::get_u64(r)?, varint::get_u64(r)?));
+            let times = VolumeTimes::get(r)?;
             volumes.insert(
                 id,
-                Arc::new(Volume::new(id, generation, set, pages, filled)),
+                Arc::new(Volume::new(id, generation, set, pages, filled, times)),
             );
         }
         let mut sets = self.sets.lock();
         for _ in 0..varint::get_u64(r)? {
             let id = get_set(r)?;
             let created = u32_of(r)?;
-            let active = volumes.get(&u32_of(r)?).map(Arc::clone);
+            let active = volumes.get(&u32_of(r)?);
+            let active = active.filter(|v| !v.times.is_closed()).map(Arc::clone);
             let next_page = u32_of(r)?;
             let mut set = VolumeSet {
                 active,
@@ -493,7 +514,9 @@ impl BlockStore {
             };
             for _ in 0..varint::get_u64(r)? {
                 let (volume, next, end) = (u32_of(r)?, u32_of(r)?, u32_of(r)?);
-                if let Some(volume) = volumes.get(&volume) {
+                // A volume may have been closed behind the list of open extents.
+                let volume = volumes.get(&volume).filter(|v| !v.times.is_closed());
+                if let Some(volume) = volume {
                     set.free.push(Extent {
                         volume: Arc::clone(volume),
                         next,
@@ -538,6 +561,7 @@ pub fn named_volumes(manifest: &Manifest) -> Result<Vec<String>, RootError> {
             for _ in 0..6 {
                 varint::get_u64(r)?;
             }
+            VolumeTimes::get(r)?;
         }
         Ok(paths)
     };

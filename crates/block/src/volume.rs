@@ -13,6 +13,7 @@ use crate::error::RootError;
 use crate::layout::{VOLUME_MAGIC, VolumeHeader};
 use crate::logic_addr::LogicAddr;
 use crate::page::{Page, PageDraft, PageKind, PageMeta};
+use crate::retention::VolumeTimes;
 
 /// Which of a database's two volume sets: inner pages outlive leaves, so they are kept apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,6 +76,8 @@ pub(crate) struct Volume {
     pub appended: AtomicU64,
     /// Bytes of them that mean something, headers included.
     pub used: AtomicU64,
+    /// Of the points in or below its pages.
+    pub times: VolumeTimes,
 }
 
 impl Volume {
@@ -84,6 +87,7 @@ impl Volume {
         set: VolumeSetId,
         pages: u32,
         (appended, used): (u64, u64),
+        times: VolumeTimes,
     ) -> Self {
         Self {
             id,
@@ -96,6 +100,7 @@ impl Volume {
             name_synced: AtomicBool::new(false),
             appended: AtomicU64::new(appended),
             used: AtomicU64::new(used),
+            times,
         }
     }
 

@@ -9,7 +9,7 @@ use alluvium_block::{
 };
 use alluvium_io::{AlignedBuf, Completion, Device, Lane, MemoryDevice, Op, OpenMode, WriteData};
 use alluvium_sim::{SimConfig, SimDevice};
-use alluvium_types::{Budget, DatabaseId, Lsn};
+use alluvium_types::{Budget, DatabaseId, Lsn, TimeRange};
 
 const EXPECT: Expect = Expect {
     kind: PageKind::Leaf,
@@ -43,7 +43,8 @@ fn append(appender: &mut Appender, database: u32, n: u32) -> PageRef {
     let mut draft = PageDraft::new();
     draft.body_mut()[..4].copy_from_slice(&n.to_le_bytes());
     draft.set_used(4);
-    appender.append(Role::Leaves, meta(database, n), draft)
+    let times = TimeRange::inclusive(i64::from(n) * 10, i64::from(n) * 10 + 9);
+    appender.append(Role::Leaves, meta(database, n), times, draft)
 }
 
 fn settle(device: &dyn Device, appender: &mut Appender) {
@@ -408,4 +409,73 @@ fn a_volume_made_behind_a_sync_keeps_its_name() {
         let read = store.read_many(&[page], EXPECT).remove(0).unwrap();
         assert_eq!(read.body(), 7_u32.to_le_bytes());
     }
+}
+
+#[test]
+fn freed_volumes_read_as_expired_and_stay_away() {
+    let device = Arc::new(MemoryDevice::new(1));
+    let store = create(&device);
+    let mut appender = store.appender(Lane(0));
+    let pages: Vec<PageRef> = (0..60).map(|n| append(&mut appender, 1, n)).collect();
+    settle(device.as_ref(), &mut appender);
+    let volumes = store.volumes();
+    assert_eq!(volumes.len(), 4, "fifteen pages a volume: {volumes:?}");
+    assert_eq!((volumes[1].oldest, volumes[1].end), (150, 300));
+    assert_eq!(volumes.iter().map(|v| v.pages).sum::<u64>(), 60);
+    // One in the middle, and the one being filled.
+    let gone = [volumes[1].id, volumes[3].id];
+    store.close_volumes(&gone);
+    assert!(store.volumes()[3].closed.is_some());
+    appender.leave_closed();
+    let moved = append(&mut appender, 1, 60);
+    assert!(
+        !gone.contains(&moved.addr.volume),
+        "no page joins a closed volume"
+    );
+    let long_reader = store.read(pages[20], EXPECT).unwrap();
+    let paths = store.free_volumes(&gone);
+    appender.forget_volumes(&gone);
+    assert_eq!(paths.len(), 2);
+    for (n, page) in pages.iter().enumerate() {
+        let read = store.read(*page, EXPECT);
+        if gone.contains(&page.addr.volume) {
+            assert!(matches!(read, Err(ReadError::Expired { .. })), "page {n}");
+        } else {
+            assert_eq!(read.unwrap().meta().leaf_ordinal, n as u32);
+        }
+    }
+    assert_eq!(long_reader.meta().leaf_ordinal, 20);
+    settle(device.as_ref(), &mut appender);
+    commit(device.as_ref(), &store, &appender, 1);
+    drop(appender);
+    let store = reopen(&device, 2);
+    let left = store.volumes();
+    assert!(left.iter().all(|v| !gone.contains(&v.id)), "{left:?}");
+    assert_eq!((left[1].oldest, left[1].end), (300, 450));
+    assert!(matches!(
+        store.read(pages[20], EXPECT),
+        Err(ReadError::Expired { .. })
+    ));
+    // Numbers are not given out again.
+    let mut appender = store.appender(Lane(0));
+    let next: Vec<u32> = (0..40)
+        .map(|n| append(&mut appender, 1, n).addr.volume)
+        .collect();
+    assert!(next.iter().all(|v| !gone.contains(v)), "{next:?}");
+}
+
+#[test]
+fn a_database_may_have_smaller_volumes() {
+    let store = create(&Arc::new(MemoryDevice::new(1)));
+    store.limit_volumes(DatabaseId(1), Some(16 << 10));
+    let mut appender = store.appender(Lane(0));
+    for n in 0..30 {
+        append(&mut appender, 1, n);
+        append(&mut appender, 2, n);
+    }
+    let volumes = |database| {
+        let all = store.volumes().into_iter();
+        all.filter(|v| v.database == DatabaseId(database)).count()
+    };
+    assert_eq!((volumes(1), volumes(2)), (10, 2));
 }

@@ -52,6 +52,18 @@ pub(crate) struct ServeFlags {
     /// Size of one volume [default: 4GiB]
     #[arg(long, value_name = "SIZE", env = "ALLUVIUM_VOLUME_SIZE", value_parser = parse_size)]
     pub volume_size: Option<u64>,
+    /// Age at which points of new databases expire, as 30d or 12h [default: ever]
+    #[arg(long, value_name = "AGE", env = "ALLUVIUM_RETENTION")]
+    pub retention: Option<String>,
+    /// Age at which their aggregates expire, or `same` as the points [default: ever]
+    #[arg(long, value_name = "AGE", env = "ALLUVIUM_RETENTION_AGGREGATES")]
+    pub retention_aggregates: Option<String>,
+    /// Size at which the oldest points of new databases expire [default: no bound]
+    #[arg(long, value_name = "SIZE", env = "ALLUVIUM_MAX_DISK")]
+    pub max_disk: Option<String>,
+    /// How far ahead of the clock points may be where they expire by age [default: 1d]
+    #[arg(long, value_name = "AGE", env = "ALLUVIUM_FUTURE_MAX")]
+    pub future_max: Option<String>,
     /// Tokens and their rights; without it only loopback addresses may be listened on
     #[arg(long, value_name = "FILE", env = "ALLUVIUM_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,

@@ -21,6 +21,10 @@ struct SettingsFile {
     memory: Option<String>,
     shards: Option<usize>,
     volume_size: Option<String>,
+    retention: Option<String>,
+    retention_aggregates: Option<String>,
+    max_disk: Option<String>,
+    future_max: Option<String>,
     token_file: Option<PathBuf>,
     insecure: Option<bool>,
 }
@@ -103,9 +107,35 @@ pub(crate) fn config(dir: &Path, flags: &ServeFlags) -> Result<Config, CliError>
     if let Some(bytes) = size(flags.volume_size, &file.volume_size).map_err(CliError::Said)? {
         config.store.volume_bytes = bytes;
     }
+    set_retention(&mut config, &file, flags)?;
     config.token_file = flags.token_file.clone().or(file.token_file);
     config.insecure = flags.insecure || file.insecure.unwrap_or(false);
     Ok(config)
+}
+
+/// What new databases keep.
+fn set_retention(
+    config: &mut Config,
+    file: &SettingsFile,
+    flags: &ServeFlags,
+) -> Result<(), CliError> {
+    let said = |e: alluvium_store::RetentionError| CliError::said(format!("{e}"));
+    let retention = &mut config.store.retention;
+    for (name, flag, key) in [
+        ("retention", &flags.retention, &file.retention),
+        (
+            "retention_aggregates",
+            &flags.retention_aggregates,
+            &file.retention_aggregates,
+        ),
+        ("max_disk", &flags.max_disk, &file.max_disk),
+        ("future_max", &flags.future_max, &file.future_max),
+    ] {
+        if let Some(text) = flag.as_ref().or(key.as_ref()) {
+            retention.set(name, text).map_err(said)?;
+        }
+    }
+    retention.check().map_err(said)
 }
 
 #[cfg(test)]
@@ -117,12 +147,14 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(
             file.path(),
-            "http = \"127.0.0.1:1\"\nshards = 3\nmemory = \"64MiB\"\ndurability = \"os\"\n",
+            "http = \"127.0.0.1:1\"\nshards = 3\nmemory = \"64MiB\"\ndurability = \"os\"\nretention = \"7d\"\n\
+             max-disk = \"1GiB\"\n",
         )
         .unwrap();
         let flags = ServeFlags {
             config: Some(file.path().into()),
             shards: Some(2),
+            retention: Some("30d".into()),
             ..ServeFlags::default()
         };
         let config = config(Path::new("d"), &flags).unwrap();
@@ -132,6 +164,11 @@ mod tests {
         );
         assert_eq!(config.store.memory_bytes, 64 << 20);
         assert_eq!(config.store.durability.to_string(), "os");
+        let retention = config.store.retention;
+        assert_eq!(
+            (retention.get("retention"), retention.max_disk),
+            ("30d".into(), Some(1 << 30))
+        );
     }
 
     #[test]
@@ -155,6 +192,13 @@ mod tests {
                 ..ServeFlags::default()
             })
             .contains("much")
+        );
+        assert!(
+            refused(ServeFlags {
+                retention: Some("30 days".into()),
+                ..ServeFlags::default()
+            })
+            .contains("30 days")
         );
         assert!(
             refused(ServeFlags {

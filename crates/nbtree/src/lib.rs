@@ -42,6 +42,7 @@ mod cursor;
 mod describe;
 mod edge;
 mod error;
+mod expiry;
 mod inner;
 mod knobs;
 mod layout;
@@ -70,6 +71,7 @@ pub use describe::{
     BlockDescription, InnerDescription, LeafDescription, describe_inner, describe_leaf,
 };
 pub use error::{BadPageCause, BodyError, TreeError};
+pub use expiry::Expiry;
 pub use merge::{Merge, MergeProgress, MergeSource, MergeStats};
 pub use owned::{SharedTree, SharedTreeLock, Tree};
 pub use snapshot::TreeSnapshot;

@@ -11,7 +11,7 @@ use alluvium_block::{
     Role,
 };
 use alluvium_codec::crc32c;
-use alluvium_types::{Column, MAX_STRING_BYTES, Values};
+use alluvium_types::{Column, MAX_STRING_BYTES, TimeRange, Values};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::error::{BadPageCause, BodyError};
@@ -131,8 +131,10 @@ fn to_hex(reference: &TextReference) -> String {
 /// Writes a text into overflow pages. Returns what stands for it in the leaf.
 ///
 /// The head page names the other pages, holds what room it has left of the text, and the others follow: two
-/// round trips to the device read any text. `meta` is that of the head but for kind, items and flags.
-pub(crate) fn write(appender: &mut Appender, meta: PageMeta, text: &str) -> String {
+/// round trips to the device read any text. `meta` is that of the head but for kind, items and flags; `time` is the
+/// point's.
+pub(crate) fn write(appender: &mut Appender, meta: PageMeta, time: i64, text: &str) -> String {
+    let times = TimeRange::inclusive(time, time);
     let body = PageDraft::BODY_BYTES;
     let bytes = text.as_bytes();
     let mut parts = 0;
@@ -155,7 +157,7 @@ pub(crate) fn write(appender: &mut Appender, meta: PageMeta, text: &str) -> Stri
         let mut page = PageDraft::new();
         page.body_mut()[..part.len()].copy_from_slice(part);
         page.set_used(part.len());
-        let page = appender.append(Role::Leaves, meta, page);
+        let page = appender.append(Role::Leaves, meta, times, page);
         oldest = oldest.min(page.addr.volume);
         draft.body_mut()[at..at + 16].copy_from_slice(PagePointer::new(page).as_bytes());
         at += 16;
@@ -168,7 +170,7 @@ pub(crate) fn write(appender: &mut Appender, meta: PageMeta, text: &str) -> Stri
         flags: HEAD,
         ..meta
     };
-    let head = appender.append(Role::Leaves, meta, draft);
+    let head = appender.append(Role::Leaves, meta, times, draft);
     let reference = TextReference {
         head: PagePointer::new(head),
         len: (bytes.len() as u32).into(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use alluvium_block::{PageDraft, PageKind, PageMeta, Role};
 use alluvium_codec::{Encoder, Hint, Models, Tail};
-use alluvium_types::{Aggregate, Column, ValueKind, Values};
+use alluvium_types::{Aggregate, Column, TimeRange, ValueKind, Values};
 
 use crate::open_leaf::{OpenBlock, OpenLeaf, decode_at};
 use crate::sealed::Sealed;
@@ -182,7 +182,8 @@ impl Sealed {
         };
         let used = leaf::encode(blocks, draft.body_mut());
         draft.set_used(used);
-        let page = out.appender.append(Role::Leaves, meta, draft);
+        let times = times_of(&aggregate);
+        let page = out.appender.append(Role::Leaves, meta, times, draft);
         self.next_leaf += 1;
         SubtreeRef {
             page,
@@ -231,11 +232,12 @@ impl Sealed {
             level,
             ..self.meta(out, PageKind::Inner)
         };
-        let page = out.appender.append(Role::Inners, meta, draft);
         let mut aggregate = Aggregate::empty(self.series.kind());
         for entry in entries {
             aggregate.merge(&entry.aggregate);
         }
+        let times = times_of(&aggregate);
+        let page = out.appender.append(Role::Inners, meta, times, draft);
         SubtreeRef {
             page,
             oldest_volume: entries
@@ -246,6 +248,11 @@ impl Sealed {
             aggregate,
         }
     }
+}
+
+/// Of the points of an aggregate that is not empty.
+fn times_of(aggregate: &Aggregate) -> TimeRange {
+    TimeRange::inclusive(aggregate.first.time, aggregate.last.time)
 }
 
 fn block(column: &Column, begin: usize, end: usize, bytes: &[u8]) -> OpenBlock {

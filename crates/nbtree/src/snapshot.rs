@@ -9,6 +9,7 @@ use alluvium_types::{Aggregate, Column, Lsn, SeriesId, TimeRange, ValueKind};
 
 use crate::cursor::{Cursor, Direction};
 use crate::error::TreeError;
+use crate::expiry::Expiry;
 use crate::open_leaf::OpenLeaf;
 use crate::reader::Reader;
 use crate::sealed::Sealed;
@@ -64,6 +65,7 @@ pub struct TreeSnapshot {
     pub(crate) last_time: i64,
     pub(crate) sealed: Option<Arc<Sealed>>,
     pub(crate) tail: TailBytes,
+    pub(crate) expiry: Expiry,
 }
 
 impl TreeSnapshot {
@@ -86,6 +88,7 @@ impl TreeSnapshot {
             last_time: tail.last_time,
             sealed,
             tail,
+            expiry: Expiry::default(),
         }
     }
 
@@ -115,6 +118,13 @@ impl TreeSnapshot {
     /// Position of the batch that opened the run; `None` if it was taken without the lock and before the first block.
     pub fn birth(&self) -> Option<Lsn> {
         self.birth
+    }
+
+    /// The same run, of which some points have expired.
+    #[must_use]
+    pub fn with_expiry(mut self, expiry: Expiry) -> Self {
+        self.expiry = expiry;
+        self
     }
 
     /// The kind of its values.
@@ -169,7 +179,7 @@ impl TreeSnapshot {
     /// The aggregate of the points in `range`.
     ///
     /// Opens at most two inner pages a level and two leaves; blocks of those leaves that lie outside are not
-    /// decoded. Expired pages that lie wholly inside still count by their aggregate.
+    /// decoded. Expired pages that lie wholly inside still count by their aggregate, unless [`Self::with_expiry`] says otherwise.
     ///
     /// # Errors
     /// If a page that is needed is damaged, or the device fails.
@@ -229,7 +239,7 @@ impl TreeSnapshot {
             series: self.series,
             stats,
         };
-        let mut walk = Walk::new(reader, range, buckets, emit);
+        let mut walk = Walk::new(reader, range, buckets, self.expiry, emit);
         match walk.run(self)? {
             ControlFlow::Continue(()) => walk.finish(),
             ControlFlow::Break(()) => {}

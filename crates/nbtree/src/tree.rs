@@ -169,7 +169,7 @@ impl TreeMut<'_> {
         match value {
             ValueRef::Str(text) if text.len() > long_text::INLINE_MAX => {
                 let meta = self.overflow_meta(out);
-                let stored = long_text::write(out.appender, meta, text);
+                let stored = long_text::write(out.appender, meta, time, text);
                 self.push_text(out, time, &stored);
             }
             ValueRef::Str(text) => self.push_text(out, time, &long_text::quote(text)),

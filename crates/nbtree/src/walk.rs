@@ -7,6 +7,7 @@ use alluvium_block::Page;
 use alluvium_types::{Aggregate, Column, TimeRange};
 
 use crate::error::TreeError;
+use crate::expiry::Expiry;
 use crate::leaf::LeafView;
 use crate::open_leaf::{self, OpenBlock};
 use crate::reader::Reader;
@@ -61,6 +62,7 @@ pub(crate) struct Walk<'a, 'b> {
     reader: Reader<'a>,
     range: TimeRange,
     buckets: Buckets,
+    expiry: Expiry,
     /// First and last instant of the bucket being filled.
     begin: i64,
     last: i64,
@@ -76,6 +78,7 @@ impl<'a, 'b> Walk<'a, 'b> {
         reader: Reader<'a>,
         range: TimeRange,
         buckets: Buckets,
+        expiry: Expiry,
         emit: &'b mut dyn FnMut(i64, &Aggregate) -> ControlFlow<()>,
     ) -> Self {
         let kind = reader.series.kind();
@@ -84,6 +87,7 @@ impl<'a, 'b> Walk<'a, 'b> {
             reader,
             range,
             buckets,
+            expiry,
             begin,
             last,
             bucket: Aggregate::empty(kind),
@@ -99,6 +103,9 @@ impl<'a, 'b> Walk<'a, 'b> {
             if self.add_subtrees(entries, level as u8)?.is_break() {
                 return Ok(Flow::Break(()));
             }
+        }
+        if snapshot.last_time < self.expiry.compound_before {
+            return self.add_open_compound(snapshot);
         }
         if self.add_open_leaf(snapshot)?.is_break() {
             return Ok(Flow::Break(()));
@@ -135,7 +142,7 @@ impl<'a, 'b> Walk<'a, 'b> {
             let mut open = Vec::with_capacity(batch.min(rest.len()));
             let mut taken = 0;
             for entry in rest {
-                if !self.is_whole(entry) {
+                if self.must_open(entry, level) {
                     if open.len() == batch {
                         break;
                     }
@@ -154,7 +161,7 @@ impl<'a, 'b> Walk<'a, 'b> {
             let mut children = Vec::new();
             let mut failed = None;
             for entry in front {
-                if !self.is_whole(entry) {
+                if self.must_open(entry, level) {
                     let opened = match pages.next() {
                         Some(Ok(Some(page))) if level > 0 => self
                             .reader
@@ -163,6 +170,7 @@ impl<'a, 'b> Walk<'a, 'b> {
                         Some(Ok(Some(page))) => self.add_leaf(entry, &page),
                         Some(Err(error)) => Err(error),
                         // Expired.
+                        Some(Ok(None)) | None if level == 0 => Ok(self.add_expired(entry)),
                         Some(Ok(None)) | None => Ok(Flow::Continue(())),
                     };
                     match opened {
@@ -175,6 +183,10 @@ impl<'a, 'b> Walk<'a, 'b> {
                     }
                 } else if level > 0 {
                     children.push(*entry);
+                } else if !self.is_whole(entry) {
+                    if self.add_expired(entry).is_break() {
+                        return Ok(Flow::Break(()));
+                    }
                 } else {
                     self.reader.stats.aggregates_used += 1;
                     if self.add_aggregate(&entry.aggregate).is_break() {
@@ -202,7 +214,22 @@ impl<'a, 'b> Walk<'a, 'b> {
 
     /// Whether all points of a subtree are wanted and in one bucket.
     fn is_whole(&self, entry: &SubtreeRef) -> bool {
-        self.is_one_bucket(entry.first_time(), entry.last_time())
+        self.is_one_bucket(entry.first_time(), entry.last_time()) && self.expiry.may_use(entry)
+    }
+
+    /// Whether a subtree cannot be answered by its aggregate.
+    fn must_open(&self, entry: &SubtreeRef, level: u8) -> bool {
+        let is_compound = level == 0 && self.expiry.is_compound(entry);
+        !is_compound && !self.is_whole(entry)
+    }
+
+    /// Adds what is left of a leaf that has expired: its aggregate where its oldest point is, if it is kept.
+    fn add_expired(&mut self, entry: &SubtreeRef) -> Flow {
+        if !self.expiry.keeps() || !self.range.contains(entry.first_time()) {
+            return Flow::Continue(());
+        }
+        self.reader.stats.aggregates_used += 1;
+        self.add_aggregate(&entry.aggregate)
     }
 
     fn is_one_bucket(&self, first: i64, last: i64) -> bool {
@@ -220,6 +247,15 @@ impl<'a, 'b> Walk<'a, 'b> {
                 .map_err(|cause| self.reader.bad(entry, cause))?;
         }
         Ok(self.add_scratch())
+    }
+
+    /// Adds the points of the open leaf and the tail, all expired, as the compound that would take their place.
+    fn add_open_compound(&mut self, snapshot: &TreeSnapshot) -> Result<Flow, TreeError> {
+        let aggregate = snapshot.open_aggregate()?;
+        if aggregate.count == 0 || !self.range.contains(aggregate.first.time) {
+            return Ok(Flow::Continue(()));
+        }
+        Ok(self.add_aggregate(&aggregate))
     }
 
     fn add_open_leaf(&mut self, snapshot: &TreeSnapshot) -> Result<Flow, TreeError> {

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use alluvium_store::{DatabaseSettings, Store, StoreError};
+use alluvium_store::{Commit, DatabaseSettings, Retention, Store, StoreError};
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -27,6 +27,7 @@ fn head_of(request: Request) -> (Parts, Params) {
 
 fn store_error(error: &StoreError) -> Reply {
     let (status, code) = match error {
+        StoreError::Retention(_) => (StatusCode::BAD_REQUEST, "bad_setting"),
         StoreError::BadName { .. } => (StatusCode::BAD_REQUEST, "bad_name"),
         StoreError::TooManyDatabases { .. } => (StatusCode::BAD_REQUEST, "too_many_databases"),
         StoreError::NoDatabase { .. } => (StatusCode::NOT_FOUND, "unknown_database"),
@@ -36,8 +37,9 @@ fn store_error(error: &StoreError) -> Reply {
     reply::error(status, code, &error.to_string())
 }
 
-/// `PUT /api/databases/NAME`, with `durability` and `compression` if they are to differ from the server's: 201 if it
-/// was made, 200 if it was there, as it was.
+/// `PUT /api/databases/NAME`, with settings if they are to differ from the server's: 201 if it was made, 200 if it was
+/// there. Of one that is there only what is said of retention changes, and only for who may administer it: a shorter
+/// retention is a removal.
 pub(crate) async fn put_database(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
@@ -47,19 +49,24 @@ pub(crate) async fn put_database(
     let inner = async {
         let store = app.store_or_reply()?;
         app.authorize_or_reply(&head.headers, &params, Some((Right::Write, &name)))?;
-        let existed = store.database(&name).is_some();
+        let there = store.database(&name);
+        let existed = there.is_some();
         let settings = settings_of(store, &params)?;
-        let (_, commit) = store
-            .create_database_with(&name, settings)
-            .map_err(|e| store_error(&e))?;
-        let ended = confirmed(&app, "the new database", commit).await;
-        ended.map_err(|error| match error {
-            Unconfirmed::Store(error) => store_error(&error),
-            Unconfirmed::Late { .. } => {
-                let status = StatusCode::SERVICE_UNAVAILABLE;
-                reply::error(status, "unavailable", &error.to_string())
-            }
-        })?;
+        if let Some(database) = there
+            && Retention::NAMES.iter().any(|n| params.get(n).is_some())
+        {
+            app.authorize_or_reply(&head.headers, &params, Some((Right::Admin, &name)))?;
+            let retention = retention_of(database.settings().retention, &params)?;
+            let commit = store
+                .set_retention(&name, retention)
+                .map_err(|e| store_error(&e))?;
+            ended(&app, "the new settings", commit).await?;
+        } else {
+            let (_, commit) = store
+                .create_database_with(&name, settings)
+                .map_err(|e| store_error(&e))?;
+            ended(&app, "the new database", commit).await?;
+        }
         let status = if existed {
             StatusCode::OK
         } else {
@@ -67,8 +74,68 @@ pub(crate) async fn put_database(
         };
         Ok(reply::json(
             status,
-            serde_json::json!({ "database": name }).to_string(),
+            status::database(store, &name).to_string(),
         ))
+    };
+    inner.await.unwrap_or_else(|reply: Reply| reply)
+}
+
+/// Waits for an entry of the catalogue.
+async fn ended(app: &App, what: &'static str, commit: Commit) -> Result<(), Reply> {
+    match confirmed(app, what, commit).await {
+        Ok(_) => Ok(()),
+        Err(Unconfirmed::Store(error)) => Err(store_error(&error)),
+        Err(late @ Unconfirmed::Late { .. }) => {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            Err(reply::error(status, "unavailable", &late.to_string()))
+        }
+    }
+}
+
+/// What a request changes of what a database keeps.
+fn retention_of(mut retention: Retention, params: &Params) -> Result<Retention, Reply> {
+    let bad = |e: alluvium_store::RetentionError| {
+        reply::error(StatusCode::BAD_REQUEST, "bad_setting", &e.to_string())
+    };
+    for name in Retention::NAMES {
+        if let Some(text) = params.get(name) {
+            retention.set(name, text).map_err(bad)?;
+        }
+    }
+    retention.check().map_err(bad)?;
+    Ok(retention)
+}
+
+/// `GET /api/databases`: those the token may read or write, with their settings.
+pub(crate) async fn databases(State(app): State<Arc<App>>, request: Request) -> Reply {
+    let (head, params) = head_of(request);
+    let inner = || {
+        let store = app.store_or_reply()?;
+        app.authorize_or_reply(&head.headers, &params, None)?;
+        let may = |right, name: &str| {
+            let wanted = Some((right, name));
+            app.authorize(&head.headers, &params, wanted).is_ok()
+        };
+        let names = store.databases().into_iter().map(|d| d.name);
+        let visible = names.filter(|n| may(Right::Read, n) || may(Right::Write, n));
+        let all: Vec<_> = visible.map(|n| status::database(store, &n)).collect();
+        let body = serde_json::json!({ "databases": all });
+        Ok(reply::json(StatusCode::OK, body.to_string()))
+    };
+    inner().unwrap_or_else(|reply: Reply| reply)
+}
+
+/// `POST /api/clock/confirm`: says that the clock is right although it jumped.
+pub(crate) async fn confirm_clock(State(app): State<Arc<App>>, request: Request) -> Reply {
+    let (head, params) = head_of(request);
+    let inner = async {
+        let store = app.store_or_reply()?;
+        app.authorize_or_reply(&head.headers, &params, Some((Right::Admin, "*")))?;
+        let commit = store.confirm_clock();
+        store.wake();
+        ended(&app, "the clock", commit).await?;
+        let body = status::clock(&store.clock_status());
+        Ok(reply::json(StatusCode::OK, body.to_string()))
     };
     inner.await.unwrap_or_else(|reply: Reply| reply)
 }
@@ -85,6 +152,7 @@ fn settings_of(store: &Store, params: &Params) -> Result<DatabaseSettings, Reply
     if let Some(name) = params.get("compression") {
         settings.compression = name.parse().map_err(|e| bad(&e))?;
     }
+    settings.retention = retention_of(settings.retention, params)?;
     Ok(settings)
 }
 

@@ -1,6 +1,6 @@
 //! The text of `/status`.
 
-use alluvium_store::{BAD_PAGES_MAX, Status};
+use alluvium_store::{BAD_PAGES_MAX, ClockStatus, Retention, RetentionStatus, Status, Store};
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -43,6 +43,53 @@ pub(crate) fn text(app: &App) -> String {
     text
 }
 
+/// One database with its settings, as the paths under `/api/databases` show it; only its name if it is gone.
+pub(crate) fn database(store: &Store, name: &str) -> Value {
+    let mut value = json!({ "database": name });
+    let Some(database) = store.database(name) else {
+        return value;
+    };
+    let settings = database.settings();
+    let (points, aggregates) = database.live();
+    value["durability"] = settings.durability.to_string().into();
+    value["compression"] = settings.compression.to_string().into();
+    put_retention(&mut value, &settings.retention);
+    let known = |time: i64| (time != i64::MIN).then_some(time);
+    value["points_from_ns"] = known(points.begin()).into();
+    value["aggregates_from_ns"] = known(aggregates.begin()).into();
+    value
+}
+
+fn put_retention(value: &mut Value, retention: &Retention) {
+    for name in Retention::NAMES {
+        value[name] = match (name, retention.max_disk) {
+            ("max_disk", Some(bytes)) => bytes.into(),
+            _ => retention.get(name).into(),
+        };
+    }
+}
+
+/// What retention makes of the clock.
+pub(crate) fn clock(c: &ClockStatus) -> Value {
+    let mut value =
+        json!({ "believed_ns": c.believed_ns, "held_seconds": c.held_ns / 1_000_000_000 });
+    if c.held_ns > 0 {
+        value["hint"] = "the clock is ahead of what is known by more than a day; if it is right, POST /api/clock/confirm: \
+                         until then retention goes by the believed time"
+            .into();
+    }
+    value
+}
+
+fn retention_value(r: &RetentionStatus) -> Value {
+    let mut value = json!({
+        "points_from_ns": r.points_from, "aggregates_from_ns": r.aggregates_from,
+        "volumes_freed": r.volumes_freed, "bytes_freed": r.bytes_freed.0,
+    });
+    put_retention(&mut value, &r.settings);
+    value
+}
+
 fn store_value(s: &Status) -> Value {
     let memory: serde_json::Map<String, Value> = s
         .memory
@@ -55,6 +102,7 @@ fn store_value(s: &Status) -> Value {
         .map(|d| {
             json!({
                 "id": d.id, "name": d.name, "durability": d.durability, "compression": d.compression, "series": d.series,
+                "retention": retention_value(&d.retention),
                 "leaves": { "volumes": d.leaves.volumes, "pages": d.leaves.pages, "bytes": d.leaves.bytes.0, "used_bytes": d.leaves.used.0 },
                 "inners": { "volumes": d.inners.volumes, "pages": d.inners.pages, "bytes": d.inners.bytes.0, "used_bytes": d.inners.used.0 },
             })
@@ -72,6 +120,7 @@ fn store_value(s: &Status) -> Value {
         "superblock": s.superblock_seq,
         "memory": { "limit_bytes": s.memory_limit.0, "by_owner": memory },
         "databases": databases,
+        "clock": clock(&s.clock),
         "log": { "live_bytes": s.log.0, "pending_bytes": s.log_pending.0 },
         "pages": {
             "pending": s.pages_pending, "read": s.pages_read, "cache_hits": s.page_cache_hits,

@@ -271,7 +271,7 @@ impl StoreInner {
             seq: checkpointer.root.seq + 1,
             incarnation: self.incarnation,
             clean,
-            wall_ns: self.clock.wall_ns(),
+            wall_ns: self.believed.remember(self.clock.as_ref()),
             ..checkpointer.root
         };
         let lane = self.checkpoint_lane();
@@ -394,6 +394,10 @@ impl StoreInner {
             }
             let mut state = series.lock();
             state.dirty = false;
+            if running.full && state.is_empty() {
+                // All of it has expired; the definitions know it still.
+                continue;
+            }
             let key = TailKey {
                 database: database.id,
                 partition: series.place.partition,
@@ -613,8 +617,12 @@ impl StoreInner {
         let mut section = SectionBuilder::default();
         section.begin(DatabaseId(0), Partition(0), Lsn(0));
         for database in catalog.all() {
-            let settings = database.settings.to_string().into_bytes();
+            let settings = database.settings_now().to_string().into_bytes();
             section.create_database(database.id, &database.name, database.seed, &settings);
+            let (cut, going) = database.retention.logged();
+            if !cut.is_none() {
+                section.cut(database.id, &cut.encode(&going));
+            }
         }
         section.mark(u64::from(catalog.last_id()));
         Ledger {

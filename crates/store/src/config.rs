@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use alluvium_codec::Compression;
 
+use crate::retention_settings::Retention;
+
 /// When a write is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
@@ -101,6 +103,10 @@ pub struct StoreConfig {
     pub durability: Durability,
     /// Compression of databases that say nothing else.
     pub compression: Compression,
+    /// What databases that say nothing else keep.
+    pub retention: Retention,
+    /// Milliseconds between looks for what has expired.
+    pub retention_check_ms: u64,
     /// Milliseconds until an idle shard declares what it has flushed.
     pub idle_frame_ms: u64,
     /// Growth of the log since the last checkpoint, all shards together, at which the next one starts, bytes.
@@ -153,6 +159,8 @@ impl Default for StoreConfig {
             page_backlog_max: 16 << 10,
             durability: Durability::Sync,
             compression: Compression::Balanced,
+            retention: Retention::default(),
+            retention_check_ms: 1000,
             idle_frame_ms: 100,
             checkpoint_log_bytes: 256 << 20,
             checkpoint_ms: 300_000,

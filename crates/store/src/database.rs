@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use alluvium_index::Selector;
 use alluvium_io::{Clock, Device};
-use alluvium_types::{Budget, DatabaseId, Lsn, Partition, Position};
+use alluvium_types::{Budget, DatabaseId, Partition, Position, TimeRange};
 use smallvec::{SmallVec, smallvec};
 
+use crate::believed_clock::ClockStatus;
 use crate::commit::Commit;
 use crate::config::StoreConfig;
 use crate::database_settings::DatabaseSettings;
@@ -17,6 +18,7 @@ use crate::delete::{Delete, DeletePlan, Deleted};
 use crate::error::{DeleteError, OpenError, StoreError};
 use crate::open::StoreInner;
 use crate::recovery::RecoveryReport;
+use crate::retention_settings::Retention;
 use crate::snapshot::Snapshot;
 use crate::status::Status;
 use crate::write::Writer;
@@ -118,6 +120,7 @@ impl Store {
         settings: DatabaseSettings,
     ) -> Result<(Database, Commit), StoreError> {
         check_name(name)?;
+        settings.retention.check()?;
         let inner = &self.0;
         if let Err(crate::error::WriteError::Store(error)) = inner.admit_writes() {
             return Err(error);
@@ -145,6 +148,7 @@ impl Store {
             let budget = Arc::clone(&inner.budget);
             let state = DatabaseState::new(id, name.to_owned(), seed, settings, budget);
             let state = Arc::new(state);
+            inner.apply_retention(&state);
             let settings = settings.to_string().into_bytes();
             let (lsn, ticket) = inner.log_catalog(|section| {
                 section.create_database(id, name, seed, &settings);
@@ -166,6 +170,50 @@ impl Store {
             },
             commit,
         ))
+    }
+
+    /// Changes what a database keeps. Reads go by it once a cut that follows from it is durable; what has expired by
+    /// then does not come back. Its other settings stay.
+    ///
+    /// # Errors
+    /// If there is none of this name, the settings do not fit together, or the store takes no writes.
+    pub fn set_retention(&self, name: &str, retention: Retention) -> Result<Commit, StoreError> {
+        retention.check()?;
+        let inner = &self.0;
+        if let Err(crate::error::WriteError::Store(error)) = inner.admit_writes() {
+            return Err(error);
+        }
+        // Held, so that the order of two changes is that of their log entries.
+        let catalog = inner.catalog.write();
+        let Some(state) = catalog.get(name) else {
+            return Err(StoreError::NoDatabase {
+                name: name.to_owned(),
+            });
+        };
+        if inner.shard_of(Partition(0)).state.lock().log.is_full() {
+            return Err(StoreError::Full);
+        }
+        state.retention.set_settings(retention);
+        inner.apply_retention(state);
+        let settings = state.settings_now().to_string().into_bytes();
+        let id = state.id;
+        let (lsn, ticket) = inner.log_catalog(|section| section.settings(id, &settings));
+        drop(catalog);
+        let tickets: SmallVec<[_; 2]> = smallvec![ticket];
+        let position = Position(vec![(Partition(0), lsn)]);
+        Ok(Commit::new(Arc::clone(inner), tickets, position))
+    }
+
+    /// What retention makes of the clock.
+    pub fn clock_status(&self) -> ClockStatus {
+        self.0.believed.status(self.0.clock.as_ref())
+    }
+
+    /// Says that the wall clock is right although it jumped: from now on retention goes by it. Ends when a superblock
+    /// remembers it.
+    pub fn confirm_clock(&self) -> Commit {
+        self.0.believed.confirm(self.0.clock.as_ref());
+        self.checkpoint()
     }
 
     /// Drops a database: its series are gone at once, its files after two checkpoints.
@@ -240,24 +288,6 @@ impl Store {
     }
 }
 
-impl StoreInner {
-    /// Logs an entry of the catalogue, flushed whatever the level.
-    fn log_catalog(
-        &self,
-        entry: impl FnOnce(&mut alluvium_wal::SectionBuilder),
-    ) -> (Lsn, alluvium_wal::LogTicket) {
-        let shard = self.shard_of(Partition(0));
-        let mut state = shard.state.lock();
-        let lsn = state.next_lsn(Partition(0));
-        state.section.begin(DatabaseId(0), Partition(0), lsn);
-        entry(&mut state.section);
-        let ticket = self.push_section(&mut state, 0, true);
-        state.log.drive();
-        self.device.drive(shard.lane);
-        (lsn, ticket)
-    }
-}
-
 impl Database {
     /// Its name.
     pub fn name(&self) -> &str {
@@ -277,6 +307,17 @@ impl Database {
     /// The level at which its writes are acknowledged.
     pub fn durability(&self) -> crate::config::Durability {
         self.state.settings.durability
+    }
+
+    /// Its settings at this moment.
+    pub fn settings(&self) -> DatabaseSettings {
+        self.state.settings_now()
+    }
+
+    /// When its points and its aggregates are readable.
+    pub fn live(&self) -> (TimeRange, TimeRange) {
+        let cut = self.state.retention.cut();
+        (cut.live_points(), cut.live_aggregates())
     }
 
     /// A new writer.

@@ -1,10 +1,11 @@
-//! What a database is created with and keeps for ever.
+//! What a database is created with. It keeps all of it but retention, which may be changed.
 
 use std::fmt;
 
 use alluvium_codec::Compression;
 
 use crate::config::{Durability, StoreConfig};
+use crate::retention_settings::Retention;
 
 /// Settings of one database, logged with its creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub struct DatabaseSettings {
     pub durability: Durability,
     /// What its blocks prefer, size or speed.
     pub compression: Compression,
+    /// What it keeps.
+    pub retention: Retention,
 }
 
 impl DatabaseSettings {
@@ -21,17 +24,22 @@ impl DatabaseSettings {
         Self {
             durability: config.durability,
             compression: config.compression,
+            retention: config.retention,
         }
     }
 
-    /// Reads what [`fmt::Display`] writes; what is missing or unknown, as from a newer version, is as in `others`.
+    /// Reads what [`fmt::Display`] writes; what is missing or unknown, as from a newer version, is as in `others`, but
+    /// for retention: nothing expires that does not say so itself.
     pub(crate) fn read(text: &str, others: Self) -> Self {
-        let mut settings = others;
+        let mut settings = Self {
+            retention: Retention::default(),
+            ..others
+        };
         for (name, value) in text.split(' ').filter_map(|word| word.split_once(':')) {
             match name {
                 "durability" => settings.durability = value.parse().unwrap_or(others.durability),
                 "compression" => settings.compression = value.parse().unwrap_or(others.compression),
-                _ => {}
+                name => drop(settings.retention.set(name, value)),
             }
         }
         settings
@@ -44,7 +52,10 @@ impl fmt::Display for DatabaseSettings {
             f,
             "durability:{} compression:{}",
             self.durability, self.compression
-        )
+        )?;
+        Retention::NAMES
+            .iter()
+            .try_for_each(|name| write!(f, " {name}:{}", self.retention.get(name)))
     }
 }
 
@@ -57,9 +68,13 @@ mod tests {
         let others = DatabaseSettings::of(&StoreConfig::default());
         for durability in [Durability::Sync, Durability::Interval { ms: 7 }] {
             for compression in [Compression::Balanced, Compression::Small] {
+                let mut retention = Retention::default();
+                retention.set("retention", "30d").unwrap();
+                retention.set("max_disk", "1GiB").unwrap();
                 let settings = DatabaseSettings {
                     durability,
                     compression,
+                    retention,
                 };
                 assert_eq!(
                     DatabaseSettings::read(&settings.to_string(), others),

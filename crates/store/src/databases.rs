@@ -8,6 +8,7 @@ use alluvium_wal::LogTicket;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
+use crate::cut::DatabaseRetention;
 use crate::database_settings::DatabaseSettings;
 use crate::error::StoreError;
 use crate::partition::PartitionState;
@@ -19,7 +20,9 @@ pub(crate) struct DatabaseState {
     pub name: String,
     /// Of the hash that names its rows.
     pub seed: u64,
+    /// As it was created; for what may change since see [`Self::settings_now`].
     pub settings: DatabaseSettings,
+    pub retention: DatabaseRetention,
     partitions: [OnceLock<Arc<PartitionState>>; PARTITION_COUNT],
     dropped: AtomicBool,
     /// The flush of the log entry that created it; `None` once it is known to be durable.
@@ -43,10 +46,19 @@ impl DatabaseState {
             id,
             name,
             seed,
+            retention: DatabaseRetention::new(settings.retention),
             settings,
             partitions: std::array::from_fn(|_| OnceLock::new()),
             dropped: AtomicBool::new(false),
             creation: Mutex::new(None),
+        }
+    }
+
+    /// Its settings at this moment.
+    pub(crate) fn settings_now(&self) -> DatabaseSettings {
+        DatabaseSettings {
+            retention: self.retention.settings(),
+            ..self.settings
         }
     }
 
@@ -138,6 +150,15 @@ impl Catalog {
         let mut all: Vec<_> = self.by_id.values().map(Arc::clone).collect();
         all.sort_unstable_by_key(|d| d.id);
         all
+    }
+
+    /// The databases that `wanted` accepts.
+    pub(crate) fn all_that(
+        &self,
+        wanted: impl Fn(&Arc<DatabaseState>) -> bool,
+    ) -> Vec<Arc<DatabaseState>> {
+        let found = self.by_id.values().filter(|d| wanted(d));
+        found.map(Arc::clone).collect()
     }
 
     /// The id the next database gets; ids are never reused.

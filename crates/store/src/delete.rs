@@ -208,7 +208,13 @@ impl DeletePlan {
         series: &Series,
         kind: ValueKind,
     ) -> Result<Option<(u64, What)>, DeleteError> {
-        let (snapshot, seen) = SeriesSnapshot::of_locked(&self.store, part, series, kind);
+        let (snapshot, seen) = SeriesSnapshot::of_locked(
+            &self.store,
+            part,
+            series,
+            kind,
+            self.database.retention.cut(),
+        );
         let (Some(first), Some(last)) = (snapshot.first_time(), snapshot.last_time()) else {
             return Ok(None);
         };
@@ -237,7 +243,13 @@ impl DeletePlan {
         test: &ValueTest,
         ranges_left: &mut usize,
     ) -> Result<Option<(u64, What)>, DeleteError> {
-        let (snapshot, _) = SeriesSnapshot::of_locked(&self.store, part, series, kind);
+        let (snapshot, _) = SeriesSnapshot::of_locked(
+            &self.store,
+            part,
+            series,
+            kind,
+            self.database.retention.cut(),
+        );
         let mut cursor = snapshot.scan(self.range, Direction::Forward);
         let mut column = Column::new(snapshot.kind());
         let (mut ranges, mut points) = (Vec::new(), 0);

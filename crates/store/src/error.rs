@@ -7,6 +7,8 @@ use alluvium_nbtree::TreeError;
 use alluvium_types::{BudgetExceeded, ValueKind};
 use alluvium_wal::LogError;
 
+use crate::retention_settings::{Age, RetentionError};
+
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -87,6 +89,9 @@ pub enum StoreError {
     /// The disk is full; try again when there is room.
     #[error("the disk is full: nothing new can be recorded until there is room, reads go on")]
     Full,
+    /// A setting of retention is refused.
+    #[error(transparent)]
+    Retention(#[from] RetentionError),
     /// A selector does not compile.
     #[error(transparent)]
     Selector(#[from] SelectorError),
@@ -190,6 +195,28 @@ pub enum RefusedLine {
         "timestamp 9223372036854775807 is reserved; the largest allowed is 9223372036854775806"
     )]
     ReservedTime,
+    /// The point is further ahead of the clock than a database with retention by age takes.
+    #[error(
+        "timestamp {time} is more than {limit} ahead of the server's clock, which setting future_max refuses in a \
+         database with retention by age"
+    )]
+    FutureTime {
+        /// Its time, nanoseconds.
+        time: i64,
+        /// The limit.
+        limit: Age,
+    },
+    /// The point has expired before it came.
+    #[error(
+        "timestamp {time} is before {cut}: what is older has expired in this database, see its settings retention \
+         and max_disk"
+    )]
+    ExpiredTime {
+        /// Its time, nanoseconds.
+        time: i64,
+        /// The oldest instant kept, nanoseconds.
+        cut: i64,
+    },
     /// A string value is too long.
     #[error("string value of field {field:?} has {bytes} bytes, more than {limit}")]
     LongString {

@@ -115,6 +115,15 @@ impl LateBuffer {
         self.points.iter().map(|(_, value)| value.as_ref().kind())
     }
 
+    /// Forgets the points before `cut`. Returns whether there were any.
+    pub(crate) fn forget_before(&mut self, cut: i64) -> bool {
+        let gone = self.points.partition_point(|(t, _)| *t < cut);
+        for (_, value) in self.points.drain(..gone) {
+            self.text_bytes -= value.heap_bytes();
+        }
+        gone > 0
+    }
+
     /// All points by time.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (i64, ValueRef<'_>)> {
         self.points.iter().map(|(t, v)| (*t, v.as_ref()))

@@ -34,14 +34,17 @@
 //! Limits: see [`StoreConfig`]; one process opens a directory at a time.
 
 mod barrier;
+mod believed_clock;
 mod checkpoint;
 mod commit;
 mod config;
+mod cut;
 mod database;
 mod database_settings;
 mod databases;
 mod delete;
 mod error;
+mod expired;
 mod late;
 mod ledger;
 mod merging;
@@ -50,7 +53,10 @@ mod open;
 mod overlay;
 mod partition;
 mod piece_file;
+mod purge;
 mod recovery;
+mod retention;
+mod retention_settings;
 mod series;
 mod shard;
 mod snapshot;
@@ -65,6 +71,7 @@ pub use alluvium_index::{Label, Matcher, Selector, Test};
 pub use alluvium_io::{Clock, Device, SystemClock};
 pub use alluvium_nbtree::{Direction, ReadStats};
 pub use alluvium_types::{Aggregate, TimeRange, ValueRef};
+pub use believed_clock::{CLOCK_JUMP_MAX_NS, ClockStatus};
 pub use commit::Commit;
 pub use config::{Durability, DurabilityError, StoreConfig};
 pub use database::{Database, DatabaseInfo, LogPin, Store};
@@ -76,6 +83,7 @@ pub use delete::{
 pub use error::{DeleteError, OpenError, RefusedLine, SeriesReadError, StoreError, WriteError};
 pub use merging::MergingStatus;
 pub use recovery::RecoveryReport;
+pub use retention_settings::{Age, KeepAggregates, MAX_DISK_MIN, Retention, RetentionError};
 pub use snapshot::{SeriesCursor, SeriesInfo, SeriesSnapshot, Snapshot};
-pub use status::{DatabaseStatus, Status};
+pub use status::{DatabaseStatus, RetentionStatus, Status};
 pub use write::{RowToken, Writer};

@@ -315,7 +315,7 @@ impl StoreInner {
             return Verdict::Leave;
         }
         let mut state = waiting.series.lock();
-        let mut group = group_of(&state.snapshots());
+        let mut group = group_of(&unexpired(waiting, &mut state));
         let buffered = state.buffered();
         if group.is_none() && buffered < BUFFERED_POINTS {
             // Runs of several kinds may get others of their kind.
@@ -335,7 +335,7 @@ impl StoreInner {
             drop(state);
             self.flush_late(waiting);
             state = waiting.series.lock();
-            group = group_of(&state.snapshots());
+            group = group_of(&unexpired(waiting, &mut state));
         }
         match group {
             None if is_quiet => {
@@ -548,6 +548,17 @@ fn hidden(waiting: &Waiting) -> HiddenParts {
     let place = waiting.series.place;
     let part = waiting.database.partition(place.partition);
     part.hidden(place.row, place.field)
+}
+
+/// The runs that may be merged.
+fn unexpired(waiting: &Waiting, state: &mut SeriesLock<'_>) -> Vec<TreeSnapshot> {
+    let mut runs = state.snapshots();
+    let cut = waiting.database.retention.cut();
+    if cut.keeps_aggregates() {
+        // Overlapping leaves without points cannot become one run.
+        runs.retain(|r| r.last_time().is_some_and(|last| last >= cut.points));
+    }
+    runs
 }
 
 fn begin(state: &mut SeriesLock<'_>, group: &Group, hidden: &HiddenParts) -> Merge {

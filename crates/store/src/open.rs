@@ -11,6 +11,7 @@ use alluvium_types::{Budget, Lsn, Owner, PARTITION_COUNT, Partition};
 use alluvium_wal::{LogConfig, LogTicket, LogWriter, SectionBuilder};
 use parking_lot::{Mutex, RwLock};
 
+use crate::believed_clock::BelievedClock;
 use crate::checkpoint::Checkpointer;
 use crate::config::StoreConfig;
 use crate::databases::Catalog;
@@ -18,6 +19,7 @@ use crate::error::{OpenError, StoreError, WriteError};
 use crate::ledger::Ledger;
 use crate::merging::Merger;
 use crate::recovery::{RecoveryReport, recover};
+use crate::retention::RetentionDriver;
 use crate::shard::{PointCounters, Shard, ShardState, shard_of};
 use crate::sweep::{ledger_before, sweep};
 
@@ -37,6 +39,8 @@ pub(crate) struct StoreInner {
     pub merger: Mutex<Merger>,
     /// Merges stand still.
     pub merging_paused: AtomicBool,
+    pub retention: Mutex<RetentionDriver>,
+    pub believed: BelievedClock,
     pub counters: PointCounters,
     pub recovery: RecoveryReport,
     /// A section of the log is closed when it passes this.
@@ -126,6 +130,7 @@ impl StoreInner {
         } else {
             Ledger::load(&manifest)?
         };
+        let believed = BelievedClock::new(clock.as_ref(), (!fresh).then_some(root.wall_ns));
         let newest_stream = streams.iter().map(|s| s.incarnation).max().unwrap_or(0);
         let incarnation = root.incarnation.max(newest_stream) + 1;
         let block = BlockStore::open(
@@ -136,6 +141,7 @@ impl StoreInner {
             Arc::clone(&budget),
             &manifest,
         )?;
+        block.set_now(believed.status(clock.as_ref()).believed_ns);
         let group_bytes_max = config
             .group_bytes_max
             .min(config.segment_bytes as usize / 4);
@@ -177,6 +183,8 @@ impl StoreInner {
             // Its pages are not those of a shard, so that merging needs no shard's lock.
             merger: Mutex::new(Merger::new(block.appender(Lane(config.shards)))),
             merging_paused: AtomicBool::new(config.merge_paused),
+            retention: Mutex::default(),
+            believed,
             counters: PointCounters::default(),
             recovery: RecoveryReport::default(),
             section_bytes_max: group_bytes_max / 2,
@@ -328,7 +336,7 @@ impl StoreInner {
                 .store(now + 1_000_000_000, Ordering::Relaxed);
         }
         busy |= self.drive_merging(now);
-        busy | self.drive_checkpoint(now)
+        busy | self.drive_checkpoint(now) | self.drive_retention(now)
     }
 
     /// When the pump must look again even if nothing completes, monotonic nanoseconds.

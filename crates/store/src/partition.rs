@@ -120,6 +120,21 @@ impl SeriesTable {
         self.rows.len() as u32
     }
 
+    /// The series of each row from `row` on, with its number.
+    pub(crate) fn rows_from(
+        &self,
+        row: Row,
+    ) -> impl Iterator<Item = (Row, impl Iterator<Item = &Arc<Series>>)> {
+        let begin = (row.0 as usize).min(self.rows.len());
+        self.rows[begin..]
+            .iter()
+            .enumerate()
+            .map(move |(i, fields)| {
+                let series = fields.iter().map(|(_, series)| series);
+                (Row((begin + i) as u32), series)
+            })
+    }
+
     /// Every series, by row and field.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Series>> {
         self.rows

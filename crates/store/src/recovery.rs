@@ -109,6 +109,11 @@ fn load_catalog(inner: &StoreInner, bytes: &[u8]) -> Result<(), OpenError> {
             } => {
                 catalog.add(Arc::new(database(inner, id, name, seed, &settings)));
             }
+            Entry::Cut { id, cut } => {
+                if let Some(database) = catalog.by_id(id) {
+                    inner.restore_cut(database, &cut)?;
+                }
+            }
             Entry::Mark(last) => catalog.note_id(last as u32),
             _ => {
                 return Err(OpenError::Manifest {
@@ -129,7 +134,9 @@ fn database(
 ) -> DatabaseState {
     let text = std::str::from_utf8(settings).unwrap_or_default();
     let settings = DatabaseSettings::read(text, DatabaseSettings::of(&inner.config));
-    DatabaseState::new(id, name, seed, settings, Arc::clone(&inner.budget))
+    let state = DatabaseState::new(id, name, seed, settings, Arc::clone(&inner.budget));
+    inner.apply_retention(&state);
+    state
 }
 
 /// Brings `inner`, opened on the manifest's volumes, to the state of everything acknowledged.
@@ -372,6 +379,19 @@ fn redo_catalog(
                     } if catalog.by_id(id).is_none() => {
                         catalog.add(Arc::new(database(inner, id, name, seed, &settings)));
                     }
+                    Entry::Settings { id, settings } => {
+                        if let Some(database) = catalog.by_id(id) {
+                            let text = std::str::from_utf8(&settings).unwrap_or_default();
+                            let settings = DatabaseSettings::read(text, database.settings_now());
+                            database.retention.set_settings(settings.retention);
+                            inner.apply_retention(database);
+                        }
+                    }
+                    Entry::Cut { id, cut } => {
+                        if let Some(database) = catalog.by_id(id) {
+                            inner.restore_cut(database, &cut)?;
+                        }
+                    }
                     Entry::DropDatabase { id } => {
                         if let Some(gone) = catalog.remove(id) {
                             let paths = inner.forget_volumes(gone.id);
@@ -500,7 +520,11 @@ impl Redo<'_> {
                     self.group = group;
                 }
                 Entry::Delete(list) => apply_delete(&mut state, &database, &part, &list, lsn),
-                Entry::CreateDatabase { .. } | Entry::DropDatabase { .. } | Entry::Mark(_) => {}
+                Entry::CreateDatabase { .. }
+                | Entry::DropDatabase { .. }
+                | Entry::Settings { .. }
+                | Entry::Cut { .. }
+                | Entry::Mark(_) => {}
             }
         }
         // Pages must leave for the device while redo goes on, or they would pile up.

@@ -16,6 +16,8 @@ use crate::barrier::Barrier;
 use crate::late::LateBuffer;
 use crate::merging::{Listing, Merging};
 
+mod expire;
+
 /// What became of a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Taken {

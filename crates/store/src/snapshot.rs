@@ -15,8 +15,10 @@ use alluvium_types::{Aggregate, Column, Lsn, SeriesId, SeriesKey, TimeRange, Val
 use smallvec::{SmallVec, smallvec};
 
 use crate::barrier::birth_of;
+use crate::cut::Cut;
 use crate::databases::DatabaseState;
 use crate::error::{SeriesReadError, StoreError};
+use crate::expired::Grid;
 use crate::open::StoreInner;
 use crate::overlay::{pieces, stretches};
 use crate::partition::PartitionState;
@@ -46,11 +48,18 @@ impl SeriesInfo {
 pub struct Snapshot {
     store: Arc<StoreInner>,
     database: Arc<DatabaseState>,
+    /// What had expired when it was taken.
+    cut: Cut,
 }
 
 impl Snapshot {
     pub(crate) fn new(store: Arc<StoreInner>, database: Arc<DatabaseState>) -> Self {
-        Self { store, database }
+        let cut = database.retention.cut();
+        Self {
+            store,
+            database,
+            cut,
+        }
     }
 
     /// The series that match, sorted by key, then field, then kind.
@@ -112,6 +121,9 @@ impl Snapshot {
                 }
             }
         }
+        if !self.cut.is_none() {
+            found.retain(|info| self.has_live(info));
+        }
         found.sort_by(|a, b| {
             a.key
                 .cmp(&b.key)
@@ -119,6 +131,19 @@ impl Snapshot {
                 .then_with(|| a.id.kind().cmp(&b.id.kind()))
         });
         Ok(found)
+    }
+
+    /// Whether anything of a series has not expired. Cost: its lock.
+    fn has_live(&self, info: &SeriesInfo) -> bool {
+        let Some(part) = self.database.touched_partition(info.id.partition()) else {
+            return false;
+        };
+        let table = part.table.read();
+        let Some(series) = table.get(info.id.row(), info.id.field()) else {
+            return false;
+        };
+        let is_text = info.id.kind() == ValueKind::Str;
+        series.lock().has_live(is_text, &self.cut)
     }
 
     /// What a series holds now.
@@ -130,12 +155,14 @@ impl Snapshot {
             Some((part, series?))
         });
         let kind = info.id.kind();
+        let cut = self.cut;
         match series {
-            Some((part, series)) => SeriesSnapshot::of(&self.store, part, &series, kind),
+            Some((part, series)) => SeriesSnapshot::of(&self.store, part, &series, kind, cut),
             None => SeriesSnapshot {
                 pages: Arc::clone(&self.store.block),
                 kind,
                 sources: Vec::new(),
+                cut,
             },
         }
     }
@@ -206,27 +233,36 @@ pub struct SeriesSnapshot {
     kind: ValueKind,
     /// By priority: of equal times the last source's point counts.
     sources: Vec<Source>,
+    pub(crate) cut: Cut,
 }
 
 impl SeriesSnapshot {
     /// The numbers, or the texts, that a series holds now. Takes no lock where one run is all there is and nothing
     /// of it is deleted.
-    fn of(store: &StoreInner, part: &PartitionState, series: &Series, kind: ValueKind) -> Self {
+    fn of(
+        store: &StoreInner,
+        part: &PartitionState,
+        series: &Series,
+        kind: ValueKind,
+        cut: Cut,
+    ) -> Self {
         let SeriesPlace { row, field, .. } = series.place;
         // In this order: a run that was seen before a delete is not read behind it.
         if let Some(run) = series.only_run()
             && part.hidden(row, field).is_empty()
         {
-            let run = (run.kind().is_numeric() == kind.is_numeric()).then_some(run);
+            let wanted = run.kind().is_numeric() == kind.is_numeric();
+            let run = wanted.then(|| run.with_expiry(cut.expiry()));
             let nothing = HiddenParts::default();
             let source = run.and_then(|r| Source::new(Points::Run(r), Lsn(0), &nothing));
             return Self {
                 pages: Arc::clone(&store.block),
                 kind,
                 sources: source.into_iter().collect(),
+                cut,
             };
         }
-        Self::of_locked(store, part, series, kind).0
+        Self::of_locked(store, part, series, kind, cut).0
     }
 
     /// As [`Self::of`], and the position of the newest batch in it.
@@ -235,6 +271,7 @@ impl SeriesSnapshot {
         part: &PartitionState,
         series: &Series,
         kind: ValueKind,
+        cut: Cut,
     ) -> (Self, Lsn) {
         let wanted = |k: ValueKind| k.is_numeric() == kind.is_numeric();
         let mut sources = Vec::new();
@@ -244,6 +281,7 @@ impl SeriesSnapshot {
         let runs = state.snapshots().into_iter();
         for run in runs.filter(|r| wanted(r.kind())) {
             let birth = birth_of(&run);
+            let run = run.with_expiry(cut.expiry());
             sources.extend(Source::new(Points::Run(run), birth, &hidden));
         }
         if let Some(late) = state.rare().and_then(|r| r.late.as_ref()) {
@@ -256,6 +294,7 @@ impl SeriesSnapshot {
             pages: Arc::clone(&store.block),
             kind,
             sources,
+            cut,
         };
         (snapshot, state.lsn)
     }
@@ -305,25 +344,45 @@ impl SeriesSnapshot {
         })
     }
 
+    /// Its runs, each with the pieces of which nothing is deleted, ends included.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = (&TreeSnapshot, &[(i64, i64)])> {
+        self.sources.iter().filter_map(|s| match &s.points {
+            Points::Run(tree) => Some((tree, s.pieces.as_slice())),
+            Points::Late(_) => None,
+        })
+    }
+
+    pub(crate) fn pages(&self) -> &BlockStore {
+        &self.pages
+    }
+
     /// The kind every answer is given in.
     pub fn kind(&self) -> ValueKind {
         self.kind
     }
 
-    /// No point is before this time, nanoseconds. It is the time of the oldest point unless that was deleted.
+    /// No point, or aggregate, that has not expired is before this time, nanoseconds. It is the time of the oldest one
+    /// unless that was deleted.
     pub fn first_time(&self) -> Option<i64> {
-        let firsts = self.sources.iter().filter_map(|s| s.pieces.first());
-        firsts.map(|(first, _)| *first).min()
+        let live = |s: &&Source| s.pieces.last().is_some_and(|p| p.1 >= self.cut.aggregates);
+        let live = self.sources.iter().filter(live);
+        let firsts = live.filter_map(|s| s.pieces.first());
+        firsts
+            .map(|(first, _)| (*first).max(self.cut.aggregates))
+            .min()
     }
 
-    /// No point is behind this time, nanoseconds. It is the time of the newest point unless that was deleted.
+    /// No point, or aggregate, that has not expired is behind this time, nanoseconds. It is the time of the newest one
+    /// unless that was deleted.
     pub fn last_time(&self) -> Option<i64> {
         let lasts = self.sources.iter().filter_map(|s| s.pieces.last());
-        lasts.map(|(_, last)| *last).max()
+        let lasts = lasts.map(|(_, last)| *last);
+        lasts.filter(|last| *last >= self.cut.aggregates).max()
     }
 
     /// Aggregate of the points inside `range`. Where one run alone has points, its inner nodes answer; where
-    /// several overlap, or kinds differ, points are merged.
+    /// several overlap, or kinds differ, points are merged. Where points have expired and aggregates have not, a leaf
+    /// counts whole at the time of its oldest point.
     ///
     /// # Errors
     /// If a page cannot be read.
@@ -333,6 +392,16 @@ impl SeriesSnapshot {
         stats: &mut ReadStats,
     ) -> Result<Aggregate, SeriesReadError> {
         let mut total = Aggregate::empty(self.kind);
+        let (kept, range) = self.split(range);
+        let whole = Grid {
+            step_ns: 0,
+            origin: 0,
+        };
+        let mut add = |_: i64, part: &Aggregate| {
+            total.merge(part);
+            ControlFlow::Continue(())
+        };
+        let _ = self.kept_buckets(kept, whole, stats, &mut add)?;
         for (part, alone) in self.plan(range) {
             if let Some(tree) = alone {
                 total.merge(&tree.aggregate(&self.pages, part, stats)?);
@@ -378,6 +447,11 @@ impl SeriesSnapshot {
             }
             ControlFlow::Continue(())
         };
+        let (kept, range) = self.split(range);
+        let grid = Grid { step_ns, origin };
+        if self.kept_buckets(kept, grid, stats, &mut add)?.is_break() {
+            return Ok(());
+        }
         for (part, alone) in self.plan(range) {
             if let Some(tree) = alone {
                 tree.buckets(
@@ -423,6 +497,7 @@ impl SeriesSnapshot {
 
     /// The points inside `range`, one a timestamp, in batches.
     pub fn scan(&self, range: TimeRange, direction: Direction) -> SeriesCursor {
+        let range = range.intersect(self.cut.live_points());
         let heads = self
             .sources
             .iter()

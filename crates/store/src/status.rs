@@ -5,9 +5,12 @@ use std::sync::atomic::Ordering;
 use alluvium_block::{Role, SetUsage};
 use alluvium_types::{ByteCount, Owner};
 
+use crate::believed_clock::ClockStatus;
+use crate::databases::DatabaseState;
 use crate::merging::MergingStatus;
 use crate::open::StoreInner;
 use crate::recovery::RecoveryReport;
+use crate::retention_settings::Retention;
 
 /// One database in [`Status`].
 #[derive(Debug, Clone)]
@@ -28,6 +31,38 @@ pub struct DatabaseStatus {
     pub leaves: SetUsage,
     /// Inner pages.
     pub inners: SetUsage,
+    /// What it keeps and what is gone.
+    pub retention: RetentionStatus,
+}
+
+/// Retention of one database in [`Status`].
+#[derive(Debug, Clone)]
+pub struct RetentionStatus {
+    /// Its settings.
+    pub settings: Retention,
+    /// Points before this instant have expired, nanoseconds.
+    pub points_from: Option<i64>,
+    /// Aggregates before this instant have expired, nanoseconds.
+    pub aggregates_from: Option<i64>,
+    /// Volumes freed since opening.
+    pub volumes_freed: u64,
+    /// What their pages took.
+    pub bytes_freed: ByteCount,
+}
+
+impl RetentionStatus {
+    fn of(database: &DatabaseState) -> Self {
+        let cut = database.retention.cut();
+        let known = |time: i64| (time != i64::MIN).then_some(time);
+        let (volumes_freed, bytes_freed) = database.retention.freed_so_far();
+        Self {
+            settings: database.retention.settings(),
+            points_from: known(cut.points),
+            aggregates_from: known(cut.aggregates),
+            volumes_freed,
+            bytes_freed: ByteCount(bytes_freed),
+        }
+    }
 }
 
 /// A store at one moment.
@@ -45,6 +80,8 @@ pub struct Status {
     pub memory_limit: ByteCount,
     /// Databases by id.
     pub databases: Vec<DatabaseStatus>,
+    /// What retention makes of the clock.
+    pub clock: ClockStatus,
     /// Live log bytes, all shards.
     pub log: ByteCount,
     /// Log bytes waiting for the device.
@@ -113,6 +150,7 @@ impl StoreInner {
                 tombstones: d.touched().map(|p| p.tombstones().count() as u64).sum(),
                 leaves: self.block.usage(d.id, Role::Leaves),
                 inners: self.block.usage(d.id, Role::Inners),
+                retention: RetentionStatus::of(d),
             })
             .collect();
         let (tails, definitions, checkpoints, checkpoint_duration_ns, superblock_seq) = {
@@ -161,6 +199,7 @@ impl StoreInner {
             memory: Owner::ALL.into_iter().map(used).collect(),
             memory_limit: ByteCount(self.budget.limit()),
             databases,
+            clock: self.believed.status(self.clock.as_ref()),
             log: ByteCount(log),
             log_pending: ByteCount(log_pending),
             pages_pending,

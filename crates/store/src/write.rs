@@ -30,6 +30,9 @@ const SHAPES_MAX: usize = 16_384;
 /// Values of one group: a section is looked at between groups.
 const GROUP_VALUES_MAX: usize = 65_536;
 
+/// No time was asked for yet.
+const NO_TIMES: (i64, i64) = (i64::MAX, i64::MIN);
+
 /// No shape.
 const NONE: u32 = u32::MAX;
 
@@ -208,6 +211,8 @@ pub struct Writer {
     batch: Batch,
     group: PointGroup,
     open: Option<(RowToken, i64)>,
+    /// Times that this batch may have, as far as it was asked: first and last.
+    times: (i64, i64),
     /// Number of the line begun, from 1.
     line: u64,
     fields: Vec<(u32, ValueKind)>,
@@ -232,6 +237,7 @@ impl Writer {
             batch: Batch::default(),
             group: PointGroup::default(),
             open: None,
+            times: NO_TIMES,
             line: 0,
             fields: Vec::new(),
             last_names: Vec::new(),
@@ -268,11 +274,11 @@ impl Writer {
     /// Begins a line; one that was begun and not ended is forgotten.
     ///
     /// # Errors
-    /// If the time is the reserved `i64::MAX`, or the tag set has too many or too long parts.
+    /// If the time is the reserved `i64::MAX`, has expired or is too far ahead for the database, or the tag set has too many or too long parts.
     pub fn begin_line(&mut self, row: RowToken, time_ns: i64) -> Result<(), RefusedLine> {
         self.cancel_line();
-        if time_ns == i64::MAX {
-            return Err(RefusedLine::ReservedTime);
+        if time_ns < self.times.0 || time_ns > self.times.1 {
+            self.times = self.store.allowed_times(&self.database, time_ns)?;
         }
         let unresolved = self.keys.known[row.0 as usize].key.as_ref();
         if let Some(refusal) = unresolved.and_then(|u| u.refusal.as_ref()) {
@@ -373,6 +379,7 @@ impl Writer {
     /// Forgets every line since the last commit.
     pub fn clear(&mut self) {
         self.cancel_line();
+        self.times = NO_TIMES;
         self.batch.clear();
     }
 
@@ -384,6 +391,7 @@ impl Writer {
     pub fn commit(&mut self, durability: Option<Durability>) -> Result<Commit, WriteError> {
         self.cancel_line();
         let result = self.commit_batch(durability.unwrap_or(self.database.settings.durability));
+        self.times = NO_TIMES;
         self.batch.clear();
         if self.keys.bytes() > self.store.config.writer_cache_bytes_max
             || self.shapes.lists.len() > SHAPES_MAX

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use alluvium_sim::{Fault, FaultPlan, SimClock, SimConfig, SimDevice};
-use alluvium_store::{Commit, Durability, Store, StoreConfig, WriteError};
+use alluvium_store::{
+    Age, Commit, Durability, KeepAggregates, Retention, Store, StoreConfig, WriteError,
+};
 use alluvium_types::Value;
 use model::{Dice, Line, Model, Removal, late_batch, read_all, write};
 
@@ -72,10 +74,14 @@ impl Oracle {
         number
     }
 
-    fn check(&self, found: &Model) -> Result<(), String> {
+    /// `cut`: what is before it has expired.
+    fn check(&self, found: &Model, cut: i64) -> Result<(), String> {
         for (key, points) in &found.series {
             let known = self.history.get(key);
             for (time, value) in points {
+                if *time < cut {
+                    return Err(format!("{key:?} at {time} has expired, {cut} is the cut"));
+                }
                 let values = known
                     .and_then(|k| k.get(time))
                     .ok_or(format!("{key:?} at {time} was never sent"))?;
@@ -103,7 +109,7 @@ impl Oracle {
                 let must_be_there =
                     last_acked.is_some_and(|at| values[at..].iter().all(|(_, v)| v.is_some()));
                 let there = found.series.get(key).is_some_and(|p| p.contains_key(time));
-                if must_be_there && !there {
+                if must_be_there && !there && *time >= cut {
                     return Err(format!(
                         "{key:?} at {time} was acknowledged and is gone: {values:?}"
                     ));
@@ -132,6 +138,7 @@ fn config(shards: usize) -> StoreConfig {
         tail_chain_max: 3,
         memory_bytes: 64 << 20,
         cache_percent: 1,
+        retention_check_ms: 5,
         instance: Some([5; 16]),
         ..StoreConfig::default()
     }
@@ -147,6 +154,10 @@ struct World {
     /// Merges that ended, in all lives, and deletes.
     merges: u64,
     deletes: u64,
+    retention: Retention,
+    /// The furthest cut that was seen: no restart goes behind it.
+    cut: i64,
+    volumes_freed: u64,
 }
 
 impl World {
@@ -165,6 +176,9 @@ impl World {
             power_cut: true,
             merges: 0,
             deletes: 0,
+            retention: Retention::default(),
+            cut: i64::MIN,
+            volumes_freed: 0,
         }
     }
 
@@ -172,7 +186,11 @@ impl World {
         let shards = 1 + self.dice.below(4) as usize;
         let clock: Arc<dyn alluvium_store::Clock> = Arc::<SimClock>::clone(&self.clock);
         let device: Arc<dyn alluvium_store::Device> = Arc::<SimDevice>::clone(&self.device);
-        Store::open(device, clock, config(shards))
+        let config = StoreConfig {
+            retention: self.retention,
+            ..config(shards)
+        };
+        Store::open(device, clock, config)
     }
 
     /// Opens after an end; some openings are cut themselves, by power cuts only if the life ended in one:
@@ -215,7 +233,23 @@ impl World {
         let found = store
             .database("db")
             .map_or(Model::default(), |db| read_all(&db));
-        self.oracle.check(&found).unwrap();
+        let cut = store
+            .database("db")
+            .map_or(i64::MIN, |db| db.live().0.begin());
+        assert!(
+            cut >= self.cut,
+            "the cut went back from {} to {cut}",
+            self.cut
+        );
+        if let Some(age) = self.retention.points {
+            use alluvium_store::Clock;
+            assert!(
+                cut <= self.clock.wall_ns() - age.ns(),
+                "the cut is ahead of its age"
+            );
+        }
+        self.cut = cut;
+        self.oracle.check(&found, cut).unwrap();
         self.oracle = Oracle::of(&found);
     }
 
@@ -236,7 +270,14 @@ impl World {
         {
             for _ in 0..self.dice.below(60) {
                 let lines = 1 + self.dice.below(60);
-                let lines = late_batch(&mut self.dice, &mut self.now, 6, lines);
+                if self.retention.is_on() {
+                    use alluvium_store::Clock;
+                    // Never ahead of what the volumes know of the clock.
+                    self.now = self.now.max(self.clock.wall_ns() - 10_000_000);
+                }
+                let mut lines = late_batch(&mut self.dice, &mut self.now, 6, lines);
+                let live = database.live().0;
+                lines.retain(|line| live.contains(line.time));
                 let level = if self.dice.below(4) == 0 {
                     Durability::Os
                 } else {
@@ -247,7 +288,9 @@ impl World {
                     Ok(commit) => pending.push((number, level, commit)),
                     Err(_) => break,
                 }
-                if self.dice.below(5) == 0 {
+                // Deletes leave little to expire.
+                let rare = if self.retention.is_on() { 40 } else { 5 };
+                if self.dice.below(rare) == 0 {
                     let removal = Removal::random(&mut self.dice, self.now, 6);
                     let number = self.oracle.begin_removal(&removal);
                     match database.delete(&removal.request()) {
@@ -260,6 +303,7 @@ impl World {
                     drop(store.checkpoint());
                 }
                 drive_some(&store, &self.clock, self.dice.below(12));
+                self.cut = self.cut.max(database.live().0.begin());
                 pending.retain_mut(|(number, level, commit)| match commit.poll(Waker::noop()) {
                     Poll::Pending => true,
                     Poll::Ready(result) => {
@@ -282,6 +326,11 @@ impl World {
                 self.oracle.acked
             );
         }
+        let databases = store.status().databases;
+        self.volumes_freed += databases
+            .iter()
+            .map(|d| d.retention.volumes_freed)
+            .sum::<u64>();
         drop((pending, store));
         self.device = if power_cut {
             self.device.crash()
@@ -310,7 +359,13 @@ fn wait(store: &Store, mut commit: Commit, clock: &SimClock) -> Option<()> {
 
 /// Returns how many merges ended, and how many deletes there were.
 fn run(seed: u64) -> (u64, u64) {
+    let world = run_with(seed, Retention::default());
+    (world.merges, world.deletes)
+}
+
+fn run_with(seed: u64, retention: Retention) -> World {
     let mut world = World::new(seed, if seed.is_multiple_of(3) { 4096 } else { 512 });
+    world.retention = retention;
     let mut store = world.recover();
     for _ in 0..6 {
         world.live(store);
@@ -328,7 +383,7 @@ fn run(seed: u64) -> (u64, u64) {
         .database("db")
         .map_or(Model::default(), |db| read_all(&db));
     model::same(&once, &twice).unwrap();
-    (world.merges, world.deletes)
+    world
 }
 
 fn seeds() -> std::ops::Range<u64> {
@@ -363,6 +418,33 @@ fn nothing_acknowledged_is_lost() {
     println!("{merges} merges and {deletes} deletes in {lives} lives");
     assert!(deletes > lives, "only {deletes} deletes in {lives} lives");
     assert!(merges > lives, "only {merges} merges in {lives} lives");
+}
+
+/// What has expired is gone for good, and nothing else is, whenever the end comes: in the middle of a cut, between a
+/// cut and the volumes that go with it, before their files go.
+#[test]
+fn what_expires_stays_expired_and_nothing_else_goes() {
+    let mut freed = 0;
+    for seed in seeds() {
+        println!("seed {seed}");
+        let aggregates = match seed % 3 {
+            0 => KeepAggregates::Ever,
+            _ => KeepAggregates::Same,
+        };
+        let by_age = seed.is_multiple_of(2);
+        let world = run_with(
+            seed,
+            Retention {
+                points: by_age.then(|| Age::from_ns(400_000_000)),
+                max_disk: (!by_age).then_some(64 << 10),
+                aggregates,
+                ..Retention::default()
+            },
+        );
+        freed += world.volumes_freed;
+    }
+    println!("{freed} volumes freed");
+    assert!(freed > 60, "too few volumes to mean anything: {freed}");
 }
 
 /// A short workload of writes and checkpoints; whether it came to its end without an error.

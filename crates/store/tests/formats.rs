@@ -68,6 +68,7 @@ fn fill(dir: &Path) {
     let small = DatabaseSettings {
         durability: Durability::Sync,
         compression: Compression::Small,
+        ..store.default_settings()
     };
     store.create_database("balanced").unwrap().1.wait().unwrap();
     store

@@ -56,6 +56,7 @@ fn small_databases_are_smaller_and_stay_so() {
     let small = DatabaseSettings {
         durability: Durability::Os,
         compression: Compression::Small,
+        ..store.default_settings()
     };
     let (_, created) = store.create_database_with("small", small).unwrap();
     created.wait().unwrap();

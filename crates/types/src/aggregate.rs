@@ -232,6 +232,30 @@ impl Aggregate {
         self.last = newer.last;
     }
 
+    /// The same points with their values as floats; strings stay as they are. Integers beyond 2^53 are rounded.
+    #[must_use]
+    pub fn as_floats(&self) -> Self {
+        if !self.kind.is_numeric() || self.kind == ValueKind::F64 {
+            return *self;
+        }
+        let float = |sample: Sample| Sample {
+            bits: as_f64(self.kind, sample.bits).to_bits(),
+            ..sample
+        };
+        Self {
+            kind: ValueKind::F64,
+            first: float(self.first),
+            last: float(self.last),
+            min: float(self.min),
+            max: float(self.max),
+            sum: Sum::Float {
+                high: self.sum.to_f64(),
+                low: 0.0,
+            },
+            ..*self
+        }
+    }
+
     /// Mean of the numbers; `None` without any.
     pub fn mean(&self) -> Option<f64> {
         (self.number_count() > 0 && self.kind.is_numeric())
@@ -307,6 +331,18 @@ mod tests {
         let times: Vec<i64> = (0..values.len() as i64).map(|i| t0 + i).collect();
         let bits: Vec<u64> = values.iter().map(|v| v.to_bits()).collect();
         Aggregate::of(ValueKind::F64, &times, &bits)
+    }
+
+    #[test]
+    fn integers_become_floats() {
+        let mut whole = Aggregate::empty(ValueKind::I64);
+        let mut floats = Aggregate::empty(ValueKind::F64);
+        for (time, value) in [(1, -3_i64), (5, 7), (9, 0)] {
+            whole.push(time, value as u64);
+            floats.push(time, (value as f64).to_bits());
+        }
+        assert_eq!(whole.as_floats(), floats);
+        assert_eq!(floats.as_floats(), floats);
     }
 
     #[test]

@@ -17,6 +17,8 @@ const FIELD: u8 = 4;
 const POINTS: u8 = 5;
 const MARK: u8 = 6;
 const DELETE: u8 = 7;
+const SETTINGS: u8 = 10;
+const CUT: u8 = 11;
 
 /// One thing a batch did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +38,20 @@ pub enum Entry {
     DropDatabase {
         /// Its number.
         id: DatabaseId,
+    },
+    /// A database got other settings.
+    Settings {
+        /// Its number.
+        id: DatabaseId,
+        /// Opaque to the log.
+        settings: Vec<u8>,
+    },
+    /// Retention went on.
+    Cut {
+        /// Of which database.
+        id: DatabaseId,
+        /// Opaque to the log.
+        cut: Vec<u8>,
     },
     /// A tag set got its number.
     Row {
@@ -102,6 +118,20 @@ impl SectionBuilder {
     pub fn drop_database(&mut self, id: DatabaseId) {
         self.out.push(DROP_DATABASE);
         put_u64(&mut self.out, u64::from(id.0));
+    }
+
+    /// Adds [`Entry::Settings`].
+    pub fn settings(&mut self, id: DatabaseId, settings: &[u8]) {
+        self.out.push(SETTINGS);
+        put_u64(&mut self.out, u64::from(id.0));
+        put_bytes(&mut self.out, settings);
+    }
+
+    /// Adds [`Entry::Cut`].
+    pub fn cut(&mut self, id: DatabaseId, cut: &[u8]) {
+        self.out.push(CUT);
+        put_u64(&mut self.out, u64::from(id.0));
+        put_bytes(&mut self.out, cut);
     }
 
     /// Adds [`Entry::Row`].
@@ -297,6 +327,14 @@ fn entry(r: &mut &[u8], scratch: &mut PointGroup) -> Result<Entry, CodecError> {
             }
             Entry::Delete(tombstones)
         }
+        SETTINGS => Entry::Settings {
+            id: DatabaseId(number(r)?),
+            settings: get_bytes(r)?.to_vec(),
+        },
+        CUT => Entry::Cut {
+            id: DatabaseId(number(r)?),
+            cut: get_bytes(r)?.to_vec(),
+        },
         other => {
             return Err(CodecError::Invalid {
                 field: "entry",

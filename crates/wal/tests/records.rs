@@ -30,6 +30,8 @@ fn encoded(entries: &[Entry]) -> Vec<u8> {
             Entry::Points(group) => builder.points(group),
             Entry::Mark(mark) => builder.mark(*mark),
             Entry::Delete(tombstones) => builder.delete(tombstones),
+            Entry::Settings { id, settings } => builder.settings(*id, settings),
+            Entry::Cut { id, cut } => builder.cut(*id, cut),
         }
     }
     builder.finish().to_vec()
@@ -261,6 +263,14 @@ fn entry() -> impl Strategy<Value = Entry> {
         }),
         any::<u64>().prop_map(Entry::Mark),
         prop::collection::vec(tombstone(), 0..4).prop_map(Entry::Delete),
+        (any::<u32>(), any::<Vec<u8>>()).prop_map(|(id, settings)| Entry::Settings {
+            id: DatabaseId(id),
+            settings
+        }),
+        (any::<u32>(), any::<Vec<u8>>()).prop_map(|(id, cut)| Entry::Cut {
+            id: DatabaseId(id),
+            cut
+        }),
     ]
 }
 
