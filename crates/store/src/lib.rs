@@ -67,7 +67,7 @@ pub use alluvium_nbtree::{Direction, ReadStats};
 pub use alluvium_types::{Aggregate, TimeRange, ValueRef};
 pub use commit::Commit;
 pub use config::{Durability, DurabilityError, StoreConfig};
-pub use database::{Database, DatabaseInfo, LogPin, Store};
+pub use database::{Database, DatabaseInfo, KindConflict, LogPin, Store};
 pub use database_settings::DatabaseSettings;
 pub use delete::{
     Affected, Comparison, DELETE_RANGES_MAX, Delete, DeletePlan, DeleteSelection, Deleted,
