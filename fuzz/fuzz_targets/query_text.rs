@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 const NOW: i64 = 1_700_000_000_000_000_000;
 
 fuzz_target!(|text: &str| {
-    match influxql::parse(text) {
+    match influxql::parse(text, 0) {
         Ok(statements) => assert!(!statements.is_empty()),
         Err(error) => assert!(!error.to_string().is_empty()),
     }

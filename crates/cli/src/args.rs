@@ -22,6 +22,8 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Ask a running server
     Query(QueryArgs),
+    /// Delete points of a running server
+    Delete(DeleteArgs),
     /// Show what a data directory holds, without a server
     Inspect(InspectArgs),
     /// Load a running server, or ask it for figures
@@ -127,6 +129,42 @@ pub(crate) struct QueryArgs {
     /// A JSON query, or words: `mean cpu_usage_user where host=a by host every 1h since 1d`
     #[arg(required = true)]
     pub query: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeleteArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// Database
+    #[arg(long, default_value = "default")]
+    pub db: String,
+    /// Metric, as queries name it; any of several
+    #[arg(long, value_name = "NAME")]
+    pub metric: Vec<String>,
+    /// Measurement; any of several
+    #[arg(long, value_name = "NAME")]
+    pub measurement: Vec<String>,
+    /// Field; any of several
+    #[arg(long, value_name = "NAME")]
+    pub field: Vec<String>,
+    /// A tag and its value; of one tag given several times any value
+    #[arg(long = "where", value_name = "TAG=VALUE")]
+    pub tags: Vec<String>,
+    /// First time deleted: nanoseconds, a date, now-1h [default: the oldest point]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub from: Option<String>,
+    /// First time kept behind it [default: behind the newest point]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub to: Option<String>,
+    /// Only numbers for which this holds, such as ">100"; all of several
+    #[arg(long, value_name = "COMPARISON")]
+    pub value: Vec<String>,
+    /// Every series of the database
+    #[arg(long)]
+    pub all: bool,
+    /// Only say what would go
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Args)]

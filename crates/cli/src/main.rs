@@ -1,10 +1,11 @@
-//! The `alluvium` binary: serve, demo, query, inspect, bench.
+//! The `alluvium` binary: serve, demo, query, delete, inspect, bench.
 //!
 //! Exit codes: 0 clean, 1 an error said on stderr in one sentence with the way out, 2 usage.
 
 mod args;
 mod bench;
 mod client;
+mod delete;
 mod demo;
 mod error;
 mod hosts;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Query(args) => query::run(&args),
+        Command::Delete(args) => delete::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
     };

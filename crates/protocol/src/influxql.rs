@@ -1,8 +1,12 @@
-//! The statements with which clients of InfluxDB begin: creating, listing and dropping databases.
+//! The statements with which clients of InfluxDB begin: creating, listing and dropping databases; and deletes.
 //!
 //! It is not the query language: every other statement is recognised as one and answered as not supported yet.
 
+use crate::json::DeleteRequest;
 use crate::text::{write_integer, write_json_string};
+use crate::time::TimeError;
+
+mod delete;
 
 /// Longest query text in bytes.
 const QUERY_BYTES_MAX: usize = 1 << 16;
@@ -11,7 +15,7 @@ const QUERY_BYTES_MAX: usize = 1 << 16;
 const STATEMENTS_MAX: usize = 1_024;
 
 /// One statement.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Statement {
     /// `CREATE DATABASE name`; it is no error if the database is there.
@@ -28,6 +32,8 @@ pub enum Statement {
     },
     /// `SHOW DATABASES`.
     ShowDatabases,
+    /// `DELETE`, `DROP SERIES` or `DROP MEASUREMENT`, of the database of the request.
+    Delete(Box<DeleteRequest>),
     /// Anything else.
     Unsupported {
         /// Its first words in capitals, such as `SHOW MEASUREMENTS`.
@@ -57,6 +63,9 @@ pub enum StatementError {
     /// A quote does not end.
     #[error("error parsing query: unterminated quote")]
     Unterminated,
+    /// A time does not parse.
+    #[error("error parsing query: {0}")]
+    Time(#[from] TimeError),
     /// Another word than the one found should stand there.
     #[error("error parsing query: found {found}, expected {expected}")]
     Expected {
@@ -72,11 +81,18 @@ enum Token {
     Word(String),
     /// A quoted identifier.
     Name(String),
+    /// A quoted text.
+    Text(String),
+    /// A regular expression between slashes.
+    Regex(String),
+    /// Digits, and what stands with them: `5`, `1.5`, `10m`.
+    Number(String),
+    /// A sign, such as `!=`.
     Other(String),
     End,
 }
 
-/// Reads the statements of `q`, separated by semicolons.
+/// Reads the statements of `q`, separated by semicolons; `now_ns` is what `now()` means in them.
 ///
 /// # Errors
 /// If the text is empty or malformed; a statement that is only not supported is no error.
@@ -84,11 +100,11 @@ enum Token {
 /// ```
 /// use alluvium_protocol::influxql::{Statement, parse};
 /// assert_eq!(
-///     parse("create database \"my db\"; SHOW DATABASES").unwrap(),
+///     parse("create database \"my db\"; SHOW DATABASES", 0).unwrap(),
 ///     [Statement::CreateDatabase { name: "my db".into(), has_options: false }, Statement::ShowDatabases]
 /// );
 /// ```
-pub fn parse(q: &str) -> Result<Vec<Statement>, StatementError> {
+pub fn parse(q: &str, now_ns: i64) -> Result<Vec<Statement>, StatementError> {
     if q.len() > QUERY_BYTES_MAX {
         return Err(StatementError::TooLong {
             limit: QUERY_BYTES_MAX,
@@ -105,7 +121,7 @@ pub fn parse(q: &str) -> Result<Vec<Statement>, StatementError> {
                 limit: STATEMENTS_MAX,
             });
         }
-        statements.push(read(statement)?);
+        statements.push(read(statement, now_ns)?);
     }
     if statements.is_empty() {
         return Err(StatementError::Empty);
@@ -113,7 +129,10 @@ pub fn parse(q: &str) -> Result<Vec<Statement>, StatementError> {
     Ok(statements)
 }
 
-fn read(tokens: &[Token]) -> Result<Statement, StatementError> {
+fn read(tokens: &[Token], now_ns: i64) -> Result<Statement, StatementError> {
+    if let Some(request) = delete::read(tokens, now_ns)? {
+        return Ok(Statement::Delete(Box::new(request)));
+    }
     if let Some(rest) = words(tokens, &["SHOW", "DATABASES"]) {
         return end(rest).map(|()| Statement::ShowDatabases);
     }
@@ -195,10 +214,15 @@ fn end(tokens: &[Token]) -> Result<(), StatementError> {
 
 fn found(tokens: &[Token]) -> String {
     match tokens.first() {
-        Some(Token::Word(text) | Token::Name(text) | Token::Other(text)) => {
-            text.chars().take(64).collect()
-        }
-        _ => "EOF".into(),
+        Some(
+            Token::Word(text)
+            | Token::Name(text)
+            | Token::Text(text)
+            | Token::Regex(text)
+            | Token::Number(text)
+            | Token::Other(text),
+        ) => text.chars().take(64).collect(),
+        Some(Token::End) | None => "EOF".into(),
     }
 }
 
@@ -223,8 +247,31 @@ fn tokens(q: &str) -> Result<Vec<Token>, StatementError> {
                 tokens.push(if c == '"' {
                     Token::Name(text)
                 } else {
-                    Token::Other(text)
+                    Token::Text(text)
                 });
+            }
+            '/' if delete::expects_regex(&tokens) => {
+                let mut text = String::new();
+                loop {
+                    match chars.next().ok_or(StatementError::Unterminated)? {
+                        '\\' if chars.next_if_eq(&'/').is_some() => text.push('/'),
+                        '/' => break,
+                        other => text.push(other),
+                    }
+                }
+                tokens.push(Token::Regex(text));
+            }
+            c if c.is_ascii_digit() => {
+                let mut number = String::from(c);
+                while let Some(next) = chars.next_if(|n| n.is_alphanumeric() || *n == '.') {
+                    number.push(next);
+                }
+                tokens.push(Token::Number(number));
+            }
+            '=' | '!' | '<' | '>' => {
+                let mut sign = String::from(c);
+                sign.extend(chars.next_if(|n| matches!(n, '=' | '~' | '>')));
+                tokens.push(Token::Other(sign));
             }
             '-' if chars.peek() == Some(&'-') => while chars.next_if(|n| *n != '\n').is_some() {},
             c if c.is_whitespace() => {}
@@ -308,7 +355,7 @@ mod tests {
     use super::*;
 
     fn one(q: &str) -> Statement {
-        let mut statements = parse(q).unwrap();
+        let mut statements = parse(q, 0).unwrap();
         assert_eq!(statements.len(), 1, "{q}");
         statements.remove(0)
     }
@@ -354,7 +401,7 @@ mod tests {
 
     #[test]
     fn broken_statements_are_refused() {
-        let error = |q: &str| parse(q).unwrap_err().to_string();
+        let error = |q: &str| parse(q, 0).unwrap_err().to_string();
         assert_eq!(error(" ; "), "missing required parameter \"q\"");
         assert_eq!(
             error("CREATE DATABASE"),
@@ -395,7 +442,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_answered(q in "(?s)(.|;|\"|'|--|create database |show databases|\\\\){0,30}") {
-            let _ = parse(&q);
+            let _ = parse(&q, 0);
         }
     }
 }

@@ -141,7 +141,7 @@ fn with_metric(alternative: &Alternative, metric: &str) -> Alternative {
     }
 }
 
-fn alternatives(filter: &json::Filter) -> Result<Vec<Alternative>, QueryError> {
+pub(crate) fn alternatives(filter: &json::Filter) -> Result<Vec<Alternative>, QueryError> {
     match filter {
         json::Filter::All => Ok(vec![Alternative {
             selector: Selector::default(),

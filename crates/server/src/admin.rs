@@ -18,6 +18,9 @@ use crate::reply::{self, Reply};
 use crate::status;
 use crate::tokens::Right;
 
+/// Most conflicts that are listed.
+const CONFLICTS_MAX: usize = 1_000;
+
 /// The head and the parameters of a request without a body.
 fn head_of(request: Request) -> (Parts, Params) {
     let (head, _) = request.into_parts();
@@ -154,6 +157,71 @@ fn settings_of(store: &Store, params: &Params) -> Result<DatabaseSettings, Reply
     }
     settings.retention = retention_of(settings.retention, params)?;
     Ok(settings)
+}
+
+/// `DELETE /api/databases/NAME`: 200 if it was there, 404 if not.
+pub(crate) async fn drop_database(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Reply {
+    let (head, params) = head_of(request);
+    let inner = async {
+        let store = app.store_or_reply()?;
+        app.authorize_or_reply(&head.headers, &params, Some((Right::Admin, &name)))?;
+        let id = store.database(&name).map(|d| d.id());
+        let commit = store.drop_database(&name).map_err(|e| store_error(&e))?;
+        if let Some(id) = id {
+            app.writers.forget(id);
+        }
+        let ended = confirmed(&app, "the removal", commit).await;
+        let position = ended.map_err(|error| match error {
+            Unconfirmed::Store(error) => store_error(&error),
+            Unconfirmed::Late { .. } => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                reply::error(status, "unavailable", &error.to_string())
+            }
+        })?;
+        let body = serde_json::json!({ "database": name }).to_string();
+        let mut reply = reply::json(StatusCode::OK, body);
+        reply::set(&mut reply, "x-alluvium-position", &position.to_string());
+        Ok(reply)
+    };
+    inner.await.unwrap_or_else(|reply: Reply| reply)
+}
+
+/// `GET /api/conflicts?db=`: fields of tag sets that have had values of several kinds.
+pub(crate) async fn conflicts(State(app): State<Arc<App>>, request: Request) -> Reply {
+    let (head, params) = head_of(request);
+    let inner = || {
+        let store = app.store_or_reply()?;
+        let name = params.get("db").filter(|n| !n.is_empty());
+        let name = name.unwrap_or("default");
+        app.authorize_or_reply(&head.headers, &params, Some((Right::Read, name)))?;
+        let Some(database) = store.database(name) else {
+            let name = name.to_owned();
+            return Err(store_error(&StoreError::NoDatabase { name }));
+        };
+        let conflicts = database.conflicts(CONFLICTS_MAX);
+        let list: Vec<serde_json::Value> = conflicts
+            .iter()
+            .map(|c| {
+                let kinds: Vec<String> = c.kinds.iter().map(ToString::to_string).collect();
+                let tags: serde_json::Map<String, serde_json::Value> = c
+                    .key
+                    .tags()
+                    .iter()
+                    .map(|(k, v)| (k.clone(), v.clone().into()))
+                    .collect();
+                serde_json::json!({
+                    "measurement": c.key.measurement(), "tags": tags, "field": c.field, "kinds": kinds,
+                })
+            })
+            .collect();
+        let body = serde_json::json!({ "conflicts": list, "limit": CONFLICTS_MAX });
+        Ok(reply::json(StatusCode::OK, body.to_string()))
+    };
+    inner().unwrap_or_else(|reply: Reply| reply)
 }
 
 /// `POST /api/checkpoint` and `/api/flush`: answers when everything applied before is in the trees' files.

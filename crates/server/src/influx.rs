@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use alluvium_protocol::influxql::{Answer, Statement, answer_body, parse};
-use alluvium_store::{Store, StoreError};
+use alluvium_store::{DeleteError, Store, StoreError};
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 
 use crate::app::App;
 use crate::body;
 use crate::confirm::{Unconfirmed, confirmed};
+use crate::delete::{self, Refused};
 use crate::params::Params;
 use crate::reply::{self, Reply};
 use crate::tokens::{Right, Verdict};
@@ -58,7 +59,7 @@ pub(crate) async fn query(State(app): State<Arc<App>>, request: Request) -> Repl
     answer(&app, request).await.unwrap_or_else(|reply| reply)
 }
 
-async fn answer(app: &App, request: Request) -> Result<Reply, Reply> {
+async fn answer(app: &Arc<App>, request: Request) -> Result<Reply, Reply> {
     let store = app.store_or_reply()?;
     let (head, body) = request.into_parts();
     let mut params = Params::parse(head.uri.query().unwrap_or_default().as_bytes());
@@ -71,7 +72,7 @@ async fn answer(app: &App, request: Request) -> Result<Reply, Reply> {
     }
     app.authorize(&head.headers, &params, None)
         .map_err(|(status, sentence)| error(status, sentence))?;
-    let statements = parse(params.get("q").unwrap_or_default())
+    let statements = parse(params.get("q").unwrap_or_default(), app.clock.wall_ns())
         .map_err(|e| error(StatusCode::BAD_REQUEST, &e.to_string()))?;
     let mut answers = Vec::with_capacity(statements.len());
     let mut status = StatusCode::OK;
@@ -82,7 +83,8 @@ async fn answer(app: &App, request: Request) -> Result<Reply, Reply> {
                     == Verdict::Allowed
             })
         };
-        let result = run(app, store, statement, &allowed).await;
+        let database = params.get("db").unwrap_or_default();
+        let result = run(app, store, database, statement, &allowed).await;
         answers.push(result.unwrap_or_else(|error| {
             status = status.max(status_of(&error));
             Answer::Error(error.to_string())
@@ -102,8 +104,9 @@ fn status_of(error: &Unconfirmed) -> StatusCode {
 }
 
 async fn run(
-    app: &App,
+    app: &Arc<App>,
     store: &Store,
+    database: &str,
     statement: Statement,
     allowed: &impl Fn(Right, &str) -> bool,
 ) -> Result<Answer, Unconfirmed> {
@@ -138,6 +141,21 @@ async fn run(
             app.writers.forget(database.id());
             confirmed(app, "the removal", commit).await?;
             Ok(Answer::Done)
+        }
+        Statement::Delete(request) => {
+            if !allowed(Right::Admin, database) {
+                return forbidden();
+            }
+            let Some(handle) = store.database(database) else {
+                let name = database.to_owned();
+                return Err(StoreError::NoDatabase { name }.into());
+            };
+            match delete::run(app, handle, *request).await {
+                Ok(_) => Ok(Answer::Done),
+                Err(Refused::Unconfirmed(error)) => Err(error),
+                Err(Refused::Delete(DeleteError::Full)) => Err(StoreError::Full.into()),
+                Err(error) => Ok(Answer::Error(error.to_string())),
+            }
         }
         Statement::Unsupported { what } => Ok(Answer::unsupported(&what)),
         _ => Ok(Answer::unsupported("the statement")),

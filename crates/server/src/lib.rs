@@ -30,6 +30,7 @@ mod app;
 mod body;
 mod config;
 mod confirm;
+mod delete;
 mod error;
 mod influx;
 mod ingest;

@@ -45,6 +45,8 @@ pub(crate) struct Metrics {
     pub queries_cancelled: Counter,
     pub query_rows: Counter,
     pub query_ns: Counter,
+    pub deletes: Counter,
+    pub deleted_points: Counter,
 }
 
 impl Metrics {
@@ -96,6 +98,12 @@ impl Metrics {
                 &self.queries_cancelled,
             ),
             ("server_query_rows", "Rows answered.", &self.query_rows),
+            ("server_deletes", "Deletes carried out.", &self.deletes),
+            (
+                "server_deleted_points",
+                "Points they deleted.",
+                &self.deleted_points,
+            ),
         ];
         for (name, help, counter) in counters {
             family(&mut out, name, "counter", help);

@@ -117,7 +117,7 @@ async fn start(app: &Arc<App>, request: Request) -> Result<Reply, Reply> {
 }
 
 /// A turn to run, after waiting for one if need be.
-async fn permit(app: &Arc<App>) -> Result<OwnedSemaphorePermit, Reply> {
+pub(crate) async fn permit(app: &Arc<App>) -> Result<OwnedSemaphorePermit, Reply> {
     let queries = Arc::clone(&app.queries);
     if let Ok(permit) = Arc::clone(&queries).try_acquire_owned() {
         return Ok(permit);
@@ -340,7 +340,7 @@ impl http_body::Body for Chunks {
     }
 }
 
-fn body_reply(error: &body::BodyError) -> Reply {
+pub(crate) fn body_reply(error: &body::BodyError) -> Reply {
     match error {
         body::BodyError::TooLarge { .. } => {
             let sentence =

@@ -12,10 +12,11 @@ use axum::routing::{get, post, put};
 
 use crate::app::App;
 use crate::reply::{self, Reply};
-use crate::{admin, influx, query, write};
+use crate::{admin, delete, influx, query, write};
 
 const PATHS: &str = "/write, /api/v2/write, /api/v3/write_lp, /api/query, /query, /ping, /health, /ready, /status, \
-                     /metrics, /api/databases, /api/databases/NAME, /api/clock/confirm, /api/checkpoint, /api/flush";
+                     /metrics, /api/delete, /api/databases, /api/databases/NAME, /api/conflicts, /api/clock/confirm, \
+                     /api/checkpoint, /api/flush";
 
 pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
@@ -33,9 +34,14 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/ready", get(influx::ready))
         .route("/query", get(influx::query).post(influx::query))
         .route("/api/query", post(query::query))
+        .route("/api/delete", post(delete::delete))
         .route("/api/databases", get(admin::databases))
-        .route("/api/databases/{name}", put(admin::put_database))
+        .route(
+            "/api/databases/{name}",
+            put(admin::put_database).delete(admin::drop_database),
+        )
         .route("/api/clock/confirm", post(admin::confirm_clock))
+        .route("/api/conflicts", get(admin::conflicts))
         .route("/api/checkpoint", post(admin::checkpoint))
         .route("/api/flush", post(admin::checkpoint))
         .route("/status", get(admin::status))

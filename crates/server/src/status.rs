@@ -103,6 +103,7 @@ fn store_value(s: &Status) -> Value {
             json!({
                 "id": d.id, "name": d.name, "durability": d.durability, "compression": d.compression, "series": d.series,
                 "retention": retention_value(&d.retention),
+                "tombstones": d.tombstones,
                 "leaves": { "volumes": d.leaves.volumes, "pages": d.leaves.pages, "bytes": d.leaves.bytes.0, "used_bytes": d.leaves.used.0 },
                 "inners": { "volumes": d.inners.volumes, "pages": d.inners.pages, "bytes": d.inners.bytes.0, "used_bytes": d.inners.used.0 },
             })

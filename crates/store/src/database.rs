@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use alluvium_index::Selector;
 use alluvium_io::{Clock, Device};
-use alluvium_types::{Budget, DatabaseId, Partition, Position, TimeRange};
+use alluvium_types::{Budget, DatabaseId, Partition, Position, SeriesKey, TimeRange, ValueKind};
 use smallvec::{SmallVec, smallvec};
 
 use crate::believed_clock::ClockStatus;
@@ -41,6 +41,17 @@ pub struct DatabaseInfo {
     pub id: DatabaseId,
     /// Its name.
     pub name: String,
+}
+
+/// A field of a tag set that has values of several kinds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KindConflict {
+    /// Measurement and tags.
+    pub key: SeriesKey,
+    /// The field.
+    pub field: String,
+    /// The kinds, the one that came first in front.
+    pub kinds: Vec<ValueKind>,
 }
 
 impl Store {
@@ -346,6 +357,33 @@ impl Database {
     /// If the selector does not compile, a page cannot be read or the test of values holds for too many ranges.
     pub fn plan_delete(&self, delete: &Delete) -> Result<DeletePlan, DeleteError> {
         DeletePlan::new(&self.store, &self.state, delete)
+    }
+
+    /// Fields of tag sets that have values of several kinds, by key and field, at most `limit`. Costs a look at
+    /// every tag set where there are any.
+    pub fn conflicts(&self, limit: usize) -> Vec<KindConflict> {
+        let mut found = Vec::new();
+        for part in self.state.touched() {
+            let index = part.index.read();
+            for (row, field, kinds) in index.mixed_kinds(limit - found.len()) {
+                let (Some(key), Some(measurement)) = (index.key(row), index.measurement_of(row))
+                else {
+                    continue;
+                };
+                let first = kinds.first();
+                let others = kinds.iter().filter(|k| Some(*k) != first);
+                found.push(KindConflict {
+                    key,
+                    field: index
+                        .field_name(measurement, field)
+                        .unwrap_or_default()
+                        .to_owned(),
+                    kinds: first.into_iter().chain(others).collect(),
+                });
+            }
+        }
+        found.sort_unstable_by(|a, b| (&a.key, &a.field).cmp(&(&b.key, &b.field)));
+        found
     }
 
     /// Names of the measurements with series that match.

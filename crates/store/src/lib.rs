@@ -74,7 +74,7 @@ pub use alluvium_types::{Aggregate, TimeRange, ValueRef};
 pub use believed_clock::{CLOCK_JUMP_MAX_NS, ClockStatus};
 pub use commit::Commit;
 pub use config::{Durability, DurabilityError, StoreConfig};
-pub use database::{Database, DatabaseInfo, LogPin, Store};
+pub use database::{Database, DatabaseInfo, KindConflict, LogPin, Store};
 pub use database_settings::DatabaseSettings;
 pub use delete::{
     Affected, Comparison, DELETE_RANGES_MAX, Delete, DeletePlan, DeleteSelection, Deleted,

@@ -38,7 +38,7 @@ const OTHER_FIELDS: [&str; 13] = [
 ];
 const LATER_FIELDS: [&str; 4] = ["apply", "filter", "eval", "lookback"];
 
-type Fields = Vec<(String, Node)>;
+pub(super) type Fields = Vec<(String, Node)>;
 
 pub(super) fn read(body: &[u8], now_ns: i64) -> Result<Request, RequestError> {
     if body.len() > BODY_BYTES_MAX {
@@ -130,7 +130,7 @@ pub(super) fn read(body: &[u8], now_ns: i64) -> Result<Request, RequestError> {
     Ok(request)
 }
 
-fn expected(field: &str, expected: &'static str) -> RequestError {
+pub(super) fn expected(field: &str, expected: &'static str) -> RequestError {
     RequestError::Expected {
         field: field.chars().take(64).collect(),
         expected,
@@ -138,7 +138,11 @@ fn expected(field: &str, expected: &'static str) -> RequestError {
 }
 
 /// Refuses fields that are in none of the lists.
-fn only(fields: &Fields, place: &'static str, allowed: &[&[&str]]) -> Result<(), RequestError> {
+pub(super) fn only(
+    fields: &Fields,
+    place: &'static str,
+    allowed: &[&[&str]],
+) -> Result<(), RequestError> {
     for (field, _) in fields {
         if !allowed.iter().any(|list| list.contains(&field.as_str())) {
             return Err(RequestError::UnknownField {
@@ -151,7 +155,7 @@ fn only(fields: &Fields, place: &'static str, allowed: &[&[&str]]) -> Result<(),
     Ok(())
 }
 
-fn object<'n>(field: &str, node: &'n Node) -> Result<&'n Fields, RequestError> {
+pub(super) fn object<'n>(field: &str, node: &'n Node) -> Result<&'n Fields, RequestError> {
     match node {
         Node::Object(fields) => Ok(fields),
         _ => Err(expected(field, "an object")),
@@ -166,7 +170,7 @@ fn unsigned(field: &str, node: &Node) -> Result<u64, RequestError> {
     .ok_or_else(|| expected(field, "an integer of at least 0"))
 }
 
-fn boolean(field: &str, node: Option<&Node>) -> Result<bool, RequestError> {
+pub(super) fn boolean(field: &str, node: Option<&Node>) -> Result<bool, RequestError> {
     match node {
         None => Ok(false),
         Some(Node::Bool(v)) => Ok(*v),
@@ -196,7 +200,7 @@ fn choose<T: Copy>(
 }
 
 /// One text or a list of at least one.
-fn texts(field: &str, node: &Node) -> Result<Vec<String>, RequestError> {
+pub(super) fn texts(field: &str, node: &Node) -> Result<Vec<String>, RequestError> {
     let text = |node: &Node| match node {
         Node::Text(text) => Ok(text.clone()),
         _ => Err(expected(field, "a text or a list of texts")),
@@ -308,7 +312,7 @@ fn group_aggregate(node: &Node) -> Result<Query, RequestError> {
     })
 }
 
-fn span(node: &Node, now_ns: i64) -> Result<Span, RequestError> {
+pub(super) fn span(node: &Node, now_ns: i64) -> Result<Span, RequestError> {
     let fields = object("range", node)?;
     only(fields, "\"range\"", &[&["from", "to"]])?;
     let end = |name: &'static str, absent: i64| match fields
@@ -329,7 +333,7 @@ fn span(node: &Node, now_ns: i64) -> Result<Span, RequestError> {
     Ok(Span::new(end("from", i64::MIN)?, end("to", i64::MAX)?))
 }
 
-fn filter(node: &Node) -> Result<Filter, RequestError> {
+pub(super) fn filter(node: &Node) -> Result<Filter, RequestError> {
     match node {
         Node::Object(fields) => fields
             .iter()

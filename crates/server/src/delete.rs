@@ -1,0 +1,142 @@
+//! `POST /api/delete`: points go, at once for every reader.
+
+use std::sync::Arc;
+
+use alluvium_protocol::error_body;
+use alluvium_protocol::json::DeleteRequest;
+use alluvium_query::{QueryError, delete as lowered};
+use alluvium_store::{Affected, Database, DeleteError, StoreError};
+use alluvium_types::Position;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+
+use crate::app::App;
+use crate::body;
+use crate::confirm::{Unconfirmed, confirmed};
+use crate::params::Params;
+use crate::query::{body_reply, permit};
+use crate::reply::{self, Reply};
+use crate::tokens::Right;
+
+/// Longest text of a delete.
+const DELETE_BYTES_MAX: usize = alluvium_protocol::json::BODY_BYTES_MAX;
+
+/// `POST /api/delete?db=`; `dry_run=true` only says what would go.
+pub(crate) async fn delete(State(app): State<Arc<App>>, request: Request) -> Reply {
+    answer(&app, request).await.unwrap_or_else(|reply| reply)
+}
+
+async fn answer(app: &Arc<App>, request: Request) -> Result<Reply, Reply> {
+    let store = app.store_or_reply()?;
+    let (head, body) = request.into_parts();
+    let params = Params::parse(head.uri.query().unwrap_or_default().as_bytes());
+    let name = params
+        .get("db")
+        .filter(|n| !n.is_empty())
+        .unwrap_or("default");
+    app.authorize_or_reply(&head.headers, &params, Some((Right::Admin, name)))?;
+    let text = body::collect(body, store.budget(), DELETE_BYTES_MAX, app.limits.body_idle)
+        .await
+        .and_then(|c| c.unpack(body::Encoding::Identity, DELETE_BYTES_MAX))
+        .map_err(|e| body_reply(&e))?;
+    let mut request = DeleteRequest::parse(&text.bytes, app.clock.wall_ns()).map_err(|e| {
+        let body = error_body(&e.to_string(), e.code(), &[]);
+        reply::json(StatusCode::BAD_REQUEST, body)
+    })?;
+    match params.get("dry_run") {
+        None | Some("false") => {}
+        Some("true" | "") => request.dry_run = true,
+        Some(_) => {
+            let sentence = "parameter dry_run is true or false";
+            return Err(reply::error(
+                StatusCode::BAD_REQUEST,
+                "bad_parameter",
+                sentence,
+            ));
+        }
+    }
+    let Some(database) = store.database(name) else {
+        let error = StoreError::NoDatabase { name: name.into() };
+        return Err(refusal(&Refused::Delete(error.into())));
+    };
+    let dry_run = request.dry_run;
+    let (affected, position) = run(app, database, request).await.map_err(|e| refusal(&e))?;
+    let answer = serde_json::json!({
+        "series": affected.series, "points": affected.points, "dry_run": dry_run,
+    });
+    let mut reply = reply::json(StatusCode::OK, answer.to_string());
+    if let Some(position) = position {
+        reply::set(&mut reply, "x-alluvium-position", &position.to_string());
+    }
+    Ok(reply)
+}
+
+/// Why a delete was not done, or not confirmed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    #[error(transparent)]
+    Delete(#[from] DeleteError),
+    #[error(transparent)]
+    Unconfirmed(#[from] Unconfirmed),
+    #[error("too many queries and deletes wait for their turn; try again later")]
+    Busy,
+    #[error("the delete met a bug; see the server's log")]
+    Bug,
+}
+
+/// Resolves, and unless it is a dry run applies a delete, on a thread that may wait for pages; then waits until it
+/// holds.
+pub(crate) async fn run(
+    app: &Arc<App>,
+    database: Database,
+    request: DeleteRequest,
+) -> Result<(Affected, Option<Position>), Refused> {
+    let delete = lowered(&request)?;
+    let permit = permit(app).await.map_err(|_| Refused::Busy)?;
+    let work = move || {
+        let _turn = permit;
+        if request.dry_run {
+            let plan = database.plan_delete(&delete)?;
+            return Ok((plan.affected(), None));
+        }
+        let deleted = database.delete(&delete)?;
+        Ok((deleted.affected, Some(deleted.commit)))
+    };
+    let ended: Result<_, DeleteError> = tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| Refused::Bug)?;
+    let (affected, commit) = ended?;
+    let Some(commit) = commit else {
+        return Ok((affected, None));
+    };
+    app.metrics.deletes.add(1);
+    app.metrics.deleted_points.add(affected.points);
+    let position = confirmed(app, "the delete", commit).await?;
+    Ok((affected, Some(position)))
+}
+
+fn refusal(refused: &Refused) -> Reply {
+    let (status, code) = match refused {
+        Refused::Query(error) => (StatusCode::BAD_REQUEST, error.code()),
+        Refused::Delete(error) => match error {
+            DeleteError::Full => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
+            DeleteError::TooManyRanges { .. } => (StatusCode::BAD_REQUEST, "too_many_ranges"),
+            DeleteError::TooManyTombstones { .. } => {
+                (StatusCode::SERVICE_UNAVAILABLE, "too_many_deletes")
+            }
+            DeleteError::Disturbed => (StatusCode::SERVICE_UNAVAILABLE, "disturbed"),
+            DeleteError::Read(_) => (StatusCode::INTERNAL_SERVER_ERROR, "storage"),
+            DeleteError::Store(StoreError::NoDatabase { .. }) => {
+                (StatusCode::NOT_FOUND, "unknown_database")
+            }
+            DeleteError::Store(StoreError::Selector(_)) => (StatusCode::BAD_REQUEST, "bad_regex"),
+            _ => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        },
+        Refused::Unconfirmed(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        Refused::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+        Refused::Bug => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+    };
+    reply::error(status, code, &refused.to_string())
+}
