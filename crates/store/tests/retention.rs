@@ -629,6 +629,46 @@ fn what_went_ahead_of_the_cut_stays_gone() {
     assert_eq!(count(&database, TimeRange::ALL), points as u64);
 }
 
+/// The merger has extents of its own, in volumes that go while it has nothing to do.
+#[test]
+fn merging_goes_on_in_volumes_that_live() {
+    let mut world = World::new(12);
+    let store = world.open();
+    let database = world.database(&store, by_age(10_000_000, KeepAggregates::Same));
+    for round in 1..=3 {
+        fill(&mut world, &store, &database, 3000);
+        let begin = EPOCH + (world.now - 2_500_000) * MS + 1;
+        let late: Vec<Line> = (0..1500)
+            .map(|n| line(begin + n * 1500 * MS, (n as f64).cos()))
+            .collect();
+        let commit = write(&database, &late, None).unwrap();
+        world.wait(&store, commit);
+        for _ in 0..10_000 {
+            if store.status().merging.merges >= round {
+                break;
+            }
+            world.drive(&store, 1);
+        }
+        assert!(store.status().merging.merges >= round);
+        let live = database.live().0;
+        let points = read_all(&database).series.into_values().next().unwrap();
+        let (first, last) = (points.keys().next().unwrap(), points.keys().last().unwrap());
+        assert!(live.contains(*first));
+        let expected = points.len() as u64;
+        assert_eq!(count(&database, TimeRange::ALL), expected);
+        let recent = points.range(begin..).count() as i64;
+        assert_eq!(
+            recent,
+            (last - begin) / (1000 * MS) + 1 + late_points as i64
+        );
+        if round < 3 {
+            // Everything so far goes.
+            fill(&mut world, &store, &database, 15_000);
+        }
+    }
+    assert!(store.status().databases[0].retention.volumes_freed > 4);
+}
+
 #[test]
 fn a_long_query_reads_what_expires_meanwhile_as_absent() {
     let mut world = World::new(9);
