@@ -57,6 +57,7 @@ impl World {
             memory_bytes: 64 << 20,
             cache_percent: 1,
             retention_check_ms: 1,
+            merge_quiet_ms: 1,
             instance: Some([5; 16]),
             ..StoreConfig::default()
         };
@@ -563,6 +564,109 @@ fn one_point_from_the_far_future_pins_no_volume() {
         .map(std::collections::BTreeMap::len)
         .sum();
     assert_eq!(count(&database, TimeRange::ALL), points as u64);
+}
+
+/// By size a volume goes with its points from the future, which the cut does not cover: its number is in the log, or the
+/// last superblock would bring them back.
+#[test]
+fn what_went_ahead_of_the_cut_stays_gone() {
+    let mut world = World::new(11);
+    let store = world.open();
+    let retention = Retention {
+        max_disk: Some(128 << 10),
+        aggregates: KeepAggregates::Same,
+        ..Retention::default()
+    };
+    let database = world.database(&store, retention);
+    let far = EPOCH + 20_000 * DAY;
+    for n in 0..30 {
+        let lines: Vec<Line> = (0..100)
+            .map(|i| Line {
+                host: 1,
+                ..line(far + n * 100 + i, f64::from(i as u32).sin())
+            })
+            .collect();
+        let commit = write(&database, &lines, None).unwrap();
+        world.wait(&store, commit);
+    }
+    let checkpoint = store.checkpoint();
+    world.wait(&store, checkpoint);
+    let ahead = TimeRange::new(far, far + DAY).unwrap();
+    assert_eq!(count(&database, ahead), 3000);
+    // No superblock is to come between the log entry and the kill.
+    let freed = || store.status().databases[0].retention.volumes_freed;
+    'until_freed: for _ in 0..1000 {
+        let lines: Vec<Line> = (0..50)
+            .map(|_| {
+                world.now += 1000;
+                line(EPOCH + world.now * MS, (world.now as f64).sin())
+            })
+            .collect();
+        world.catch_up();
+        let mut commit = write(&database, &lines, None).unwrap();
+        while commit.poll(Waker::noop()).is_pending() {
+            store.drive();
+            if freed() > 0 {
+                break 'until_freed;
+            }
+            world.clock.advance_ns(100_000);
+        }
+    }
+    assert!(freed() > 0);
+    let left = count(&database, ahead);
+    assert!(left < 3000, "the volume that went had none of them");
+    drop((store, database));
+    world.device = world.device.kill();
+    let store = world.open();
+    let database = store.database("db").unwrap();
+    assert_eq!(count(&database, ahead), left);
+    let points = read_all(&database);
+    let points: usize = points
+        .series
+        .values()
+        .map(std::collections::BTreeMap::len)
+        .sum();
+    assert_eq!(count(&database, TimeRange::ALL), points as u64);
+}
+
+/// The merger has extents of its own, in volumes that go while it has nothing to do.
+#[test]
+fn merging_goes_on_in_volumes_that_live() {
+    let mut world = World::new(12);
+    let store = world.open();
+    let database = world.database(&store, by_age(10_000_000, KeepAggregates::Same));
+    for round in 1..=3 {
+        fill(&mut world, &store, &database, 3000);
+        let begin = EPOCH + (world.now - 2_500_000) * MS + 1;
+        let late: Vec<Line> = (0..1500)
+            .map(|n| line(begin + n * 1500 * MS, (n as f64).cos()))
+            .collect();
+        let commit = write(&database, &late, None).unwrap();
+        world.wait(&store, commit);
+        for _ in 0..10_000 {
+            if store.status().merging.merges >= round {
+                break;
+            }
+            world.drive(&store, 1);
+        }
+        assert!(store.status().merging.merges >= round);
+        let live = database.live().0;
+        let points = read_all(&database).series.into_values().next().unwrap();
+        let (first, last) = (points.keys().next().unwrap(), points.keys().last().unwrap());
+        assert!(live.contains(*first));
+        let expected = points.len() as u64;
+        assert_eq!(count(&database, TimeRange::ALL), expected);
+        let recent = points.range(begin..).count() as i64;
+        assert_eq!(
+            recent,
+            (last - begin) / (1000 * MS) + 1 + late_points as i64
+        );
+        if round < 3 {
+            // Everything so far goes.
+            fill(&mut world, &store, &database, 15_000);
+        }
+    }
+    assert!(store.status().databases[0].retention.volumes_freed > 4);
 }
 
 #[test]
