@@ -54,6 +54,7 @@ mod overlay;
 mod partition;
 mod piece_file;
 mod purge;
+mod raw_keys;
 mod recovery;
 mod retention;
 mod retention_settings;

@@ -9,7 +9,7 @@ use alluvium_types::{
     SeriesKey, StringColumn, ValueKind, ValueRef,
 };
 use alluvium_wal::{LogTicket, PointGroup};
-use hashbrown::{HashMap, HashTable};
+use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use crate::commit::Commit;
@@ -18,6 +18,7 @@ use crate::databases::DatabaseState;
 use crate::error::{RefusedLine, StoreError, WriteError};
 use crate::open::StoreInner;
 use crate::partition::{PartitionState, SeriesTable};
+use crate::raw_keys::{Known, NONE, RawKeys, Unresolved};
 use crate::series::SeriesPlace;
 use crate::shard::{ShardState, shard_of};
 
@@ -33,93 +34,9 @@ const GROUP_VALUES_MAX: usize = 65_536;
 /// No time was asked for yet.
 const NO_TIMES: (i64, i64) = (i64::MAX, i64::MIN);
 
-/// No shape.
-const NONE: u32 = u32::MAX;
-
 /// A tag set this writer has met. Valid until the next commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RowToken(u32);
-
-/// One tag set a writer has met; there may be one a series, so it is kept small.
-#[derive(Debug)]
-struct Known {
-    hash: KeyHash,
-    /// Begin and length in the text.
-    raw: (u32, u32),
-    /// Until the row is looked up under its shard's lock.
-    key: Option<Box<Unresolved>>,
-    /// `NONE` until it is looked up.
-    row: u32,
-    measurement: u32,
-    /// The shape all of whose series are known to exist, as they are, for this row.
-    ensured: u32,
-    partition: Partition,
-}
-
-const _: () = assert!(size_of::<Known>() <= 48);
-
-impl Known {
-    fn text<'a>(&self, text: &'a [u8]) -> &'a [u8] {
-        let begin = self.raw.0 as usize;
-        &text[begin..begin + self.raw.1 as usize]
-    }
-
-    fn row(&self) -> Option<Row> {
-        (self.row != NONE).then_some(Row(self.row))
-    }
-}
-
-/// A tag set whose row is not known yet.
-#[derive(Debug)]
-struct Unresolved {
-    key: SeriesKey,
-    /// Why no line may have this key.
-    refusal: Option<RefusedLine>,
-}
-
-/// Tag sections as they were sent, so that sorting and unescaping happen once a series and writer.
-#[derive(Debug, Default)]
-struct RawKeys {
-    table: HashTable<u32>,
-    text: Vec<u8>,
-    known: Vec<Known>,
-    hasher: foldhash::fast::FixedState,
-}
-
-impl RawKeys {
-    fn hash(&self, raw: &[u8]) -> u64 {
-        std::hash::BuildHasher::hash_one(&self.hasher, raw)
-    }
-
-    fn find(&self, raw: &[u8]) -> Option<u32> {
-        let (known, text) = (&self.known, &self.text);
-        self.table
-            .find(self.hash(raw), |i| *known[*i as usize].text(text) == *raw)
-            .copied()
-    }
-
-    fn bytes(&self) -> usize {
-        self.text.len() + self.known.len() * (size_of::<Known>() + 8)
-    }
-
-    fn add(&mut self, raw: &[u8], known: Known) -> u32 {
-        let at = self.known.len() as u32;
-        let hash = self.hash(raw);
-        self.text.extend_from_slice(raw);
-        self.known.push(known);
-        let (entries, text, hasher) = (&self.known, &self.text, &self.hasher);
-        self.table.insert_unique(hash, at, |i| {
-            std::hash::BuildHasher::hash_one(hasher, entries[*i as usize].text(text))
-        });
-        at
-    }
-
-    fn clear(&mut self) {
-        self.table.clear();
-        self.text.clear();
-        self.known.clear();
-    }
-}
 
 /// Field names and lists of (name, kind), interned for the life of a writer.
 #[derive(Debug, Default)]

@@ -106,7 +106,7 @@ impl Removal {
                 tag_sets: None,
             }],
             range: self.range,
-            test: self.above.map(|limit| Self::test(limit)),
+            test: self.above.map(Self::test),
         }
     }
 }
