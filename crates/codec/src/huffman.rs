@@ -445,7 +445,7 @@ mod tests {
     #[test]
     fn coarser_classes_are_those_of_fewer_bits() {
         let numbers: Vec<u64> = (0..1000_u64)
-            .map(|i| i * i * i % 70_000 >> (i % 17))
+            .map(|i| (i * i * i % 70_000) >> (i % 17))
             .collect();
         let mut fine = Histogram::of(&numbers, 3).expect("every number has a class");
         for sub in (0..3).rev() {

@@ -22,22 +22,18 @@ fn rows(server: &Server, metric: &str) -> String {
 fn fill(server: &Server) {
     let lines: Vec<String> = (0..10)
         .flat_map(|t| {
-            ["a", "b"].map(|h| {
-                format!(
-                    "cpu,host={h} idle={t},user={t}i {}\nmem,host={h} value={t} {t}",
-                    t
-                )
-            })
+            ["a", "b"]
+                .map(|h| format!("cpu,host={h} idle={t},user={t}i {t}\nmem,host={h} value={t} {t}"))
         })
         .collect();
-    assert_eq!(server.write(&lines.join("\n")).status, 204);
+    assert_eq!(server.write(lines.join("\n")).status, 204);
 }
 
 fn delete(server: &Server, body: &str) -> (u64, u64) {
     let answer = server.post("/api/delete?db=test", body);
     assert_eq!(answer.status, 200, "{}", answer.text());
     let json = answer.json();
-    let count = |name: &str| json[name].as_u64().unwrap();
+    let count = |name: &str| json[name].as_u64().expect("a count");
     assert_eq!(
         json["dry_run"] == true,
         answer.header("x-alluvium-position").is_none(),
@@ -143,7 +139,7 @@ fn statements_of_influxdb_delete() {
     fill(&server);
     let run = |q: &str| {
         let q = q.replace(' ', "+");
-        let answer = server.post("/query?db=test", &format!("q={q}"));
+        let answer = server.post("/query?db=test", format!("q={q}"));
         assert_eq!(answer.status, 200, "{}", answer.text());
         answer.json()["results"][0]["error"]
             .as_str()
@@ -237,8 +233,8 @@ fn kinds_that_meet() {
                     .unwrap()
             };
             let before = conflicts(&server);
-            assert_eq!(server.write(&format!("{m} v={sent} 1")).status, 204);
-            let answer = server.write(&format!("{m} v={sent_too} 2"));
+            assert_eq!(server.write(format!("{m} v={sent} 1")).status, 204);
+            let answer = server.write(format!("{m} v={sent_too} 2"));
             assert_eq!(answer.status, 204, "{m}: {}", answer.text());
             let widens = first == "float" && matches!(second, "integer" | "unsigned");
             let same = base(first) == base(second);
