@@ -66,6 +66,8 @@ pub struct TreeSnapshot {
     pub(crate) sealed: Option<Arc<Sealed>>,
     pub(crate) tail: TailBytes,
     pub(crate) expiry: Expiry,
+    /// Compound points that overlap any of these are gone.
+    pub(crate) holes: Option<Arc<[TimeRange]>>,
 }
 
 impl TreeSnapshot {
@@ -89,6 +91,7 @@ impl TreeSnapshot {
             sealed,
             tail,
             expiry: Expiry::default(),
+            holes: None,
         }
     }
 
@@ -124,6 +127,14 @@ impl TreeSnapshot {
     #[must_use]
     pub fn with_expiry(mut self, expiry: Expiry) -> Self {
         self.expiry = expiry;
+        self
+    }
+
+    /// The same run, of which no compound point may be used that overlaps one of these ranges: some of its points are
+    /// deleted. Points that can be told apart are left to the caller, which does not ask for those ranges.
+    #[must_use]
+    pub fn with_holes(mut self, holes: &[TimeRange]) -> Self {
+        self.holes = (!holes.is_empty()).then(|| holes.into());
         self
     }
 
@@ -239,7 +250,7 @@ impl TreeSnapshot {
             series: self.series,
             stats,
         };
-        let mut walk = Walk::new(reader, range, buckets, self.expiry, emit);
+        let mut walk = Walk::new(reader, range, buckets, self, emit);
         match walk.run(self)? {
             ControlFlow::Continue(()) => walk.finish(),
             ControlFlow::Break(()) => {}

@@ -63,6 +63,7 @@ pub(crate) struct Walk<'a, 'b> {
     range: TimeRange,
     buckets: Buckets,
     expiry: Expiry,
+    holes: &'a [TimeRange],
     /// First and last instant of the bucket being filled.
     begin: i64,
     last: i64,
@@ -78,7 +79,7 @@ impl<'a, 'b> Walk<'a, 'b> {
         reader: Reader<'a>,
         range: TimeRange,
         buckets: Buckets,
-        expiry: Expiry,
+        snapshot: &'a TreeSnapshot,
         emit: &'b mut dyn FnMut(i64, &Aggregate) -> ControlFlow<()>,
     ) -> Self {
         let kind = reader.series.kind();
@@ -87,7 +88,8 @@ impl<'a, 'b> Walk<'a, 'b> {
             reader,
             range,
             buckets,
-            expiry,
+            expiry: snapshot.expiry,
+            holes: snapshot.holes.as_deref().unwrap_or_default(),
             begin,
             last,
             bucket: Aggregate::empty(kind),
@@ -225,11 +227,21 @@ impl<'a, 'b> Walk<'a, 'b> {
 
     /// Adds what is left of a leaf that has expired: its aggregate where its oldest point is, if it is kept.
     fn add_expired(&mut self, entry: &SubtreeRef) -> Flow {
-        if !self.expiry.keeps() || !self.range.contains(entry.first_time()) {
+        if self.expiry.keeps() {
+            self.add_compound(&entry.aggregate)
+        } else {
+            Flow::Continue(())
+        }
+    }
+
+    /// Adds a compound point if its time is in the range and nothing of it is deleted.
+    fn add_compound(&mut self, aggregate: &Aggregate) -> Flow {
+        let (first, last) = (aggregate.first.time, aggregate.last.time);
+        if !self.range.contains(first) || self.holes.iter().any(|h| h.overlaps(first, last)) {
             return Flow::Continue(());
         }
         self.reader.stats.aggregates_used += 1;
-        self.add_aggregate(&entry.aggregate)
+        self.add_aggregate(aggregate)
     }
 
     fn is_one_bucket(&self, first: i64, last: i64) -> bool {
@@ -252,10 +264,10 @@ impl<'a, 'b> Walk<'a, 'b> {
     /// Adds the points of the open leaf and the tail, all expired, as the compound that would take their place.
     fn add_open_compound(&mut self, snapshot: &TreeSnapshot) -> Result<Flow, TreeError> {
         let aggregate = snapshot.open_aggregate()?;
-        if aggregate.count == 0 || !self.range.contains(aggregate.first.time) {
+        if aggregate.count == 0 {
             return Ok(Flow::Continue(()));
         }
-        Ok(self.add_aggregate(&aggregate))
+        Ok(self.add_compound(&aggregate))
     }
 
     fn add_open_leaf(&mut self, snapshot: &TreeSnapshot) -> Result<Flow, TreeError> {

@@ -198,10 +198,15 @@ impl Source {
             }
         };
         let (first, last) = span?;
-        let pieces: SmallVec<_> = if hidden.is_empty() {
-            smallvec![(first, last)]
-        } else {
-            pieces(first, last, &hidden.holes(kind, birth)).collect()
+        if hidden.is_empty() {
+            let pieces = smallvec![(first, last)];
+            return Some(Self { points, pieces });
+        }
+        let holes = hidden.holes(kind, birth);
+        let pieces: SmallVec<_> = pieces(first, last, &holes).collect();
+        let points = match points {
+            Points::Run(tree) => Points::Run(tree.with_holes(&holes)),
+            late @ Points::Late(_) => late,
         };
         (!pieces.is_empty()).then_some(Self { points, pieces })
     }

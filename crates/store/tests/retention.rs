@@ -9,8 +9,8 @@ use std::task::{Poll, Waker};
 
 use alluvium_sim::{SimClock, SimConfig, SimDevice};
 use alluvium_store::{
-    Age, CLOCK_JUMP_MAX_NS, Commit, Database, DatabaseSettings, Direction, KeepAggregates,
-    ReadStats, RefusedLine, Retention, Selector, Snapshot, Store, StoreConfig,
+    Age, CLOCK_JUMP_MAX_NS, Commit, Database, DatabaseSettings, Delete, DeleteSelection, Direction,
+    KeepAggregates, ReadStats, RefusedLine, Retention, Selector, Snapshot, Store, StoreConfig,
 };
 use alluvium_types::{Column, SeriesKey, TimeRange, Value, ValueRef};
 use model::{Dice, Line, Model, batch, check_reads, read_all, same, write};
@@ -364,6 +364,50 @@ fn aggregates_outlive_their_points_and_count_every_one() {
         "nothing is left of the series"
     );
     assert_eq!(store.status().databases[0].inners.volumes, 0);
+}
+
+#[test]
+fn what_is_deleted_goes_out_of_aggregates_that_outlive_points() {
+    let mut world = World::new(13);
+    let store = world.open();
+    let database = world.database(&store, by_age(10_000_000, KeepAggregates::Ever));
+    let from = EPOCH + (world.now + 1000) * MS;
+    fill(&mut world, &store, &database, 40_000);
+    let second = 1000 * MS;
+    let hole = TimeRange::new(from + 7_000 * second, from + 12_345 * second).unwrap();
+    let before = count(&database, TimeRange::ALL);
+    let inside = count(&database, hole);
+    assert!((3_000..8_000).contains(&inside), "{inside}");
+    let delete = Delete {
+        selections: vec![DeleteSelection::default()],
+        range: hole,
+        test: None,
+    };
+    let deleted = database.delete(&delete).unwrap();
+    assert_eq!(deleted.affected.points, inside);
+    world.wait(&store, deleted.commit);
+    assert_eq!(count(&database, hole), 0);
+    // Leaves that begin before it and reach into it cannot be divided.
+    let after = count(&database, TimeRange::ALL);
+    assert!(
+        after < before - inside && after > before - inside - 2_000,
+        "{after}"
+    );
+    let earlier = TimeRange::new(from, hole.begin()).unwrap();
+    let info = database
+        .snapshot()
+        .select(&Selector::default())
+        .unwrap()
+        .remove(0);
+    let series = database.snapshot().series(&info);
+    let earlier = series
+        .aggregate(earlier, &mut ReadStats::default())
+        .unwrap();
+    assert!(earlier.last.time < hole.begin());
+    assert_eq!(
+        count(&database, TimeRange::new(hole.end(), i64::MAX).unwrap()) + earlier.count,
+        after
+    );
 }
 
 fn listed(snapshot: &Snapshot) -> Vec<String> {
