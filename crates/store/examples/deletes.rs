@@ -32,12 +32,11 @@ fn fill(
     for time in times {
         for host in 0..hosts {
             let raw = format!("{measurement},host=host_{host}");
-            let row = match writer.cached(raw.as_bytes()) {
-                Some(row) => row,
-                None => {
-                    let tags = [("host", format!("host_{host}"))];
-                    writer.resolve(raw.as_bytes(), SeriesKey::new(measurement, tags)?)
-                }
+            let row = if let Some(row) = writer.cached(raw.as_bytes()) {
+                row
+            } else {
+                let tags = [("host", format!("host_{host}"))];
+                writer.resolve(raw.as_bytes(), SeriesKey::new(measurement, tags)?)
             };
             writer.begin_line(row, time)?;
             let value = ((time / SECOND) as f64 / 100.0 + host as f64).sin();
