@@ -72,32 +72,28 @@ impl SeriesLock<'_> {
         hidden: &HiddenParts,
         lsn: Lsn,
     ) -> bool {
-        let included = lsn <= self.loaded_lsn;
-        let mut changed = false;
+        if lsn <= self.loaded_lsn {
+            new.for_each(|t| self.raise_barrier(t.range, lsn));
+            return false;
+        }
+        let runs = self.snapshots();
+        let gone = runs.iter().filter(|run| !is_visible(run, hidden));
+        let gone: SmallVec<[u32; 4]> = gone.map(TreeSnapshot::run_ordinal).collect();
+        let mut changed = !gone.is_empty();
+        if changed {
+            self.drop_runs(&gone);
+        }
         for tombstone in new {
             let has_late = self.rare().is_some_and(|r| r.late.is_some());
-            if !included
-                && has_late
-                && let Some(late) = &mut self.rare_mut().late
-            {
+            if has_late && let Some(late) = &mut self.rare_mut().late {
                 changed |= late.remove(tombstone.range, |kind| tombstone.among.includes(kind));
             }
             self.raise_barrier(tombstone.range, lsn);
-        }
-        if included {
-            return false;
         }
         if let Some(late) = self.rare().and_then(|r| r.late.as_ref())
             && late.is_empty()
         {
             self.set_late(LateBuffer::default());
-        }
-        let runs = self.snapshots();
-        let gone = runs.iter().filter(|run| !is_visible(run, hidden));
-        let gone: SmallVec<[u32; 4]> = gone.map(TreeSnapshot::run_ordinal).collect();
-        if !gone.is_empty() {
-            changed = true;
-            self.drop_runs(&gone);
         }
         if self.rare().is_some_and(|r| r.merging.is_some()) {
             // It would bring back what it has read. The merger finds that nothing waits for it.
@@ -133,14 +129,21 @@ impl SeriesLock<'_> {
 
     /// Whether the tombstone may hide a point of some run. If not it can go: a barrier it raised may stay.
     pub(crate) fn needs(&mut self, range: TimeRange, among: Among, lsn: Lsn) -> bool {
-        self.snapshots().iter().any(|run| {
+        self.first_hidden(range, among, lsn).is_some()
+    }
+
+    /// Ordinal of the first run of which the tombstone may hide something.
+    pub(crate) fn first_hidden(&mut self, range: TimeRange, among: Among, lsn: Lsn) -> Option<u32> {
+        let hides = |run: &&TreeSnapshot| {
             birth_of(run) < lsn
                 && among.includes(run.kind())
                 && run
                     .first_time()
                     .zip(run.last_time())
                     .is_some_and(|(first, last)| range.overlaps(first, last))
-        })
+        };
+        let runs = self.snapshots();
+        runs.iter().find(hides).map(TreeSnapshot::run_ordinal)
     }
 }
 

@@ -26,6 +26,7 @@ use crate::series::Series;
 use crate::shard::ShardState;
 use crate::snapshot::SeriesSnapshot;
 use crate::tombstones::{Placed, Tombstones};
+use crate::write::SERIES_BYTES;
 
 /// Ranges to which the test of values of one delete may be resolved.
 pub const DELETE_RANGES_MAX: usize = 65_536;
@@ -225,7 +226,9 @@ impl DeletePlan {
         if points == 0 {
             return Ok(None);
         }
-        let whole = covered || snapshot.aggregate(TimeRange::ALL, stats)?.count == points;
+        let whole = covered
+            || !snapshot.has_end_outside(self.range)
+                && snapshot.aggregate(TimeRange::ALL, stats)?.count == points;
         let what = if whole {
             What::Whole { seen }
         } else {
@@ -274,8 +277,10 @@ impl DeletePlan {
         if points == 0 {
             return Ok(None);
         }
-        let all = snapshot.aggregate(TimeRange::ALL, &mut ReadStats::default())?;
-        if all.count == points {
+        let stats = &mut ReadStats::default();
+        if !snapshot.has_end_outside(self.range)
+            && snapshot.aggregate(TimeRange::ALL, stats)?.count == points
+        {
             // Nothing else is there: what other deletes have left empty goes, too.
             let last = snapshot.last_time().unwrap_or(i64::MIN);
             ranges = vec![TimeRange::inclusive(i64::MIN, last)];
@@ -546,7 +551,7 @@ pub(crate) fn apply_delete(
         }
     });
     let mut left: Vec<(Row, SmallVec<[(FieldId, KindSet); 2]>)> = Vec::new();
-    let mut heap_delta = 0_i64;
+    let (mut emptied, mut heap_delta) = (Vec::new(), 0_i64);
     let table = part.table.read();
     // Those of one row come together: the series is looked at once for all of them.
     let mut list: Vec<&Tombstone> = list.iter().collect();
@@ -575,6 +580,9 @@ pub(crate) fn apply_delete(
                     state.dirty = true;
                     shard.dirty.push((Arc::clone(database), Arc::clone(series)));
                 }
+                if state.is_empty() {
+                    emptied.push((row, *field));
+                }
                 if is_changed || visible.is_empty() || lsn <= state.loaded_lsn {
                     changed.push((*field, visible));
                 }
@@ -588,6 +596,7 @@ pub(crate) fn apply_delete(
     if heap_delta != 0 {
         database.charge(heap_delta);
     }
+    part.emptied.lock().append(&mut emptied);
     if left.is_empty() {
         return;
     }
@@ -623,20 +632,21 @@ impl StoreInner {
         }
     }
 
-    /// Drops tombstones that hide nothing any more. Only those whose log entries no superblock needs may go:
+    /// Drops series without points, and tombstones that hide nothing any more. Only those whose log entries no superblock needs may go:
     /// redone after a drop, one would hide what came later. And only between checkpoints: one that is running
     /// may have written runs that were rewritten since.
-    pub(crate) fn drop_spent_tombstones(&self, redo_from: &[Lsn]) {
+    pub(crate) fn drop_spent_deletes(&self, redo_from: &[Lsn]) {
         let databases = self.catalog.read().all();
         for database in databases {
             for part in database.touched() {
-                if part.tombstones().is_empty() {
+                if part.tombstones().is_empty() && part.emptied.lock().is_empty() {
                     continue;
                 }
                 let redone = redo_from.get(usize::from(part.partition.0));
                 let redone = redone.copied().unwrap_or_default();
                 // Holds deletes back; readers go on.
                 let _shard = self.shard_of(part.partition).state.lock();
+                drop_emptied(&database, part);
                 let table = part.table.read();
                 let mut all = part.tombstones().all();
                 all.retain(|placed| placed.lsn <= redone && !is_needed(&table, placed));
@@ -644,6 +654,37 @@ impl StoreInner {
             }
         }
     }
+}
+
+/// Lets go of series that deletes have emptied. Only those that a checkpoint has written as empty: what it wrote
+/// before is overruled then. The caller holds the shard's lock.
+fn drop_emptied(database: &DatabaseState, part: &PartitionState) {
+    let emptied = std::mem::take(&mut *part.emptied.lock());
+    if emptied.is_empty() {
+        return;
+    }
+    let mut dropped = 0;
+    let index = part.index.read();
+    let mut table = part.table.write();
+    for (row, field) in emptied {
+        let Some(series) = table.get(row, field) else {
+            continue;
+        };
+        let mut state = series.lock();
+        if !state.is_empty() || !index.kinds(row, field).is_empty() {
+            // It has points again.
+            continue;
+        }
+        let is_dirty = state.dirty;
+        drop(state);
+        if is_dirty {
+            part.emptied.lock().push((row, field));
+        } else {
+            table.remove(row, field);
+            dropped += 1;
+        }
+    }
+    database.charge(-dropped * SERIES_BYTES);
 }
 
 /// Whether some series has a run of which the tombstone may hide something. Cost: a look at the series up to the

@@ -22,11 +22,13 @@ use alluvium_types::Lsn;
 use crate::barrier::birth_of;
 use crate::databases::DatabaseState;
 use crate::error::StoreError;
-use crate::merging::policy::{Group, Ordinals, group as group_of};
+use crate::merging::cleaning::{Cleaning, Look};
+use crate::merging::policy::{Ordinals, group as group_of};
 use crate::open::StoreInner;
 use crate::series::{Series, SeriesLock};
 use crate::tombstones::HiddenParts;
 
+mod cleaning;
 mod policy;
 
 /// Series looked at in one call.
@@ -120,6 +122,8 @@ struct Waiting {
     late_points: u64,
     /// Since when runs and late points are as they are, monotonic nanoseconds.
     since_ns: u64,
+    /// It is on the list, or was; not if a delete alone brought it here.
+    is_listed: bool,
 }
 
 #[derive(Debug)]
@@ -139,6 +143,7 @@ pub(crate) struct Merger {
     encoder: Encoder,
     waiting: VecDeque<Waiting>,
     running: Option<Box<Running>>,
+    cleaning: Cleaning,
     /// Series left to look at before the next pause.
     looks_left: usize,
     next_look_ns: u64,
@@ -155,6 +160,7 @@ impl Merger {
             encoder: Encoder::default(),
             waiting: VecDeque::new(),
             running: None,
+            cleaning: Cleaning::default(),
             looks_left: 0,
             next_look_ns: 0,
             allowance: 0,
@@ -189,6 +195,7 @@ impl Merger {
     pub(crate) fn forget_database(&mut self, database: alluvium_types::DatabaseId) {
         self.appender.forget_database(database);
         self.waiting.retain(|w| w.database.id != database);
+        self.cleaning.forget_database(database);
         if let Some(running) = &self.running
             && running.waiting.database.id == database
         {
@@ -232,7 +239,7 @@ impl StoreInner {
             return false;
         }
         if merger.running.is_none() {
-            return self.look_for_work(merger, now);
+            return self.look_for_work(merger, now) || self.look_for_deleted(merger, now);
         }
         merger.allow(now, self.config.merge_pages_per_s);
         let slice = merger.allowance.min(self.config.merge_slice_pages as u64);
@@ -267,6 +274,7 @@ impl StoreInner {
                 runs: 0,
                 late_points: 0,
                 since_ns: now,
+                is_listed: true,
             });
             merger.waiting.extend(waiting);
         }
@@ -309,6 +317,35 @@ impl StoreInner {
         true
     }
 
+    /// Looks for a run of which deletes hide something, and begins to write it anew.
+    fn look_for_deleted(&self, merger: &mut Merger, now: u64) -> bool {
+        let found = match merger.cleaning.look(self, now) {
+            Look::Rest => return false,
+            Look::More => return true,
+            Look::Found(found) => found,
+        };
+        let waiting = Waiting {
+            database: found.database,
+            series: found.series,
+            runs: 1,
+            late_points: 0,
+            since_ns: now,
+            is_listed: false,
+        };
+        let mut state = waiting.series.lock();
+        let merge = begin(&mut state, &found.ordinals, &hidden(&waiting));
+        let lsn = state.lsn;
+        drop(state);
+        merger.running = Some(Box::new(Running {
+            waiting,
+            merge,
+            follows: 0,
+            is_open: false,
+            lsn,
+        }));
+        true
+    }
+
     /// Looks at one series, whose late points become a run if it is quiet.
     fn consider(&self, waiting: &mut Waiting, now: u64) -> Verdict {
         if waiting.database.is_dropped() {
@@ -343,7 +380,7 @@ impl StoreInner {
                 Verdict::Leave
             }
             Some(group) if is_quiet || group.is_due(&self.config) => {
-                let merge = begin(&mut state, &group, &hidden(waiting));
+                let merge = begin(&mut state, &group.ordinals, &hidden(waiting));
                 Verdict::Begin(Box::new(merge), state.lsn)
             }
             _ => Verdict::Wait,
@@ -361,7 +398,10 @@ impl StoreInner {
         shard.encoder.set_compression(database.settings.compression);
         let mut state = waiting.series.lock();
         let (appender, encoder) = (&mut shard.appender, &mut shard.encoder);
-        let mut out = PageWriter::new(appender, encoder, database.id, state.lsn);
+        // The run is born now: deletes have taken what they hide out of the buffer.
+        let partition = waiting.series.place.partition;
+        let born = shard.last_lsn[usize::from(partition.0)];
+        let mut out = PageWriter::new(appender, encoder, database.id, born);
         state.flush_late(&mut out);
         database.charge(out.heap);
         mark_dirty(&mut state, &mut shard.dirty, waiting);
@@ -475,20 +515,22 @@ impl StoreInner {
                 waiting.database.charge(state.heap_bytes() as i64 - before);
                 mark_dirty(&mut state, &mut shard_state.dirty, &waiting);
                 let left = group_of(&state.snapshots());
-                if left.is_none() {
+                if left.is_none() && waiting.is_listed {
                     leave(&mut state);
                 }
                 drop((state, shard_state));
                 merger.note(&stats);
                 merger.totals.merges += 1;
                 merger.totals.pages_dead += stats.dead_pages.values().sum::<u64>();
-                if left.is_some() {
+                if left.is_some() && waiting.is_listed {
                     waiting.since_ns = now;
                     merger.waiting.push_back(waiting);
                 }
             }
             Err(error) => {
-                leave(&mut state);
+                if waiting.is_listed {
+                    leave(&mut state);
+                }
                 drop((state, shard_state));
                 merger.fail(&stats, &error.to_string());
             }
@@ -502,7 +544,9 @@ impl StoreInner {
         merger.totals.pages_dead += stats.pages_written;
         let mut waiting = running.waiting;
         waiting.since_ns = now;
-        merger.waiting.push_back(waiting);
+        if waiting.is_listed {
+            merger.waiting.push_back(waiting);
+        }
     }
 
     /// Gives a merge up. The series is not tried again until it is listed by another late run, or the store is
@@ -510,7 +554,9 @@ impl StoreInner {
     fn give_up(merger: &mut Merger, running: Running, reason: &str) {
         let mut state = running.waiting.series.lock();
         state.rare_mut().merging = None;
-        leave(&mut state);
+        if running.waiting.is_listed {
+            leave(&mut state);
+        }
         drop(state);
         merger.fail(&running.merge.stats(), reason);
     }
@@ -561,15 +607,15 @@ fn unexpired(waiting: &Waiting, state: &mut SeriesLock<'_>) -> Vec<TreeSnapshot>
     runs
 }
 
-fn begin(state: &mut SeriesLock<'_>, group: &Group, hidden: &HiddenParts) -> Merge {
+fn begin(state: &mut SeriesLock<'_>, ordinals: &Ordinals, hidden: &HiddenParts) -> Merge {
     let runs = state.snapshots();
-    let wanted = |r: &&TreeSnapshot| group.ordinals.contains(&r.run_ordinal());
+    let wanted = |r: &&TreeSnapshot| ordinals.contains(&r.run_ordinal());
     let sources = runs.iter().filter(wanted).map(|r| source(r, hidden));
     let mut merge = Merge::new(sources.collect());
     // It leaves out all that is deleted so far.
     merge.born_at_least(hidden.newest());
     state.rare_mut().merging = Some(Merging {
-        ordinals: group.ordinals.clone(),
+        ordinals: ordinals.clone(),
         growing: merge.growing(),
     });
     merge

@@ -187,23 +187,28 @@ enum Points {
 impl Source {
     /// `birth`: deletes at or before it hide nothing here.
     fn new(points: Points, birth: Lsn, hidden: &HiddenParts) -> Option<Self> {
-        let (kind, span) = match &points {
-            Points::Run(tree) => (tree.kind(), tree.first_time().zip(tree.last_time())),
-            Points::Late(column) => {
-                let times = &column.times;
-                (
-                    column.kind(),
-                    times.first().copied().zip(times.last().copied()),
-                )
-            }
+        let mut source = Self {
+            points,
+            pieces: SmallVec::new(),
         };
-        let (first, last) = span?;
-        let pieces: SmallVec<_> = if hidden.is_empty() {
+        let (first, last) = source.span()?;
+        source.pieces = if hidden.is_empty() {
             smallvec![(first, last)]
         } else {
-            pieces(first, last, &hidden.holes(kind, birth)).collect()
+            pieces(first, last, &hidden.holes(source.kind(), birth)).collect()
         };
-        (!pieces.is_empty()).then_some(Self { points, pieces })
+        (!source.pieces.is_empty()).then_some(source)
+    }
+
+    /// Its first and last time, deleted points included.
+    fn span(&self) -> Option<(i64, i64)> {
+        match &self.points {
+            Points::Run(tree) => tree.first_time().zip(tree.last_time()),
+            Points::Late(column) => {
+                let times = &column.times;
+                times.first().copied().zip(times.last().copied())
+            }
+        }
     }
 
     fn kind(&self) -> ValueKind {
@@ -297,6 +302,20 @@ impl SeriesSnapshot {
             cut,
         };
         (snapshot, state.lsn)
+    }
+
+    /// Whether the oldest or newest point of some run, if it is not deleted, lies outside `range`. Reads nothing.
+    pub(crate) fn has_end_outside(&self, range: TimeRange) -> bool {
+        self.sources.iter().any(|source| {
+            let (ends, pieces) = (source.span(), &source.pieces);
+            let (Some((first, last)), Some(left), Some(right)) =
+                (ends, pieces.first(), pieces.last())
+            else {
+                return false;
+            };
+            (left.0 == first && !range.contains(first))
+                || (right.1 == last && !range.contains(last))
+        })
     }
 
     /// Whether a point inside one of these ranges may have been written since. Points that went do not count.

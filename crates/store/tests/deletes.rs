@@ -7,8 +7,9 @@ mod model;
 use std::sync::Arc;
 
 use alluvium_io::MemoryDevice;
-use alluvium_store::{Store, StoreConfig, SystemClock};
-use model::{Dice, Model, Removal, batch, check_lists, check_reads, read_all, same, write};
+use alluvium_store::{Durability, Store, StoreConfig, SystemClock, ValueRef};
+use alluvium_types::{SeriesKey, TimeRange, Value};
+use model::{Dice, Line, Model, Removal, batch, check_lists, check_reads, read_all, same, write};
 
 fn config(shards: usize) -> StoreConfig {
     StoreConfig {
@@ -104,4 +105,205 @@ fn equals_a_naive_store() {
     }
     println!("{merges} merges");
     assert!(merges > 20, "only {merges} merges");
+}
+
+fn lines(host: u32, times: std::ops::Range<i64>) -> Vec<Line> {
+    times
+        .map(|time| Line {
+            host,
+            time,
+            fields: vec![
+                ("f", Value::F64((time as f64).sin())),
+                ("i", Value::I64(time)),
+            ],
+        })
+        .collect()
+}
+
+fn of(hosts: Option<Vec<u32>>, range: TimeRange) -> Removal {
+    Removal {
+        hosts,
+        field: None,
+        range,
+        above: None,
+    }
+}
+
+/// What a delete of a part leaves behind: tombstones, until the runs are written anew without it.
+#[test]
+fn deletes_are_carried_out_in_the_end() {
+    let device = Arc::new(MemoryDevice::new(5));
+    let store = open(&device, 2);
+    let (database, created) = store.create_database("db").unwrap();
+    created.wait().unwrap();
+    let mut model = Model::default();
+    for host in 0..6 {
+        let lines = lines(host, 0..20_000);
+        write(&database, &lines, None).unwrap().wait().unwrap();
+        model.apply(&lines);
+    }
+    store.pause_merging(true);
+    for part in [5_000..9_000, 10_000..10_001, 15_000..30_000] {
+        let range = TimeRange::new(part.start, part.end).unwrap();
+        let removal = of(None, range);
+        database.delete(&removal.request()).unwrap();
+        model.remove(&removal);
+    }
+    let tombstones = || store.status().databases[0].tombstones;
+    assert!(tombstones() > 0);
+    store.checkpoint().wait().unwrap();
+    assert!(tombstones() > 0, "they still hide points");
+    store.pause_merging(false);
+    for _ in 0..100_000 {
+        store.drive();
+        if store.status().merging.merges >= 12 {
+            break;
+        }
+    }
+    let merging = store.status().merging;
+    assert_eq!((merging.merges, merging.failed), (12, 0), "{merging:?}");
+    assert!(merging.pages_dead > 0 && merging.leaves_adopted > 0);
+    store.checkpoint().wait().unwrap();
+    assert_eq!(tombstones(), 0);
+    same(&read_all(&database), &model).unwrap();
+    check_reads(&database, &model, &mut Dice(5));
+    store.close().unwrap();
+    drop((database, store));
+    let store = open(&device, 3);
+    let database = store.database("db").unwrap();
+    assert_eq!(store.status().databases[0].tombstones, 0);
+    same(&read_all(&database), &model).unwrap();
+}
+
+/// A series that goes as a whole gives its memory back at once, and its deletion is forgotten with the next
+/// checkpoint; a writer that has met it makes it anew.
+#[test]
+fn a_whole_series_leaves_nothing() {
+    let device = Arc::new(MemoryDevice::new(5));
+    let store = open(&device, 2);
+    let (database, created) = store.create_database("db").unwrap();
+    created.wait().unwrap();
+    let used = || {
+        let memory = store.status().memory;
+        let tails = memory.iter().find(|(name, _)| name.contains("tail"));
+        tails.unwrap().1.0
+    };
+    let mut writer = database.writer();
+    let mut write = |time: i64, value: f64| {
+        let token = writer.cached(b"m,host=h0").unwrap_or_else(|| {
+            let key = SeriesKey::new("m", [("host", "h0")]).unwrap();
+            writer.resolve(b"m,host=h0", key)
+        });
+        writer.begin_line(token, time).unwrap();
+        writer.field("f", ValueRef::F64(value)).unwrap();
+        writer.end_line().unwrap();
+        writer.commit(None).unwrap().wait().unwrap();
+    };
+    write(1, 0.5);
+    let before = used();
+    for time in 2..3_000 {
+        write(time, time as f64 * 0.77);
+    }
+    assert!(used() > before);
+    let deleted = database
+        .delete(&of(None, TimeRange::ALL).request())
+        .unwrap();
+    assert_eq!(
+        (deleted.affected.series, deleted.affected.points),
+        (1, 2_999)
+    );
+    assert!(
+        used() <= before,
+        "{} bytes, {before} with one point",
+        used()
+    );
+    check_lists(&database, &Model::default());
+    assert_eq!(store.status().databases[0].series, 0);
+    assert!(store.status().databases[0].tombstones > 0);
+    store.checkpoint().wait().unwrap();
+    assert_eq!(store.status().databases[0].tombstones, 0);
+    // Older than what was deleted, and again by the same writer.
+    write(1_000, 7.0);
+    let mut model = Model::default();
+    let fields = vec![("f", Value::F64(7.0))];
+    model.apply(&[Line {
+        host: 0,
+        time: 1_000,
+        fields,
+    }]);
+    check_lists(&database, &model);
+    same(&read_all(&database), &model).unwrap();
+}
+
+#[test]
+fn a_delete_is_logged_where_points_are_not() {
+    let device = Arc::new(MemoryDevice::new(5));
+    let store = open(&device, 2);
+    let settings = alluvium_store::DatabaseSettings {
+        durability: Durability::None,
+        ..store.default_settings()
+    };
+    let (database, created) = store.create_database_with("db", settings).unwrap();
+    created.wait().unwrap();
+    let lines = lines(0, 0..1_000);
+    write(&database, &lines, None).unwrap().wait().unwrap();
+    store.checkpoint().wait().unwrap();
+    let removal = of(None, TimeRange::new(100, 900).unwrap());
+    let deleted = database.delete(&removal.request()).unwrap();
+    assert!(!deleted.commit.position().0.is_empty());
+    deleted.commit.wait().unwrap();
+    drop((database, store));
+    let store = open(&device, 2);
+    let mut model = Model::default();
+    model.apply(&lines);
+    model.remove(&removal);
+    same(&read_all(&store.database("db").unwrap()), &model).unwrap();
+}
+
+#[test]
+fn deletes_are_remembered_up_to_a_limit() {
+    let device = Arc::new(MemoryDevice::new(5));
+    let config = StoreConfig {
+        tombstone_bytes_max: 5_000,
+        wide_tombstones_max: 3,
+        merge_paused: true,
+        ..config(2)
+    };
+    let as_device: Arc<dyn alluvium_store::Device> = Arc::<MemoryDevice>::clone(&device);
+    let store = Store::open(as_device, Arc::new(SystemClock), config).unwrap();
+    let (database, created) = store.create_database("db").unwrap();
+    created.wait().unwrap();
+    for host in 0..200 {
+        write(&database, &lines(host, 0..100), None).unwrap();
+    }
+    let range = |t: i64| TimeRange::new(t, t + 1).unwrap();
+    for t in 1..4 {
+        database.delete(&of(None, range(t)).request()).unwrap();
+    }
+    let before = read_all(&database);
+    let refused = database.delete(&of(None, range(50)).request()).unwrap_err();
+    assert!(
+        refused.to_string().contains("wide_tombstones_max"),
+        "{refused}"
+    );
+    let mut last = None;
+    for t in (5..99).step_by(2) {
+        match database.delete(&of(Some(vec![7]), range(t)).request()) {
+            Ok(_) => {}
+            Err(error) => {
+                last = Some(error.to_string());
+                break;
+            }
+        }
+    }
+    assert!(last.unwrap().contains("tombstone_bytes_max"));
+    let after = read_all(&database);
+    let others = |m: &Model| {
+        m.series
+            .keys()
+            .filter(|k| k.0 != 7)
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(others(&before), others(&after));
 }

@@ -39,6 +39,12 @@ impl RowSet {
         self.runs.get(at).is_some_and(|(first, _)| *first <= row.0)
     }
 
+    /// The first row of the set at or behind this one. Cost: a binary search over the runs.
+    pub fn next_at(&self, row: Row) -> Option<Row> {
+        let at = self.runs.partition_point(|(_, last)| *last < row.0);
+        self.runs.get(at).map(|(first, _)| Row(row.0.max(*first)))
+    }
+
     /// Number of rows.
     pub fn len(&self) -> u64 {
         let rows = |(first, last): &(u32, u32)| u64::from(last - first) + 1;
@@ -98,6 +104,11 @@ mod tests {
             [(Row(1), Row(3)), (Row(9), Row(10))]
         );
         assert_eq!(set.len(), 5);
+        let next = |row| set.next_at(Row(row)).map(|r| r.0);
+        assert_eq!(
+            [next(0), next(2), next(4), next(11)],
+            [Some(1), Some(2), Some(9), None]
+        );
         let found: Vec<u32> = (0..12).filter(|r| set.contains(Row(*r))).collect();
         assert_eq!(found, [1, 2, 3, 9, 10]);
         assert_eq!(set.iter().map(|r| r.0).collect::<Vec<_>>(), found);
