@@ -9,6 +9,10 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     for entry in section.entries {
+        if let Entry::Delete(list) = &entry {
+            let ascending = list.iter().all(|t| t.rows.iter().take(1000).is_sorted());
+            assert!(ascending);
+        }
         if let Entry::Points(group) = entry {
             assert_eq!(group.rows.len(), group.times.len());
             assert_eq!(group.bits.len(), group.rows.len() * group.fields.len());

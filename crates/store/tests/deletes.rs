@@ -7,7 +7,7 @@ mod model;
 use std::sync::Arc;
 
 use alluvium_io::MemoryDevice;
-use alluvium_store::{Durability, Store, StoreConfig, SystemClock, ValueRef};
+use alluvium_store::{DeleteError, Durability, Store, StoreConfig, SystemClock, ValueRef};
 use alluvium_types::{SeriesKey, TimeRange, Value};
 use model::{Dice, Line, Model, Removal, batch, check_lists, check_reads, read_all, same, write};
 
@@ -306,4 +306,66 @@ fn deletes_are_remembered_up_to_a_limit() {
             .collect::<Vec<_>>()
     };
     assert_eq!(others(&before), others(&after));
+}
+
+/// A test of values is of the points that were read: one that was written anew is looked at again.
+#[test]
+fn a_point_rewritten_meanwhile_is_not_deleted() {
+    let device = Arc::new(MemoryDevice::new(5));
+    let store = open(&device, 2);
+    let (database, created) = store.create_database("db").unwrap();
+    created.wait().unwrap();
+    let point = |time: i64, value: f64| {
+        vec![Line {
+            host: 0,
+            time,
+            fields: vec![("f", Value::F64(value))],
+        }]
+    };
+    let mut model = Model::default();
+    let apply = |model: &mut Model, lines: &[Line]| {
+        write(&database, lines, None).unwrap().wait().unwrap();
+        model.apply(lines);
+    };
+    for time in 0..100 {
+        apply(
+            &mut model,
+            &point(time, if time % 10 < 5 { 1.0 } else { 9.0 }),
+        );
+    }
+    let above = |range: TimeRange| Removal {
+        above: Some(5.0),
+        ..of(None, range)
+    };
+    let first = above(TimeRange::new(0, 50).unwrap());
+    // Behind the points that are tested: nothing to do with them.
+    let plan = database.plan_delete(&first.request()).unwrap();
+    apply(&mut model, &point(200, 9.0));
+    apply(&mut model, &point(60, 9.0));
+    assert_eq!(plan.commit().unwrap().affected.points, 25);
+    model.remove(&first);
+    same(&read_all(&database), &model).unwrap();
+    // One of them, late.
+    let second = above(TimeRange::ALL);
+    let plan = database.plan_delete(&second.request()).unwrap();
+    assert_eq!(plan.affected().points, 27);
+    apply(&mut model, &point(75, 2.0));
+    assert!(matches!(plan.commit(), Err(DeleteError::Disturbed)));
+    same(&read_all(&database), &model).unwrap();
+    let deleted = database.delete(&second.request()).unwrap();
+    assert_eq!(deleted.affected, model.remove(&second));
+    same(&read_all(&database), &model).unwrap();
+    // All of them go; what comes meanwhile does not.
+    let plan = database
+        .plan_delete(&of(None, TimeRange::ALL).request())
+        .unwrap();
+    let all = of(None, TimeRange::new(i64::MIN, 201).unwrap());
+    let planned = database.plan_delete(&all.request()).unwrap();
+    apply(&mut model, &point(300, 1.0));
+    planned.commit().unwrap();
+    model.remove(&all);
+    same(&read_all(&database), &model).unwrap();
+    // But where everything was asked for, it was meant.
+    plan.commit().unwrap();
+    same(&read_all(&database), &Model::default()).unwrap();
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use alluvium_io::{AlignedBuf, Completion, Device, Lane, MemoryDevice, Op, OpenMode, Read};
 use alluvium_types::{
-    DatabaseId, FieldId, Lsn, Partition, Row, SeriesKey, StringColumn, ValueKind,
+    DatabaseId, FieldId, Lsn, Partition, Row, SeriesKey, StringColumn, TimeRange, ValueKind,
 };
-use alluvium_wal::{LogConfig, LogWriter, PointGroup, SectionBuilder};
+use alluvium_wal::{Among, LogConfig, LogWriter, PointGroup, SectionBuilder, Tombstone};
 
 fn frame() -> Vec<u8> {
     let device = Arc::new(MemoryDevice::new(1));
@@ -56,16 +56,40 @@ fn frame() -> Vec<u8> {
     reads[0].into.bytes().to_vec()
 }
 
-#[test]
-fn the_page_shows_a_real_frame() {
+/// The bytes of an example of the page, counted from 0.
+fn example(number: usize) -> Vec<u8> {
     let page = include_str!("../../../docs/format/log.md");
-    let hex = page.split("```hex\n").nth(1).unwrap();
+    let hex = page.split("```hex\n").nth(number + 1).unwrap();
     let hex = hex.split("```").next().unwrap();
-    let shown: Vec<u8> = hex
-        .lines()
+    hex.lines()
         .flat_map(|line| line.split('#').next().unwrap().split_whitespace())
         .map(|byte| u8::from_str_radix(byte, 16).unwrap())
-        .collect();
+        .collect()
+}
+
+#[test]
+fn the_page_shows_a_real_delete() {
+    let of = |rows: &[u32], field: Option<u32>, among, begin, end| Tombstone {
+        rows: rows.iter().copied().map(Row).collect(),
+        field: field.map(FieldId),
+        among,
+        range: TimeRange::new(begin, end).unwrap(),
+    };
+    let mut section = SectionBuilder::default();
+    section.begin(DatabaseId(1), Partition(3), Lsn(10));
+    section.delete(&[
+        of(&[3, 4, 5, 9], None, Among::All, 10, 20),
+        of(&[7], Some(1), Among::Numbers, 15, 16),
+    ]);
+    assert_eq!(
+        format!("{:02x?}", section.finish()),
+        format!("{:02x?}", example(1))
+    );
+}
+
+#[test]
+fn the_page_shows_a_real_frame() {
+    let shown = example(0);
     let (head, padding) = (&frame()[..shown.len()], &frame()[shown.len()..]);
     let text = |bytes: &[u8]| {
         let rows = bytes.chunks(16).map(|row| format!("{row:02x?}\n"));
