@@ -145,8 +145,19 @@ enum What {
     Range,
     /// Everything, if no batch came after this one.
     Whole { seen: Lsn },
-    /// These ranges of the numbers that the snapshot held.
-    Points(Box<(Vec<TimeRange>, SeriesSnapshot)>),
+    /// Some of the numbers.
+    Points(Box<Tested>),
+}
+
+/// Numbers whose values passed.
+#[derive(Debug)]
+struct Tested {
+    /// Where they are.
+    ranges: Vec<TimeRange>,
+    /// What was tested.
+    snapshot: SeriesSnapshot,
+    /// Position of the newest batch, if no other number was there.
+    whole: Option<Lsn>,
 }
 
 impl DeletePlan {
@@ -246,7 +257,7 @@ impl DeletePlan {
         test: &ValueTest,
         ranges_left: &mut usize,
     ) -> Result<Option<(u64, What)>, DeleteError> {
-        let (snapshot, _) = SeriesSnapshot::of_locked(
+        let (snapshot, seen) = SeriesSnapshot::of_locked(
             &self.store,
             part,
             series,
@@ -278,14 +289,13 @@ impl DeletePlan {
             return Ok(None);
         }
         let stats = &mut ReadStats::default();
-        if !snapshot.has_end_outside(self.range)
-            && snapshot.aggregate(TimeRange::ALL, stats)?.count == points
-        {
-            // Nothing else is there: what other deletes have left empty goes, too.
-            let last = snapshot.last_time().unwrap_or(i64::MIN);
-            ranges = vec![TimeRange::inclusive(i64::MIN, last)];
-        }
-        let what = What::Points(Box::new((ranges, snapshot)));
+        let is_whole = !snapshot.has_end_outside(self.range)
+            && snapshot.aggregate(TimeRange::ALL, stats)?.count == points;
+        let what = What::Points(Box::new(Tested {
+            ranges,
+            snapshot,
+            whole: is_whole.then_some(seen),
+        }));
         Ok(Some((points, what)))
     }
 
@@ -452,8 +462,6 @@ impl Together {
     }
 
     fn tombstones(self, range: TimeRange, among: Among, out: &mut Vec<Tombstone>) {
-        let Some(newest) = self.newest else { return };
-        let range = range.intersect(TimeRange::inclusive(i64::MIN, newest));
         if range.is_empty() {
             return;
         }
@@ -470,7 +478,7 @@ impl Together {
     }
 }
 
-/// The tombstones of what was planned in one partition, clipped to the newest times there are now. `None` if a
+/// The tombstones of what was planned in one partition; ranges are clipped to the newest time there is. `None` if a
 /// point that was tested has been written anew.
 fn build(
     index: &PartitionIndex,
@@ -493,12 +501,12 @@ fn build(
             };
             let mut state = series.lock();
             let is_whole = match &planned.what {
-                What::Points(points) => {
-                    let (ranges, snapshot) = points.as_ref();
-                    if snapshot.differs(&mut state, ranges) {
+                What::Points(tested) if tested.whole == Some(state.lsn) => true,
+                What::Points(tested) => {
+                    if tested.snapshot.differs(&mut state, &tested.ranges) {
                         return None;
                     }
-                    out.extend(ranges.iter().map(|range| Tombstone {
+                    out.extend(tested.ranges.iter().map(|range| Tombstone {
                         rows: RowSet::one(row),
                         field: Some(planned.field),
                         among: Among::Numbers,
@@ -527,8 +535,17 @@ fn build(
                 .for_each(|(_, t)| t.end_row(row, fields));
         }
     }
-    for (range, _, by_kinds) in groups {
+    for (range, whole, by_kinds) in groups {
         for (among, together) in by_kinds {
+            // Where a series goes as a whole no run is left that could take a later point. Its newest time would not
+            // do: redo may find a run that reaches farther, with points that are hidden already.
+            let last = if whole {
+                Some(i64::MAX - 1)
+            } else {
+                together.newest
+            };
+            let Some(last) = last else { continue };
+            let range = range.intersect(TimeRange::inclusive(i64::MIN, last));
             together.tombstones(range, among, &mut out);
         }
     }
@@ -624,7 +641,7 @@ impl StoreInner {
                 for row in rows.take_while(|row| row.0 < table.row_count()) {
                     for (field, series) in table.of_row(row) {
                         if tombstone.field.is_none_or(|f| f == *field) {
-                            series.lock().raise_barrier(tombstone.range, lsn);
+                            series.lock().raise_barrier(&tombstone, lsn);
                         }
                     }
                 }
