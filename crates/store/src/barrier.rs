@@ -20,17 +20,22 @@ use crate::tombstones::HiddenParts;
 pub(crate) struct Barrier {
     end: i64,
     lsn: Lsn,
+    among: Among,
 }
 
 impl Barrier {
-    /// Whether a run of this birth must not take a point at this time, nor stand for one it has there.
-    pub(crate) fn bars(&self, birth: Lsn, time: i64) -> bool {
-        time < self.end && birth < self.lsn
+    /// Whether a run must not take a point at this time, nor stand for one it has there.
+    pub(crate) fn bars(&self, run: &RunEnd, time: i64) -> bool {
+        time < self.end && self.is_over(run)
+    }
+
+    fn is_over(&self, run: &RunEnd) -> bool {
+        run.birth < self.lsn && self.among.includes(run.kind)
     }
 
     /// Whether some run could still take, or repeat, a point it must not.
     fn is_needed(&self, runs: &[RunEnd]) -> bool {
-        let open = |r: &RunEnd| r.birth < self.lsn && r.last.is_none_or(|t| t < self.end);
+        let open = |r: &RunEnd| self.is_over(r) && r.last.is_none_or(|t| t < self.end);
         runs.iter().any(open)
     }
 }
@@ -47,11 +52,12 @@ impl SeriesLock<'_> {
         }
     }
 
-    /// Makes runs born before `lsn` refuse later points inside `range`.
-    pub(crate) fn raise_barrier(&mut self, range: TimeRange, lsn: Lsn) {
+    /// Makes runs born before `lsn` refuse later points that the tombstone would hide.
+    pub(crate) fn raise_barrier(&mut self, tombstone: &Tombstone, lsn: Lsn) {
         let mut barrier = Barrier {
-            end: range.end(),
+            end: tombstone.range.end(),
             lsn,
+            among: tombstone.among,
         };
         if !barrier.is_needed(&self.ends()) {
             return;
@@ -59,6 +65,9 @@ impl SeriesLock<'_> {
         if let Some(before) = self.rare().and_then(|r| r.barrier) {
             barrier.end = barrier.end.max(before.end);
             barrier.lsn = barrier.lsn.max(before.lsn);
+            if barrier.among != before.among {
+                barrier.among = Among::All;
+            }
         }
         self.rare_mut().barrier = Some(barrier);
         self.settle_readers();
@@ -73,7 +82,7 @@ impl SeriesLock<'_> {
         lsn: Lsn,
     ) -> bool {
         if lsn <= self.loaded_lsn {
-            new.for_each(|t| self.raise_barrier(t.range, lsn));
+            new.for_each(|t| self.raise_barrier(t, lsn));
             return false;
         }
         let runs = self.snapshots();
@@ -88,7 +97,7 @@ impl SeriesLock<'_> {
             if has_late && let Some(late) = &mut self.rare_mut().late {
                 changed |= late.remove(tombstone.range, |kind| tombstone.among.includes(kind));
             }
-            self.raise_barrier(tombstone.range, lsn);
+            self.raise_barrier(tombstone, lsn);
         }
         if let Some(late) = self.rare().and_then(|r| r.late.as_ref())
             && late.is_empty()

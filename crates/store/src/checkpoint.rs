@@ -646,7 +646,7 @@ impl StoreInner {
             *part.sealed.lock() = mark;
             part.index.write().forget_before(mark);
         }
-        self.drop_spent_tombstones(&running.lsn_from);
+        self.drop_spent_deletes(&running.lsn_from);
         self.block.close_dropped(lane);
         let remove = |path: String| drop(self.device.submit(lane, Op::Remove { path }));
         // What the superblock before the last one named and the last one does not is needed by nobody now.

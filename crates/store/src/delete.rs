@@ -26,6 +26,7 @@ use crate::series::Series;
 use crate::shard::ShardState;
 use crate::snapshot::SeriesSnapshot;
 use crate::tombstones::{Placed, Tombstones};
+use crate::write::SERIES_BYTES;
 
 /// Ranges to which the test of values of one delete may be resolved.
 pub const DELETE_RANGES_MAX: usize = 65_536;
@@ -144,8 +145,19 @@ enum What {
     Range,
     /// Everything, if no batch came after this one.
     Whole { seen: Lsn },
-    /// These ranges of the numbers that the snapshot held.
-    Points(Box<(Vec<TimeRange>, SeriesSnapshot)>),
+    /// Some of the numbers.
+    Points(Box<Tested>),
+}
+
+/// Numbers whose values passed.
+#[derive(Debug)]
+struct Tested {
+    /// Where they are.
+    ranges: Vec<TimeRange>,
+    /// What was tested.
+    snapshot: SeriesSnapshot,
+    /// Position of the newest batch, if no other number was there.
+    whole: Option<Lsn>,
 }
 
 impl DeletePlan {
@@ -225,7 +237,9 @@ impl DeletePlan {
         if points == 0 {
             return Ok(None);
         }
-        let whole = covered || snapshot.aggregate(TimeRange::ALL, stats)?.count == points;
+        let whole = covered
+            || !snapshot.has_end_outside(self.range)
+                && snapshot.aggregate(TimeRange::ALL, stats)?.count == points;
         let what = if whole {
             What::Whole { seen }
         } else {
@@ -243,7 +257,7 @@ impl DeletePlan {
         test: &ValueTest,
         ranges_left: &mut usize,
     ) -> Result<Option<(u64, What)>, DeleteError> {
-        let (snapshot, _) = SeriesSnapshot::of_locked(
+        let (snapshot, seen) = SeriesSnapshot::of_locked(
             &self.store,
             part,
             series,
@@ -274,13 +288,14 @@ impl DeletePlan {
         if points == 0 {
             return Ok(None);
         }
-        let all = snapshot.aggregate(TimeRange::ALL, &mut ReadStats::default())?;
-        if all.count == points {
-            // Nothing else is there: what other deletes have left empty goes, too.
-            let last = snapshot.last_time().unwrap_or(i64::MIN);
-            ranges = vec![TimeRange::inclusive(i64::MIN, last)];
-        }
-        let what = What::Points(Box::new((ranges, snapshot)));
+        let stats = &mut ReadStats::default();
+        let is_whole = !snapshot.has_end_outside(self.range)
+            && snapshot.aggregate(TimeRange::ALL, stats)?.count == points;
+        let what = What::Points(Box::new(Tested {
+            ranges,
+            snapshot,
+            whole: is_whole.then_some(seen),
+        }));
         Ok(Some((points, what)))
     }
 
@@ -447,8 +462,6 @@ impl Together {
     }
 
     fn tombstones(self, range: TimeRange, among: Among, out: &mut Vec<Tombstone>) {
-        let Some(newest) = self.newest else { return };
-        let range = range.intersect(TimeRange::inclusive(i64::MIN, newest));
         if range.is_empty() {
             return;
         }
@@ -465,7 +478,7 @@ impl Together {
     }
 }
 
-/// The tombstones of what was planned in one partition, clipped to the newest times there are now. `None` if a
+/// The tombstones of what was planned in one partition; ranges are clipped to the newest time there is. `None` if a
 /// point that was tested has been written anew.
 fn build(
     index: &PartitionIndex,
@@ -488,12 +501,12 @@ fn build(
             };
             let mut state = series.lock();
             let is_whole = match &planned.what {
-                What::Points(points) => {
-                    let (ranges, snapshot) = points.as_ref();
-                    if snapshot.differs(&mut state, ranges) {
+                What::Points(tested) if tested.whole == Some(state.lsn) => true,
+                What::Points(tested) => {
+                    if tested.snapshot.differs(&mut state, &tested.ranges) {
                         return None;
                     }
-                    out.extend(ranges.iter().map(|range| Tombstone {
+                    out.extend(tested.ranges.iter().map(|range| Tombstone {
                         rows: RowSet::one(row),
                         field: Some(planned.field),
                         among: Among::Numbers,
@@ -522,8 +535,17 @@ fn build(
                 .for_each(|(_, t)| t.end_row(row, fields));
         }
     }
-    for (range, _, by_kinds) in groups {
+    for (range, whole, by_kinds) in groups {
         for (among, together) in by_kinds {
+            // Where a series goes as a whole no run is left that could take a later point. Its newest time would not
+            // do: redo may find a run that reaches farther, with points that are hidden already.
+            let last = if whole {
+                Some(i64::MAX - 1)
+            } else {
+                together.newest
+            };
+            let Some(last) = last else { continue };
+            let range = range.intersect(TimeRange::inclusive(i64::MIN, last));
             together.tombstones(range, among, &mut out);
         }
     }
@@ -546,7 +568,7 @@ pub(crate) fn apply_delete(
         }
     });
     let mut left: Vec<(Row, SmallVec<[(FieldId, KindSet); 2]>)> = Vec::new();
-    let mut heap_delta = 0_i64;
+    let (mut emptied, mut heap_delta) = (Vec::new(), 0_i64);
     let table = part.table.read();
     // Those of one row come together: the series is looked at once for all of them.
     let mut list: Vec<&Tombstone> = list.iter().collect();
@@ -575,6 +597,9 @@ pub(crate) fn apply_delete(
                     state.dirty = true;
                     shard.dirty.push((Arc::clone(database), Arc::clone(series)));
                 }
+                if state.is_empty() {
+                    emptied.push((row, *field));
+                }
                 if is_changed || visible.is_empty() || lsn <= state.loaded_lsn {
                     changed.push((*field, visible));
                 }
@@ -588,6 +613,7 @@ pub(crate) fn apply_delete(
     if heap_delta != 0 {
         database.charge(heap_delta);
     }
+    part.emptied.lock().append(&mut emptied);
     if left.is_empty() {
         return;
     }
@@ -615,7 +641,7 @@ impl StoreInner {
                 for row in rows.take_while(|row| row.0 < table.row_count()) {
                     for (field, series) in table.of_row(row) {
                         if tombstone.field.is_none_or(|f| f == *field) {
-                            series.lock().raise_barrier(tombstone.range, lsn);
+                            series.lock().raise_barrier(&tombstone, lsn);
                         }
                     }
                 }
@@ -623,20 +649,21 @@ impl StoreInner {
         }
     }
 
-    /// Drops tombstones that hide nothing any more. Only those whose log entries no superblock needs may go:
+    /// Drops series without points, and tombstones that hide nothing any more. Only those whose log entries no superblock needs may go:
     /// redone after a drop, one would hide what came later. And only between checkpoints: one that is running
     /// may have written runs that were rewritten since.
-    pub(crate) fn drop_spent_tombstones(&self, redo_from: &[Lsn]) {
+    pub(crate) fn drop_spent_deletes(&self, redo_from: &[Lsn]) {
         let databases = self.catalog.read().all();
         for database in databases {
             for part in database.touched() {
-                if part.tombstones().is_empty() {
+                if part.tombstones().is_empty() && part.emptied.lock().is_empty() {
                     continue;
                 }
                 let redone = redo_from.get(usize::from(part.partition.0));
                 let redone = redone.copied().unwrap_or_default();
                 // Holds deletes back; readers go on.
                 let _shard = self.shard_of(part.partition).state.lock();
+                drop_emptied(&database, part);
                 let table = part.table.read();
                 let mut all = part.tombstones().all();
                 all.retain(|placed| placed.lsn <= redone && !is_needed(&table, placed));
@@ -644,6 +671,37 @@ impl StoreInner {
             }
         }
     }
+}
+
+/// Lets go of series that deletes have emptied. Only those that a checkpoint has written as empty: what it wrote
+/// before is overruled then. The caller holds the shard's lock.
+fn drop_emptied(database: &DatabaseState, part: &PartitionState) {
+    let emptied = std::mem::take(&mut *part.emptied.lock());
+    if emptied.is_empty() {
+        return;
+    }
+    let mut dropped = 0;
+    let index = part.index.read();
+    let mut table = part.table.write();
+    for (row, field) in emptied {
+        let Some(series) = table.get(row, field) else {
+            continue;
+        };
+        let mut state = series.lock();
+        if !state.is_empty() || !index.kinds(row, field).is_empty() {
+            // It has points again.
+            continue;
+        }
+        let is_dirty = state.dirty;
+        drop(state);
+        if is_dirty {
+            part.emptied.lock().push((row, field));
+        } else {
+            table.remove(row, field);
+            dropped += 1;
+        }
+    }
+    database.charge(-dropped * SERIES_BYTES);
 }
 
 /// Whether some series has a run of which the tombstone may hide something. Cost: a look at the series up to the

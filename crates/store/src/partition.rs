@@ -23,6 +23,8 @@ pub(crate) struct PartitionState {
     tombstones: RwLock<Tombstones>,
     /// Whether there is a tombstone: readers of a partition without deletes take no lock to learn it.
     any_tombstones: AtomicBool,
+    /// Series that deletes have left without a point, for a checkpoint to let go of.
+    pub emptied: Mutex<Vec<(Row, FieldId)>>,
     /// How often series have gone from the index: a writer that remembers what exists looks again.
     pub removals: AtomicU64,
 }
@@ -38,6 +40,7 @@ impl PartitionState {
             sealed,
             tombstones: RwLock::default(),
             any_tombstones: AtomicBool::new(false),
+            emptied: Mutex::default(),
             removals: AtomicU64::new(0),
         }
     }
@@ -105,6 +108,16 @@ impl SeriesTable {
                 fields.insert(at, (place.field, Arc::new(Series::new(place))));
                 (&fields[at].1, true)
             }
+        }
+    }
+
+    /// Lets go of a series.
+    pub(crate) fn remove(&mut self, row: Row, field: FieldId) {
+        if let Some(fields) = self.rows.get_mut(row.0 as usize)
+            && let Ok(at) = fields.binary_search_by_key(&field, |(id, _)| *id)
+        {
+            fields.remove(at);
+            fields.shrink_to_fit();
         }
     }
 

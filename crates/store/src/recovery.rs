@@ -271,8 +271,8 @@ fn load_tails(
                 return Ok(());
             };
             let partition = Partition(key.partition.0 & 15);
-            let state = database.partition(partition);
-            let mut table = state.table.write();
+            let part = database.partition(partition);
+            let mut table = part.table.write();
             let place = SeriesPlace {
                 partition,
                 row: key.row,
@@ -294,6 +294,11 @@ fn load_tails(
                 }
             }
             state.set_late(late);
+            if state.is_empty() {
+                // A checkpoint lets go of it again.
+                part.emptied.lock().push((key.row, key.field));
+                database.charge(i64::from(new) * SERIES_BYTES);
+            }
             if state.wants_merger() {
                 let shard = &inner.shards[shard_of(partition, inner.shards.len())];
                 let listed = (Arc::clone(database), Arc::clone(series));

@@ -192,7 +192,7 @@ impl std::ops::DerefMut for SeriesLock<'_> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RunEnd {
     ordinal: u32,
-    kind: ValueKind,
+    pub kind: ValueKind,
     pub birth: Lsn,
     pub last: Option<i64>,
 }
@@ -318,7 +318,7 @@ impl SeriesLock<'_> {
                 continue;
             }
             let barrier = self.rare().and_then(|r| r.barrier.as_ref());
-            if barrier.is_some_and(|b| b.bars(run.birth, time)) {
+            if barrier.is_some_and(|b| b.bars(run, time)) {
                 continue;
             }
             if run.kind == kind && best.is_none_or(|(_, b)| b < run.last) {

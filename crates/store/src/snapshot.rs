@@ -187,28 +187,33 @@ enum Points {
 impl Source {
     /// `birth`: deletes at or before it hide nothing here.
     fn new(points: Points, birth: Lsn, hidden: &HiddenParts) -> Option<Self> {
-        let (kind, span) = match &points {
-            Points::Run(tree) => (tree.kind(), tree.first_time().zip(tree.last_time())),
-            Points::Late(column) => {
-                let times = &column.times;
-                (
-                    column.kind(),
-                    times.first().copied().zip(times.last().copied()),
-                )
-            }
+        let mut source = Self {
+            points,
+            pieces: SmallVec::new(),
         };
-        let (first, last) = span?;
+        let (first, last) = source.span()?;
         if hidden.is_empty() {
-            let pieces = smallvec![(first, last)];
-            return Some(Self { points, pieces });
+            source.pieces = smallvec![(first, last)];
+            return Some(source);
         }
-        let holes = hidden.holes(kind, birth);
-        let pieces: SmallVec<_> = pieces(first, last, &holes).collect();
-        let points = match points {
+        let holes = hidden.holes(source.kind(), birth);
+        source.pieces = pieces(first, last, &holes).collect();
+        source.points = match source.points {
             Points::Run(tree) => Points::Run(tree.with_holes(&holes)),
             late @ Points::Late(_) => late,
         };
-        (!pieces.is_empty()).then_some(Self { points, pieces })
+        (!source.pieces.is_empty()).then_some(source)
+    }
+
+    /// Its first and last time, deleted points included.
+    fn span(&self) -> Option<(i64, i64)> {
+        match &self.points {
+            Points::Run(tree) => tree.first_time().zip(tree.last_time()),
+            Points::Late(column) => {
+                let times = &column.times;
+                times.first().copied().zip(times.last().copied())
+            }
+        }
     }
 
     fn kind(&self) -> ValueKind {
@@ -302,6 +307,20 @@ impl SeriesSnapshot {
             cut,
         };
         (snapshot, state.lsn)
+    }
+
+    /// Whether the oldest or newest point of some run, if it is not deleted, lies outside `range`. Reads nothing.
+    pub(crate) fn has_end_outside(&self, range: TimeRange) -> bool {
+        self.sources.iter().any(|source| {
+            let (ends, pieces) = (source.span(), &source.pieces);
+            let (Some((first, last)), Some(left), Some(right)) =
+                (ends, pieces.first(), pieces.last())
+            else {
+                return false;
+            };
+            (left.0 == first && !range.contains(first))
+                || (right.1 == last && !range.contains(last))
+        })
     }
 
     /// Whether a point inside one of these ranges may have been written since. Points that went do not count.

@@ -114,7 +114,13 @@ impl Cleaning {
 
 impl Place {
     fn look(&mut self) -> Option<Found> {
+        let cut = self.database.retention.cut();
         let placed = self.tombstones.last()?;
+        if cut.keeps_aggregates() && placed.tombstone.range.begin() < cut.points {
+            // Leaves without points cannot be written anew.
+            self.tombstones.pop();
+            return None;
+        }
         let tombstone = &placed.tombstone;
         let table = self.part.table.read();
         for _ in 0..ROWS {
