@@ -15,7 +15,7 @@ use crate::{inner, leaf, long_text};
 /// A page with less room than this share of its body is sealed without another block.
 pub(crate) const FILL_SHARE: usize = 25;
 /// This share of a page may stay unused behind the last block.
-pub(crate) const SLACK_SHARE: usize = 64;
+pub(crate) const SLACK_SHARE: usize = 256;
 /// Encodings tried to find the longest prefix that fits.
 const FIT_TRIES: usize = 3;
 
