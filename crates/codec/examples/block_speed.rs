@@ -21,7 +21,8 @@ fn main() {
         &str,
         ValueKind,
         Box<dyn FnMut(&mut dyn FnMut() -> u64) -> u64>,
-    ); 4] = [
+    ); 5] = [
+        ("constant", ValueKind::I64, Box::new(|_| 7)),
         (
             "gauge, 2 decimals",
             ValueKind::F64,

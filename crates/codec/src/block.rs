@@ -347,9 +347,13 @@ pub fn encoding_names(block: &[u8]) -> Result<(&'static str, String), CodecError
     };
     let ids = if parts.form & IDS != 0 { " by id" } else { "" };
     let main = parts.main.map_or("", integers::encoding_name);
+    let second = parts.second.filter(|_| parts.form == DISTANCES);
+    let second = second.map_or(String::new(), |column| {
+        format!(", {}", integers::encoding_name(column))
+    });
     Ok((
         integers::encoding_name(times),
-        format!("{form}{ids} {main}").trim_end().to_owned(),
+        format!("{form}{ids} {main}{second}").trim_end().to_owned(),
     ))
 }
 

@@ -552,8 +552,7 @@ pub(crate) fn decode<W: Word>(
             out.resize(out.len() + n, W::of(value));
         }
         ARITHMETIC => {
-            let (first, delta) = (first(bytes)?, model.g);
-            out.extend((0..n as i64).map(|i| W::of(first.wrapping_add(delta.wrapping_mul(i)))));
+            arithmetic(first(bytes)?, model.g, n, out);
         }
         RAW => {
             let (words, rest) = bytes.split_at_checked(n * 8).ok_or(CodecError::Truncated)?;
@@ -609,6 +608,19 @@ pub(crate) fn decode<W: Word>(
     Ok(())
 }
 
+/// Appends `n` values from `first` on, each `delta` after the one before it: eight running sums, no multiplication.
+fn arithmetic<W: Word>(first: i64, delta: i64, n: usize, out: &mut Vec<W>) {
+    let mut lanes: [i64; 8] =
+        std::array::from_fn(|i| first.wrapping_add(delta.wrapping_mul(i as i64)));
+    let stride = delta.wrapping_mul(8);
+    out.reserve(n);
+    for _ in 0..n / 8 {
+        out.extend_from_slice(&lanes.map(W::of));
+        lanes = lanes.map(|lane| lane.wrapping_add(stride));
+    }
+    out.extend(lanes.iter().take(n % 8).map(|lane| W::of(*lane)));
+}
+
 /// Residuals back to values.
 struct Sums {
     order: u8,
@@ -645,6 +657,28 @@ multiversion! {
     }
 }
 
+/// Turns each value into the sum of `sum`, it and those before it; returns the last. Of four, only one addition waits
+/// for the four before them.
+#[inline(always)]
+fn running_sums(mut sum: u64, values: &mut [u64]) -> u64 {
+    let mut fours = values.chunks_exact_mut(4);
+    for four in &mut fours {
+        let ab = four[0].wrapping_add(four[1]);
+        let abc = ab.wrapping_add(four[2]);
+        let abcd = ab.wrapping_add(four[2].wrapping_add(four[3]));
+        four[0] = sum.wrapping_add(four[0]);
+        four[1] = sum.wrapping_add(ab);
+        four[2] = sum.wrapping_add(abc);
+        four[3] = sum.wrapping_add(abcd);
+        sum = four[3];
+    }
+    for value in fours.into_remainder() {
+        sum = sum.wrapping_add(*value);
+        *value = sum;
+    }
+    sum
+}
+
 multiversion! {
     /// Turns residuals, each less `add`, into values.
     fn to_values(sums: &mut Sums, add: u64, residuals: &mut [u64]) {
@@ -667,11 +701,7 @@ multiversion! {
             1 => {
                 let mut step = sums.step;
                 if g == 1 {
-                    let mut value = first.wrapping_add(step);
-                    for r in residuals.iter_mut() {
-                        value = value.wrapping_add(*r);
-                        *r = value;
-                    }
+                    let value = running_sums(first.wrapping_add(step), residuals);
                     step = value.wrapping_sub(first);
                 } else {
                     for r in residuals.iter_mut() {
