@@ -1,14 +1,15 @@
 //! The part of a tree that is only in memory, saved in a checkpoint and restored from it.
 //!
-//! Numbers are varints but for the series. Unfinished entries and the aggregate of the finished blocks are packed
-//! as in an inner page, without its zero bytes. The tail is saved as one more small block where that is shorter; it
-//! comes back as one. Checksums are the checkpoint's.
+//! Numbers are varints but for the series; times count from the first time, those of blocks from the block before.
+//! Unfinished entries and the aggregate of the finished blocks are packed as in an inner page, without its zero bytes. The tail is saved as one more small block, several small blocks as
+//! one, where that is shorter; they come back so. Checksums are the checkpoint's.
 
 use std::sync::Arc;
 
 use alluvium_block::{LogicAddr, PageRef};
 use alluvium_codec::{
-    CodecError, Encoder, Hint, MAX_BLOCK_POINTS, Models, Tail, tail_first_time, varint,
+    CodecError, Encoder, Hint, MAX_BLOCK_POINTS, Models, Tail, decode_block, tail_first_time,
+    varint,
 };
 use alluvium_types::{Aggregate, Column, Lsn, PAGE_SIZE, SeriesId, ValueKind};
 
@@ -20,9 +21,11 @@ use crate::sealed::Sealed;
 use crate::snapshot::TreeSnapshot;
 use crate::subtree_ref::SubtreeRef;
 
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 /// Points of a tail from which a block may be shorter.
 const TAIL_BLOCK_MIN: usize = 4;
+/// Small blocks that are joined.
+const JOINED_MIN: usize = 3;
 /// More levels than 2^32 leaves can need.
 const LEVELS_MAX: u64 = 32;
 
@@ -36,6 +39,16 @@ impl TreeSnapshot {
     pub fn encode_state(&self, encoder: &mut Encoder, out: &mut Vec<u8>) {
         let birth = self.birth.expect("a state is what the writer sees");
         let sealed = self.sealed.as_deref();
+        let tail_block = self.tail_block(encoder);
+        let (finished, small): (&[_], &[_]) = match self.open() {
+            None => (&[], &[]),
+            Some(open) => (&open.finished, &open.small),
+        };
+        let apart: Vec<&OpenBlock> = small.iter().chain(&tail_block).collect();
+        let joined = self.joined(&apart, encoder);
+        let blocks = joined.as_ref().map_or(apart, |joined| vec![joined]);
+        // A small block tells by its last point.
+        let is_told = !blocks.is_empty();
         out.push(VERSION);
         out.extend_from_slice(&self.series.packed().to_le_bytes());
         for number in [
@@ -43,29 +56,24 @@ impl TreeSnapshot {
             birth.0,
             sealed.map_or(0, |s| u64::from(s.next_leaf)),
             self.points,
-            sealed.map_or(0, |s| s.last_bits),
+            sealed.filter(|_| !is_told).map_or(0, |s| s.last_bits),
         ] {
             varint::put_u64(out, number);
         }
         varint::put_i64(out, self.first_time);
-        varint::put_i64(out, self.last_time);
+        varint::put_u64(out, self.last_time.wrapping_sub(self.first_time) as u64);
         varint::put_u64(out, self.levels().len() as u64);
         for level in self.levels() {
             put_entries(out, level);
         }
-        let tail_block = self.tail_block(encoder);
-        let (finished, small): (&[_], &[_]) = match self.open() {
-            None => (&[], &[]),
-            Some(open) => (&open.finished, &open.small),
-        };
-        put_blocks(out, finished.iter());
+        put_blocks(out, self.first_time, finished);
         if let Some(open) = self.open()
             && !finished.is_empty()
         {
             put_aggregate(out, &open.finished_aggregate);
             varint::put_u64(out, open.oldest_text_volume.into());
         }
-        put_blocks(out, small.iter().chain(&tail_block));
+        put_blocks(out, self.first_time, blocks);
         if tail_block.is_some() {
             varint::put_u64(out, 0);
         } else {
@@ -74,6 +82,35 @@ impl TreeSnapshot {
                 varint::put_bytes(out, &self.tail.bytes);
             }
         }
+    }
+
+    /// Several small blocks as one, if that is shorter. Only what takes bytes a point has more than two.
+    fn joined(&self, blocks: &[&OpenBlock], encoder: &mut Encoder) -> Option<OpenBlock> {
+        let points = blocks.iter().map(|b| usize::from(b.points)).sum();
+        if blocks.len() < JOINED_MIN || points > MAX_BLOCK_POINTS {
+            return None;
+        }
+        let mut column = Column::new(self.kind());
+        for block in blocks {
+            let models = Models::default();
+            decode_block(
+                &block.bytes,
+                block.points.into(),
+                block.first_time,
+                models,
+                &mut column,
+            )
+            .expect("a block of our own making decodes");
+        }
+        let mut bytes = Vec::with_capacity(blocks.iter().map(|b| b.bytes.len()).sum());
+        let mut hint = self.sealed.as_ref().map_or(Hint::default(), |s| s.hint);
+        encoder.encode(&column, 0..points, &mut hint, Models::default(), &mut bytes);
+        let apart: usize = blocks.iter().map(|b| b.bytes.len()).sum();
+        (bytes.len() < apart).then(|| OpenBlock {
+            bytes: bytes.into(),
+            first_time: column.times[0],
+            points: points as u16,
+        })
     }
 
     /// The tail as a block, if that is shorter.
@@ -128,7 +165,7 @@ impl Tree {
         let points = get_u64(r)?;
         sealed.last_bits = get_u64(r)?;
         sealed.first_time = get_i64(r)?;
-        let last_time = get_i64(r)?;
+        let last_time = sealed.first_time.wrapping_add(get_u64(r)? as i64);
         let levels = get_u64(r)?;
         if levels > LEVELS_MAX {
             return Err(TreeError::State("it has too many levels"));
@@ -136,14 +173,14 @@ impl Tree {
         for _ in 0..levels {
             sealed.levels.push(Arc::new(get_entries(r, kind)?));
         }
-        let finished = get_blocks(r)?;
+        let finished = get_blocks(r, sealed.first_time)?;
         let open = &mut sealed.open;
         if !finished.is_empty() {
             open.finished_aggregate = get_aggregate(r, kind)?;
             open.oldest_text_volume = get_u32(r)?;
         }
         open.finished = finished;
-        open.small = get_blocks(r)?;
+        open.small = get_blocks(r, sealed.first_time)?;
         let mut column = Column::new(kind);
         for index in 0..open.small.len() {
             column.clear();
@@ -278,19 +315,15 @@ fn put_sparse(out: &mut Vec<u8>, bytes: &[u8]) {
 
 fn get_sparse(r: &mut &[u8]) -> Result<Vec<u8>, TreeError> {
     let len = get_u64(r)?;
-    let cut = TreeError::State("it is cut short");
+    let cut = || TreeError::State("it is cut short");
     if len > PAGE_SIZE as u64 {
         return Err(TreeError::State("a part of it is larger than a page"));
     }
     let len = len as usize;
-    let Some((bits, rest)) = r.split_at_checked(len.div_ceil(8)) else {
-        return Err(cut);
-    };
+    let (bits, rest) = r.split_at_checked(len.div_ceil(8)).ok_or_else(cut)?;
     let set = |i: usize| bits[i / 8] >> (i % 8) & 1 == 1;
     let count = (0..len).filter(|i| set(*i)).count();
-    let Some((values, rest)) = rest.split_at_checked(count) else {
-        return Err(cut);
-    };
+    let (values, rest) = rest.split_at_checked(count).ok_or_else(cut)?;
     *r = rest;
     let mut values = values.iter();
     let byte = |i| {
@@ -345,20 +378,29 @@ fn get_aggregate(r: &mut &[u8], kind: ValueKind) -> Result<Aggregate, TreeError>
     }
 }
 
-fn put_blocks<'a>(out: &mut Vec<u8>, blocks: impl Iterator<Item = &'a OpenBlock> + Clone) {
-    varint::put_u64(out, blocks.clone().count() as u64);
+fn put_blocks<'a>(
+    out: &mut Vec<u8>,
+    first_time: i64,
+    blocks: impl IntoIterator<Item = &'a OpenBlock, IntoIter: ExactSizeIterator>,
+) {
+    let blocks = blocks.into_iter();
+    varint::put_u64(out, blocks.len() as u64);
+    let mut before = first_time;
     for block in blocks {
-        varint::put_i64(out, block.first_time);
+        varint::put_u64(out, block.first_time.wrapping_sub(before) as u64);
+        before = block.first_time;
         varint::put_u64(out, block.points.into());
         varint::put_bytes(out, &block.bytes);
     }
 }
 
-fn get_blocks(r: &mut &[u8]) -> Result<Vec<OpenBlock>, TreeError> {
+fn get_blocks(r: &mut &[u8], first_time: i64) -> Result<Vec<OpenBlock>, TreeError> {
     let count = get_u64(r)?;
     let mut blocks = Vec::new();
+    let mut before = first_time;
     for _ in 0..count {
-        let first_time = get_i64(r)?;
+        let first_time = before.wrapping_add(get_u64(r)? as i64);
+        before = first_time;
         let points = get_u64(r)?;
         let bytes = get_bytes(r)?;
         if !(1..=MAX_BLOCK_POINTS as u64).contains(&points) {
