@@ -275,7 +275,10 @@ impl Cursor {
         };
         let at = |i: usize| {
             let small = i.checked_sub(open.finished.len());
-            small.map_or_else(|| open.finished.get(i), |i| open.small.get(i))
+            small.map_or_else(
+                || open.finished.get(i),
+                |i| open.small.get(i).map(|s| &s.block),
+            )
         };
         let Some(block) = at(index) else {
             return Ok(false);

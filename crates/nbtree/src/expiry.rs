@@ -114,7 +114,9 @@ impl TreeSnapshot {
         let mut aggregate = Aggregate::empty(self.kind());
         if let Some(open) = self.open() {
             aggregate.merge(&open.finished_aggregate);
-            aggregate.merge(&open.small_aggregate);
+            for small in &open.small {
+                aggregate.merge(&small.aggregate);
+            }
         }
         let mut column = Column::new(self.kind());
         let series = self.series;

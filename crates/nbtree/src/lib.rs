@@ -64,6 +64,7 @@ mod subtree_ref;
 mod tails;
 mod tree;
 mod walk;
+mod weave;
 
 pub use alluvium_codec::Encoder;
 pub use cursor::{Cursor, Direction};
@@ -79,3 +80,4 @@ pub use stats::ReadStats;
 pub use subtree_ref::SubtreeRef;
 pub use tails::{TailKey, TailRecord, put_tail_record, read_tail_records};
 pub use tree::{PageWriter, TreeMut};
+pub use weave::LatePoints;

@@ -1,5 +1,6 @@
 //! Trees against a sorted vector, grown tall by small pages.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,7 +16,9 @@ use proptest::prelude::*;
 
 use crate::knobs::{KNOBS, Knobs};
 use crate::sealed::Sealed;
-use crate::{Direction, PageWriter, ReadStats, SubtreeRef, Tree, TreeError, TreeSnapshot};
+use crate::{
+    Direction, LatePoints, PageWriter, ReadStats, SubtreeRef, Tree, TreeError, TreeSnapshot,
+};
 
 /// Leaves of a few blocks, inner pages of three entries: 2,000 points make a tree of five levels.
 pub(crate) static TINY: Knobs = Knobs {
@@ -315,6 +318,15 @@ proptest! {
     }
 
     #[test]
+    fn late_points_take_their_place_among_the_newest(
+        steps in prop::collection::vec((any::<u16>(), 0_i64..40, prop::option::weighted(0.3, 1_i64..400)), 1..600),
+        window in prop::sample::select(vec![0_usize, 40, 200, 900]),
+        take_at in any::<prop::sample::Index>(),
+    ) {
+        weave(&steps, window, take_at.index(steps.len()));
+    }
+
+    #[test]
     fn no_state_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = Tree::decode_state(&bytes);
     }
@@ -331,6 +343,84 @@ proptest! {
             let _ = tree.heap_bytes();
         }
         prop_assert!(Tree::decode_state(&bytes[..at]).is_err(), "a cut state was taken");
+    }
+}
+
+/// Late points of a run, by time.
+#[derive(Default)]
+struct Late(BTreeMap<i64, u64>);
+
+impl LatePoints for Late {
+    fn take(&mut self, after: Option<i64>, before: i64) -> Column {
+        let mut taken = Column::new(ValueKind::F64);
+        self.0.retain(|time, bits| {
+            let stays = after.is_some_and(|after| *time <= after) || *time >= before;
+            if !stays {
+                taken.push_bits(*time, *bits);
+            }
+            stays
+        });
+        taken
+    }
+}
+
+/// Pushes a point a step, some beside late ones: what the run and the late points hold must always be what was written.
+fn weave(steps: &[(u16, i64, Option<i64>)], window: usize, take_at: usize) {
+    let mut bench = Bench::new();
+    let mut tree = Tree::new(series(ValueKind::F64), 0, Lsn(1));
+    let (mut late, mut model) = (Late::default(), BTreeMap::new());
+    let mut now = 0;
+    for (i, (value, step, behind)) in steps.iter().enumerate() {
+        let bits = f64::from(*value).to_bits();
+        now += step + 1;
+        let mut out = PageWriter::new(
+            &mut bench.appender,
+            &mut bench.encoder,
+            DatabaseId(1),
+            Lsn(1),
+        );
+        out.knobs = bench.knobs;
+        out.window_bytes = window;
+        let before = tree.heap_bytes();
+        tree.writer()
+            .push_bits_beside(&mut out, &mut late, now, bits);
+        model.insert(now, bits);
+        if let Some(behind) = behind {
+            let bits = f64::from(*value + 1).to_bits();
+            late.0.insert(now - behind, bits);
+            model.insert(now - behind, bits);
+        }
+        if i == take_at {
+            tree.writer().take_late(&mut out, &mut late);
+        }
+        assert_eq!(before as i64 + out.heap, tree.heap_bytes() as i64);
+    }
+    for tree in [&tree, &reopen(&tree)] {
+        let snapshot = tree.snapshot();
+        let found = scan(&snapshot, &bench.store, TimeRange::ALL, Direction::Forward);
+        let times = found.times.iter().copied();
+        let mut found: BTreeMap<i64, u64> = times.zip(found.bits().iter().copied()).collect();
+        assert_eq!(snapshot.points(), found.len() as u64);
+        assert_eq!(snapshot.first_time(), found.keys().next().copied());
+        let points: Points = found
+            .iter()
+            .map(|(t, b)| (*t, Value::F64(f64::from_bits(*b))))
+            .collect();
+        let mut stats = ReadStats::default();
+        let all = snapshot
+            .aggregate(&bench.store, TimeRange::ALL, &mut stats)
+            .unwrap();
+        assert_same(&all, &folded(ValueKind::F64, &points));
+        found.extend(&late.0);
+        assert_eq!(found, model);
+    }
+    if window == 900 && steps.len() > 100 && take_at < 50 {
+        let taken = steps.iter().filter(|s| s.2.is_some()).count() - late.0.len();
+        assert!(
+            taken * 4 > late.0.len(),
+            "{taken} taken, {} left",
+            late.0.len()
+        );
     }
 }
 

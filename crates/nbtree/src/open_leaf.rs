@@ -1,9 +1,10 @@
 //! The leaf being filled, but for its tail: finished blocks that will stand in the page as they are, and
-//! small ones that will be joined before the page is sealed.
+//! small ones that will be joined before the page is sealed. Numbers wait there as the tails they were, so that they
+//! are encoded as a block but once.
 
 use std::sync::Arc;
 
-use alluvium_codec::{CodecError, MAX_BLOCK_POINTS, Models, decode_block};
+use alluvium_codec::{CodecError, MAX_BLOCK_POINTS, Models, decode_block, decode_tail};
 use alluvium_types::{Aggregate, Column, ValueKind};
 
 use crate::leaf::directory_bytes;
@@ -14,6 +15,32 @@ pub(crate) struct OpenBlock {
     pub(crate) bytes: Arc<[u8]>,
     pub(crate) first_time: i64,
     pub(crate) points: u16,
+}
+
+/// Points to be joined to others.
+#[derive(Debug, Clone)]
+pub(crate) struct SmallBlock {
+    pub(crate) block: OpenBlock,
+    /// Its bytes are a tail's, not a block's.
+    pub(crate) is_tail: bool,
+    pub(crate) aggregate: Aggregate,
+}
+
+impl SmallBlock {
+    /// Appends its points to `out`.
+    pub(crate) fn decode(&self, out: &mut Column) -> Result<(), CodecError> {
+        let OpenBlock {
+            bytes,
+            first_time,
+            points,
+        } = &self.block;
+        let points = usize::from(*points);
+        if self.is_tail {
+            return decode_tail(self.aggregate.kind, bytes, points, out);
+        }
+        // It neither lends nor borrows.
+        decode_block(bytes, points, *first_time, Models::default(), out)
+    }
 }
 
 /// Appends the points of the block at `index` to `out`; the ones before it lend it their models.
@@ -45,11 +72,9 @@ pub(crate) struct OpenLeaf {
     /// Blocks as they will stand in the page, oldest first.
     pub(crate) finished: Vec<OpenBlock>,
     /// Blocks to be joined to larger ones, newer than all finished ones.
-    pub(crate) small: Vec<OpenBlock>,
+    pub(crate) small: Vec<SmallBlock>,
     /// Of the finished blocks.
     pub(crate) finished_aggregate: Aggregate,
-    /// Of the small blocks.
-    pub(crate) small_aggregate: Aggregate,
     /// Oldest volume of the long strings of the finished blocks; the largest number if there is none.
     pub(crate) oldest_text_volume: u32,
 }
@@ -60,7 +85,6 @@ impl OpenLeaf {
             finished: Vec::new(),
             small: Vec::new(),
             finished_aggregate: Aggregate::empty(kind),
-            small_aggregate: Aggregate::empty(kind),
             oldest_text_volume: u32::MAX,
         }
     }
@@ -92,7 +116,7 @@ impl OpenLeaf {
     pub(crate) fn decode(&self, index: usize, out: &mut Column) -> Result<(), CodecError> {
         match index.checked_sub(self.finished.len()) {
             None => decode_at(&self.finished, index, out),
-            Some(small) => decode_at(&self.small, small, out),
+            Some(small) => self.small[small].decode(out),
         }
     }
 
@@ -105,23 +129,25 @@ impl OpenLeaf {
     }
 
     pub(crate) fn small_points(&self) -> usize {
-        self.small.iter().map(|b| usize::from(b.points)).sum()
+        let points = |b: &SmallBlock| usize::from(b.block.points);
+        self.small.iter().map(points).sum()
     }
 
     pub(crate) fn small_bytes(&self) -> usize {
-        self.small.iter().map(|b| b.bytes.len()).sum()
+        self.small.iter().map(|b| b.block.bytes.len()).sum()
     }
 
     /// Every block, oldest first.
     pub(crate) fn blocks(&self) -> impl Iterator<Item = &OpenBlock> {
-        self.finished.iter().chain(&self.small)
+        let small = self.small.iter().map(|b| &b.block);
+        self.finished.iter().chain(small)
     }
 
     /// Bytes on the heap, its own not included.
     pub(crate) fn heap_bytes(&self) -> usize {
         // Two counters stand before the bytes of an `Arc`.
         let bytes: usize = self.blocks().map(|b| b.bytes.len() + 16).sum();
-        let slots = self.finished.capacity() + self.small.capacity();
-        bytes + slots * size_of::<OpenBlock>()
+        let small = self.small.capacity() * size_of::<SmallBlock>();
+        bytes + self.finished.capacity() * size_of::<OpenBlock>() + small
     }
 }

@@ -6,10 +6,11 @@ use alluvium_block::{PageDraft, PageKind, PageMeta, Role};
 use alluvium_codec::{Encoder, Hint, Models, Tail};
 use alluvium_types::{Aggregate, Column, TimeRange, ValueKind, Values};
 
-use crate::open_leaf::{OpenBlock, OpenLeaf, decode_at};
+use crate::open_leaf::{OpenBlock, OpenLeaf, SmallBlock};
 use crate::sealed::Sealed;
 use crate::subtree_ref::SubtreeRef;
 use crate::tree::PageWriter;
+use crate::weave::LatePoints;
 use crate::{inner, leaf, long_text};
 
 /// A page with less room than this share of its body is sealed without another block.
@@ -20,56 +21,115 @@ pub(crate) const SLACK_SHARE: usize = 256;
 const FIT_TRIES: usize = 3;
 
 impl Sealed {
-    /// Moves the points of the tail into blocks; returns those that stay, fewer than there were.
+    /// Takes in the points of the tail, and late ones among the newest; returns those that stay in the tail.
     pub(crate) fn add_tail(
         &mut self,
         out: &mut PageWriter<'_>,
         tail: &Column,
-        tail_bytes: usize,
+        bytes: Arc<[u8]>,
+        late: Option<&mut dyn LatePoints>,
     ) -> Option<Tail> {
-        let knobs = out.knobs;
-        let kind = tail.kind();
-        let open = &mut self.open;
-        let first_time = open.small.first().map_or(tail.times[0], |b| b.first_time);
-        let room = open.room(knobs.leaf_bytes, first_time);
-        // As many points as fill half of a tail like this one.
-        let returned = knobs.tail_bytes * tail.len() / (2 * tail_bytes.max(1));
-        let small_points = open.small_points();
-        if small_points + tail.len() < knobs.block_points {
-            let mut bytes = Vec::with_capacity(knobs.tail_bytes);
-            let range = 0..tail.len();
-            out.encoder
-                .encode(tail, range, &mut self.hint, Models::default(), &mut bytes);
-            if open.small_bytes() + bytes.len() <= room {
-                open.small_aggregate
-                    .merge(&Aggregate::of(kind, &tail.times, tail.bits()));
-                open.small.push(block(tail, 0, tail.len(), &bytes));
+        let tail_bytes = bytes.len();
+        if self.points == 0 {
+            self.first_time = tail.times[0];
+        }
+        self.points += tail.len() as u64;
+        self.last_time = tail.times[tail.len() - 1];
+        self.last_bits = tail.bits().last().copied().unwrap_or_default();
+        let small = &self.open.small;
+        let first_time = small.first().map_or(tail.times[0], |b| b.block.first_time);
+        let room = self.open.room(out.knobs.leaf_bytes, first_time);
+        if let Some(late) = late {
+            if out.window_bytes == 0 {
+                return self.settle_all(out, tail, tail_bytes, Some(late));
+            }
+            let waits = self.wait(out, tail, bytes);
+            self.open.small.push(waits);
+            if self.open.small_bytes() > out.window_bytes {
+                self.settle_oldest(out, late);
+            }
+            return None;
+        }
+        let points = self.open.small_points() + tail.len();
+        if points < out.knobs.block_points {
+            let waits = self.wait(out, tail, bytes);
+            let bytes = self.open.small_bytes() + waits.block.bytes.len();
+            let expected = match self.open.estimated_bytes(points) {
+                _ if !waits.is_tail => bytes,
+                // Tails are a quarter longer than the block they will be, or more.
+                0 => bytes - bytes / 5,
+                estimate => estimate,
+            };
+            if expected <= room {
+                self.open.small.push(waits);
                 return None;
             }
         }
-        // Enough for a block of full size, or for the page.
-        let mut column = column_of(kind, small_points + tail.len());
-        let small = std::mem::take(&mut open.small);
-        for index in 0..small.len() {
-            decode_at(&small, index, &mut column).expect("a block of our own making decodes");
+        self.settle_all(out, tail, tail_bytes, None)
+    }
+
+    /// The tail as a small block: numbers as they are, texts encoded, for they are much shorter then.
+    fn wait(&mut self, out: &mut PageWriter<'_>, tail: &Column, bytes: Arc<[u8]>) -> SmallBlock {
+        let is_tail = tail.kind().is_numeric();
+        let block = if is_tail {
+            OpenBlock {
+                bytes,
+                first_time: tail.times[0],
+                points: tail.len() as u16,
+            }
+        } else {
+            let mut bytes = Vec::with_capacity(out.knobs.tail_bytes);
+            let (range, models) = (0..tail.len(), Models::default());
+            out.encoder
+                .encode(tail, range, &mut self.hint, models, &mut bytes);
+            block(tail, 0, tail.len(), &bytes)
+        };
+        SmallBlock {
+            block,
+            is_tail,
+            aggregate: Aggregate::of(tail.kind(), &tail.times, tail.bits()),
         }
-        open.small_aggregate = Aggregate::empty(kind);
+    }
+
+    /// Makes blocks of everything that waits, with the late points among it: enough for a block of full size, or for the
+    /// page. Some of the newest stay.
+    fn settle_all(
+        &mut self,
+        out: &mut PageWriter<'_>,
+        tail: &Column,
+        tail_bytes: usize,
+        late: Option<&mut dyn LatePoints>,
+    ) -> Option<Tail> {
+        let knobs = out.knobs;
+        let mut column = column_of(tail.kind(), self.open.small_points() + tail.len());
+        for small in std::mem::take(&mut self.open.small) {
+            small
+                .decode(&mut column)
+                .expect("a block of our own making decodes");
+        }
         column.extend_from(tail, 0, tail.len());
+        if let Some(late) = late {
+            column = self.weave(column, late, i64::MAX);
+        }
+        // As many points as fill half of a tail like this one.
+        let returned = knobs.tail_bytes * tail.len() / (2 * tail_bytes.max(1));
         let returned = returned.min(knobs.tail_points / 2).min(tail.len() - 1);
         let settled = self.settle(out, &column, returned);
-        (settled < column.len()).then(|| {
-            let mut left = Tail::new(kind);
-            for i in settled..column.len() {
-                let value = column.value(i).expect("index below the length");
-                left.push(column.times[i], value);
-            }
-            left
-        })
+        self.last_time = column.times[settled - 1];
+        self.last_bits = column.bits().get(settled - 1).copied().unwrap_or_default();
+        let left = tail_of(&column, settled)?;
+        self.points -= left.points() as u64;
+        Some(left)
     }
 
     /// Moves the points of `column`, the newest points of the run, into blocks, sealing full pages. Returns how many:
     /// at most `returned` of them stay behind.
-    fn settle(&mut self, out: &mut PageWriter<'_>, column: &Column, returned: usize) -> usize {
+    pub(crate) fn settle(
+        &mut self,
+        out: &mut PageWriter<'_>,
+        column: &Column,
+        returned: usize,
+    ) -> usize {
         let knobs = out.knobs;
         let mut begin = 0;
         let mut bytes = Vec::with_capacity(knobs.leaf_bytes);
@@ -106,10 +166,15 @@ impl Sealed {
             let taken = match full {
                 Some(len) if take < knobs.block_points && room - len >= little => {
                     // A block that will be joined to others lends and borrows nothing.
-                    fitter.models = Models::default();
-                    fitter.encode(take, &mut bytes);
-                    open.small_aggregate = part(column, begin, begin + take);
-                    open.small.push(block(column, begin, begin + take, &bytes));
+                    if !open.finished.is_empty() {
+                        fitter.models = Models::default();
+                        fitter.encode(take, &mut bytes);
+                    }
+                    open.small.push(SmallBlock {
+                        block: block(column, begin, begin + take, &bytes),
+                        is_tail: false,
+                        aggregate: part(column, begin, begin + take),
+                    });
                     return column.len();
                 }
                 Some(_) => take,
@@ -253,6 +318,18 @@ impl Sealed {
 /// Of the points of an aggregate that is not empty.
 fn times_of(aggregate: &Aggregate) -> TimeRange {
     TimeRange::inclusive(aggregate.first.time, aggregate.last.time)
+}
+
+/// The points from `begin` on as a tail; none if there are none.
+pub(crate) fn tail_of(column: &Column, begin: usize) -> Option<Tail> {
+    (begin < column.len()).then(|| {
+        let mut tail = Tail::new(column.kind());
+        for i in begin..column.len() {
+            let value = column.value(i).expect("index below the length");
+            tail.push(column.times[i], value);
+        }
+        tail
+    })
 }
 
 fn block(column: &Column, begin: usize, end: usize, bytes: &[u8]) -> OpenBlock {

@@ -8,14 +8,13 @@ use std::sync::Arc;
 
 use alluvium_block::{LogicAddr, PageRef};
 use alluvium_codec::{
-    CodecError, Encoder, Hint, MAX_BLOCK_POINTS, Models, Tail, decode_block, tail_first_time,
-    varint,
+    CodecError, Encoder, Hint, MAX_BLOCK_POINTS, Models, Tail, tail_first_time, varint,
 };
 use alluvium_types::{Aggregate, Column, Lsn, PAGE_SIZE, SeriesId, ValueKind};
 
 use crate::error::TreeError;
 use crate::inner::{self, InnerView};
-use crate::open_leaf::{OpenBlock, decode_at};
+use crate::open_leaf::{OpenBlock, SmallBlock};
 use crate::owned::Tree;
 use crate::sealed::Sealed;
 use crate::snapshot::TreeSnapshot;
@@ -24,8 +23,6 @@ use crate::subtree_ref::SubtreeRef;
 const VERSION: u8 = 4;
 /// Points of a tail from which a block may be shorter.
 const TAIL_BLOCK_MIN: usize = 4;
-/// Small blocks that are joined.
-const JOINED_MIN: usize = 3;
 /// More levels than 2^32 leaves can need.
 const LEVELS_MAX: u64 = 32;
 
@@ -39,14 +36,15 @@ impl TreeSnapshot {
     pub fn encode_state(&self, encoder: &mut Encoder, out: &mut Vec<u8>) {
         let birth = self.birth.expect("a state is what the writer sees");
         let sealed = self.sealed.as_deref();
-        let tail_block = self.tail_block(encoder);
         let (finished, small): (&[_], &[_]) = match self.open() {
             None => (&[], &[]),
             Some(open) => (&open.finished, &open.small),
         };
-        let apart: Vec<&OpenBlock> = small.iter().chain(&tail_block).collect();
-        let joined = self.joined(&apart, encoder);
-        let blocks = joined.as_ref().map_or(apart, |joined| vec![joined]);
+        let blocks = if small.is_empty() {
+            Vec::from_iter(self.tail_block(encoder))
+        } else {
+            self.joined(small, encoder)
+        };
         // A small block tells by its last point.
         let is_told = !blocks.is_empty();
         out.push(VERSION);
@@ -73,8 +71,8 @@ impl TreeSnapshot {
             put_aggregate(out, &open.finished_aggregate);
             varint::put_u64(out, open.oldest_text_volume.into());
         }
-        put_blocks(out, self.first_time, blocks);
-        if tail_block.is_some() {
+        put_blocks(out, self.first_time, &blocks);
+        if is_told {
             varint::put_u64(out, 0);
         } else {
             varint::put_u64(out, self.tail.points() as u64);
@@ -84,33 +82,31 @@ impl TreeSnapshot {
         }
     }
 
-    /// Several small blocks as one, if that is shorter. Only what takes bytes a point has more than two.
-    fn joined(&self, blocks: &[&OpenBlock], encoder: &mut Encoder) -> Option<OpenBlock> {
-        let points = blocks.iter().map(|b| usize::from(b.points)).sum();
-        if blocks.len() < JOINED_MIN || points > MAX_BLOCK_POINTS {
-            return None;
-        }
+    /// Small blocks and the tail behind them as blocks of full size, the last one but what is left.
+    fn joined(&self, small: &[SmallBlock], encoder: &mut Encoder) -> Vec<OpenBlock> {
         let mut column = Column::new(self.kind());
-        for block in blocks {
-            let models = Models::default();
-            decode_block(
-                &block.bytes,
-                block.points.into(),
-                block.first_time,
-                models,
-                &mut column,
-            )
-            .expect("a block of our own making decodes");
+        for block in small {
+            block
+                .decode(&mut column)
+                .expect("a block of our own making decodes");
         }
-        let mut bytes = Vec::with_capacity(blocks.iter().map(|b| b.bytes.len()).sum());
+        self.tail
+            .decode_into(&mut column)
+            .expect("a tail reads what it wrote");
         let mut hint = self.sealed.as_ref().map_or(Hint::default(), |s| s.hint);
-        encoder.encode(&column, 0..points, &mut hint, Models::default(), &mut bytes);
-        let apart: usize = blocks.iter().map(|b| b.bytes.len()).sum();
-        (bytes.len() < apart).then(|| OpenBlock {
-            bytes: bytes.into(),
-            first_time: column.times[0],
-            points: points as u16,
-        })
+        let mut bytes = Vec::new();
+        let blocks = (0..column.len()).step_by(MAX_BLOCK_POINTS).map(|begin| {
+            let end = column.len().min(begin + MAX_BLOCK_POINTS);
+            let models = Models::default();
+            bytes.clear();
+            encoder.encode(&column, begin..end, &mut hint, models, &mut bytes);
+            OpenBlock {
+                bytes: bytes.as_slice().into(),
+                first_time: column.times[begin],
+                points: (end - begin) as u16,
+            }
+        });
+        blocks.collect()
     }
 
     /// The tail as a block, if that is shorter.
@@ -180,14 +176,19 @@ impl Tree {
             open.oldest_text_volume = get_u32(r)?;
         }
         open.finished = finished;
-        open.small = get_blocks(r, sealed.first_time)?;
         let mut column = Column::new(kind);
-        for index in 0..open.small.len() {
+        for block in get_blocks(r, sealed.first_time)? {
+            let mut small = SmallBlock {
+                block,
+                is_tail: false,
+                aggregate: Aggregate::empty(kind),
+            };
             column.clear();
-            decode_at(&open.small, index, &mut column)
+            small
+                .decode(&mut column)
                 .map_err(|cause| TreeError::OpenLeaf { series, cause })?;
-            open.small_aggregate
-                .merge(&Aggregate::of(kind, &column.times, column.bits()));
+            small.aggregate = Aggregate::of(kind, &column.times, column.bits());
+            open.small.push(small);
         }
         if let Some(last) = column.bits().last() {
             // A tail may have become the last block.
@@ -242,10 +243,10 @@ fn check_parts(
         );
     }
     let open = &sealed.open;
-    for (aggregate, blocks) in [
-        (&open.finished_aggregate, &open.finished),
-        (&open.small_aggregate, &open.small),
-    ] {
+    let finished = std::iter::once((&open.finished_aggregate, open.finished.as_slice()));
+    let small = open.small.iter();
+    let small = small.map(|s| (&s.aggregate, std::slice::from_ref(&s.block)));
+    for (aggregate, blocks) in finished.chain(small) {
         let in_blocks: u64 = blocks.iter().map(|b| u64::from(b.points)).sum();
         ordered &= in_blocks == aggregate.count
             && blocks.windows(2).all(|w| w[0].first_time < w[1].first_time);

@@ -15,6 +15,7 @@ use crate::long_text;
 use crate::sealed::Sealed;
 use crate::sealing::column_of;
 use crate::snapshot::TreeSnapshot;
+use crate::weave::LatePoints;
 
 /// What sealing needs, lent by the shard for the time of a write.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub struct PageWriter<'a> {
     pub lsn: Lsn,
     /// Grows and shrinks with the heap that trees written through this take.
     pub heap: i64,
+    /// Bytes of newest points that a run keeps open for late ones: see [`TreeMut::push_bits_beside`].
+    pub window_bytes: usize,
     pub(crate) knobs: &'static Knobs,
 }
 
@@ -46,6 +49,7 @@ impl<'a> PageWriter<'a> {
             database,
             lsn,
             heap: 0,
+            window_bytes: 0,
             knobs: &KNOBS,
         }
     }
@@ -199,7 +203,7 @@ impl TreeMut<'_> {
         if end.points + 1 >= out.knobs.tail_points
             || end.bytes + bytes.len() >= out.knobs.tail_bytes
         {
-            self.flush_tail(out);
+            self.flush_tail(out, None);
         }
     }
 
@@ -212,9 +216,46 @@ impl TreeMut<'_> {
     /// If `time` is not after the newest point, or the tree holds strings.
     #[inline]
     pub fn push_bits(&mut self, out: &mut PageWriter<'_>, time: i64, bits: u64) {
+        if self.push_number(out, time, bits) {
+            self.flush_tail(out, None);
+        }
+    }
+
+    /// As [`Self::push_bits`], beside points that came late: those which belong between points that are not yet encoded
+    /// as blocks of their final size are taken from there. The newest points wait for such, up to
+    /// [`PageWriter::window_bytes`]. Returns whether late points were asked for.
+    ///
+    /// # Panics
+    /// As [`Self::push_bits`].
+    pub fn push_bits_beside(
+        &mut self,
+        out: &mut PageWriter<'_>,
+        late: &mut dyn LatePoints,
+        time: i64,
+        bits: u64,
+    ) -> bool {
+        let is_full = self.push_number(out, time, bits);
+        if is_full {
+            self.flush_tail(out, Some(late));
+        }
+        is_full
+    }
+
+    /// Makes blocks of the newest points together with those late ones which belong among them.
+    pub fn take_late(&mut self, out: &mut PageWriter<'_>, late: &mut dyn LatePoints) {
+        if self.edge.end().is_some_and(|end| end.points > 0) {
+            let window = std::mem::take(&mut out.window_bytes);
+            self.flush_tail(out, Some(late));
+            out.window_bytes = window;
+        }
+    }
+
+    /// Returns whether the tail is full.
+    #[inline(always)]
+    fn push_number(&mut self, out: &mut PageWriter<'_>, time: i64, bits: u64) -> bool {
         let Some(next) = self.edge.next() else {
             self.begin(out);
-            return self.push_bits(out, time, bits);
+            return self.push_number_again(out, time, bits);
         };
         let end = next.tail();
         assert!(
@@ -223,11 +264,12 @@ impl TreeMut<'_> {
         );
         let draft = self.core.encoder.encode_bits(end, time, bits);
         out.heap += next.push(time, &draft) as i64;
-        if end.points + 1 >= out.knobs.tail_points
-            || end.bytes + draft.len() >= out.knobs.tail_bytes
-        {
-            self.flush_tail(out);
-        }
+        end.points + 1 >= out.knobs.tail_points || end.bytes + draft.len() >= out.knobs.tail_bytes
+    }
+
+    #[cold]
+    fn push_number_again(&mut self, out: &mut PageWriter<'_>, time: i64, bits: u64) -> bool {
+        self.push_number(out, time, bits)
     }
 
     /// Publishes an empty tail.
@@ -273,26 +315,17 @@ impl TreeMut<'_> {
     /// Makes a block of the tail, and publishes it in the tail's place.
     #[cold]
     #[inline(never)]
-    fn flush_tail(&mut self, out: &mut PageWriter<'_>) {
+    fn flush_tail(&mut self, out: &mut PageWriter<'_>, late: Option<&mut dyn LatePoints>) {
         let kind = self.kind();
-        let end = self.edge.end().unwrap_or_default();
-        let mut tail = column_of(kind, end.points);
-        self.snapshot()
-            .tail
-            .decode_into(&mut tail)
+        let tail = self.snapshot().tail;
+        let mut column = column_of(kind, tail.points());
+        tail.decode_into(&mut column)
             .expect("a tail reads what it wrote");
         let mut sealed = match self.edge.sealed() {
             Some(sealed) => Sealed::clone(sealed),
             None => Sealed::new(self.series, self.core.run_ordinal, self.core.birth),
         };
-        let left = sealed.add_tail(out, &tail, end.bytes);
-        let moved = tail.len() - left.as_ref().map_or(0, Tail::points);
-        if sealed.points == 0 {
-            sealed.first_time = tail.times[0];
-        }
-        sealed.points += moved as u64;
-        sealed.last_time = tail.times[moved - 1];
-        sealed.last_bits = tail.bits().get(moved - 1).copied().unwrap_or_default();
+        let left = sealed.add_tail(out, &column, tail.bytes, late);
         let (encoder, end, bytes) = left.unwrap_or_else(|| Tail::new(kind)).into_parts();
         self.core.encoder = encoder;
         let head = Some(Arc::new(sealed));

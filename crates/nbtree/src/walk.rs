@@ -4,6 +4,7 @@
 use std::ops::ControlFlow;
 
 use alluvium_block::Page;
+use alluvium_codec::CodecError;
 use alluvium_types::{Aggregate, Column, TimeRange};
 
 use crate::error::TreeError;
@@ -274,10 +275,9 @@ impl<'a, 'b> Walk<'a, 'b> {
         let Some(open) = snapshot.open() else {
             return Ok(Flow::Continue(()));
         };
-        for (blocks, aggregate) in [
-            (&open.finished, &open.finished_aggregate),
-            (&open.small, &open.small_aggregate),
-        ] {
+        let finished = std::iter::once((None, &open.finished_aggregate));
+        let small = open.small.iter().map(|s| (Some(s), &s.aggregate));
+        for (small, aggregate) in finished.chain(small) {
             let (first, last) = (aggregate.first.time, aggregate.last.time);
             if aggregate.count == 0 || !self.range.overlaps(first, last) {
                 continue;
@@ -285,8 +285,10 @@ impl<'a, 'b> Walk<'a, 'b> {
             let flow = if self.is_one_bucket(first, last) {
                 self.reader.stats.aggregates_used += 1;
                 self.add_aggregate(aggregate)
+            } else if let Some(small) = small {
+                self.add_open_block(snapshot, |scratch| small.decode(scratch))?
             } else {
-                self.add_open_blocks(snapshot, blocks)?
+                self.add_finished_blocks(snapshot, &open.finished)?
             };
             if flow.is_break() {
                 return Ok(flow);
@@ -295,7 +297,7 @@ impl<'a, 'b> Walk<'a, 'b> {
         Ok(Flow::Continue(()))
     }
 
-    fn add_open_blocks(
+    fn add_finished_blocks(
         &mut self,
         snapshot: &TreeSnapshot,
         blocks: &[OpenBlock],
@@ -307,19 +309,26 @@ impl<'a, 'b> Walk<'a, 'b> {
             if behind || block.first_time >= self.range.end() {
                 continue;
             }
-            self.scratch.clear();
-            self.reader.stats.blocks_decoded += 1;
-            open_leaf::decode_at(blocks, i, &mut self.scratch).map_err(|cause| {
-                TreeError::OpenLeaf {
-                    series: snapshot.series,
-                    cause,
-                }
-            })?;
-            if self.add_scratch().is_break() {
+            let decode = |scratch: &mut Column| open_leaf::decode_at(blocks, i, scratch);
+            if self.add_open_block(snapshot, decode)?.is_break() {
                 return Ok(Flow::Break(()));
             }
         }
         Ok(Flow::Continue(()))
+    }
+
+    fn add_open_block(
+        &mut self,
+        snapshot: &TreeSnapshot,
+        decode: impl FnOnce(&mut Column) -> Result<(), CodecError>,
+    ) -> Result<Flow, TreeError> {
+        self.scratch.clear();
+        self.reader.stats.blocks_decoded += 1;
+        decode(&mut self.scratch).map_err(|cause| TreeError::OpenLeaf {
+            series: snapshot.series,
+            cause,
+        })?;
+        Ok(self.add_scratch())
     }
 
     /// Adds the decoded points that are in the range.

@@ -117,6 +117,9 @@ pub struct StoreConfig {
     pub tail_chain_max: usize,
     /// Late points a series buffers before they go to a run.
     pub late_points_max: usize,
+    /// Bytes of newest points, at about two a point, that a series which gets late ones keeps open for them; none past
+    /// half of the memory limit.
+    pub late_window_bytes: usize,
     /// Runs of a series at which they are merged although late points still come.
     pub merge_runs_max: usize,
     /// Late points of a series, where they overlap others, at which its runs are merged; but not before they are
@@ -166,6 +169,7 @@ impl Default for StoreConfig {
             checkpoint_ms: 300_000,
             tail_chain_max: 8,
             late_points_max: 1024,
+            late_window_bytes: 6144,
             merge_runs_max: 4,
             merge_late_points: 16_384,
             merge_late_percent: 1,

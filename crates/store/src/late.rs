@@ -1,10 +1,22 @@
 //! The buffer in which a series' late points wait until they fill a run.
 
-use alluvium_types::{Column, MAX_STRING_BYTES, TimeRange, ValueKind, ValueRef};
+use alluvium_nbtree::LatePoints;
+use alluvium_types::{Column, Lsn, MAX_STRING_BYTES, SeriesId, TimeRange, ValueKind, ValueRef};
+
+use crate::partition::PartitionState;
 
 /// Bytes of text at which a buffer goes to a run. A checkpoint keeps a buffer as blocks, and a block of text may
 /// always unpack to 1 MiB; runs keep long texts beside their blocks.
 const TEXT_BYTES_MAX: usize = (1 << 20) - MAX_STRING_BYTES;
+
+/// What late points may take of memory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LateRules {
+    /// Points that a series buffers before they go to a run.
+    pub(crate) points_max: usize,
+    /// Bytes of newest points that a series keeps open for them.
+    pub(crate) window_bytes: usize,
+}
 
 #[derive(Debug, Clone, PartialEq)]
 enum LateValue {
@@ -110,6 +122,21 @@ impl LateBuffer {
         self.points.len() != before
     }
 
+    /// The points that a run may take.
+    pub(crate) fn of_run<'a>(
+        &'a mut self,
+        series: SeriesId,
+        birth: Lsn,
+        part: &'a PartitionState,
+    ) -> LateOfRun<'a> {
+        LateOfRun {
+            buffer: self,
+            series,
+            birth,
+            part,
+        }
+    }
+
     /// The kind of each point.
     pub(crate) fn kinds(&self) -> impl Iterator<Item = ValueKind> {
         self.points.iter().map(|(_, value)| value.as_ref().kind())
@@ -148,6 +175,35 @@ impl LateBuffer {
             }
         }
         columns
+    }
+}
+
+/// What a run of numbers may take of a buffer: not what a delete would hide there.
+#[derive(Debug)]
+pub(crate) struct LateOfRun<'a> {
+    buffer: &'a mut LateBuffer,
+    series: SeriesId,
+    birth: Lsn,
+    part: &'a PartitionState,
+}
+
+impl LatePoints for LateOfRun<'_> {
+    fn take(&mut self, after: Option<i64>, before: i64) -> Column {
+        let kind = self.series.kind();
+        let hidden = self.part.hidden(self.series.row(), self.series.field());
+        let holes = hidden.holes(kind, self.birth);
+        let points = &mut self.buffer.points;
+        let begin = after.map_or(0, |after| points.partition_point(|(t, _)| *t <= after));
+        let end = begin + points[begin..].partition_point(|(t, _)| *t < before);
+        let mut taken = Column::new(kind);
+        let is_taken = |(time, value): &mut (i64, LateValue)| {
+            matches!(value, LateValue::Bits(of, _) if *of == kind)
+                && !holes.iter().any(|hole| hole.contains(*time))
+        };
+        for (time, value) in points.extract_if(begin..end, is_taken) {
+            taken.push(time, value.as_ref());
+        }
+        taken
     }
 }
 

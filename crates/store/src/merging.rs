@@ -402,7 +402,7 @@ impl StoreInner {
         let partition = waiting.series.place.partition;
         let born = shard.last_lsn[usize::from(partition.0)];
         let mut out = PageWriter::new(appender, encoder, database.id, born);
-        state.flush_late(&mut out);
+        state.flush_late(&mut out, database.partition(partition));
         database.charge(out.heap);
         mark_dirty(&mut state, &mut shard.dirty, waiting);
     }

@@ -16,6 +16,7 @@ use crate::checkpoint::Checkpointer;
 use crate::config::StoreConfig;
 use crate::databases::Catalog;
 use crate::error::{OpenError, StoreError, WriteError};
+use crate::late::LateRules;
 use crate::ledger::Ledger;
 use crate::merging::Merger;
 use crate::recovery::{RecoveryReport, recover};
@@ -242,6 +243,19 @@ impl StoreInner {
 
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
+    }
+
+    /// What late points may take of memory now.
+    pub(crate) fn late_rules(&self) -> LateRules {
+        let is_roomy = self.budget.used() < self.budget.limit() / 2;
+        LateRules {
+            points_max: self.config.late_points_max,
+            window_bytes: if is_roomy {
+                self.config.late_window_bytes
+            } else {
+                0
+            },
+        }
     }
 
     /// Deletes free memory: they go on where writes are refused for want of it.

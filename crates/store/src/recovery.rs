@@ -514,13 +514,11 @@ impl Redo<'_> {
                 Entry::Points(group) => {
                     define_series(&database, &part, &group, lsn);
                     self.points += group.bits.len() as u64;
-                    let table = part.table.read();
-                    let late_max = self.inner.config.late_points_max;
+                    let late = self.inner.late_rules();
                     let counters = &self.inner.counters;
-                    if state.apply(&database, &table, &group, lsn, late_max, counters) > 0 {
+                    if state.apply(&database, &part, &group, lsn, late, counters) > 0 {
                         return Err(undefined(partition, "a series"));
                     }
-                    drop(table);
                     // Its buffers serve the next group.
                     self.group = group;
                 }

@@ -13,8 +13,9 @@ use alluvium_types::{FieldId, Lsn, Partition, Row, SeriesId, ValueKind, ValueRef
 use smallvec::SmallVec;
 
 use crate::barrier::Barrier;
-use crate::late::LateBuffer;
+use crate::late::{LateBuffer, LateOfRun};
 use crate::merging::{Listing, Merging};
+use crate::partition::PartitionState;
 
 mod expire;
 
@@ -93,6 +94,47 @@ impl SeriesState {
     #[inline]
     fn is_plain(&self) -> bool {
         self.rare.as_ref().is_none_or(|r| r.is_plain())
+    }
+
+    /// The late points that the first run may take among its newest: where it alone has points, and no merge reads what
+    /// it appends.
+    #[inline]
+    fn late_for_first<'a>(
+        &'a mut self,
+        first: &TreeMut<'_>,
+        part: &'a PartitionState,
+    ) -> Option<LateOfRun<'a>> {
+        let rare = self.rare.as_mut()?;
+        if !rare.more.is_empty() || rare.barrier.is_some() || rare.merging.is_some() {
+            return None;
+        }
+        let late = rare.late.as_mut()?;
+        let (series, birth) = (first.series(), first.birth());
+        first
+            .kind()
+            .is_numeric()
+            .then(|| late.of_run(series, birth, part))
+    }
+
+    /// The run of the highest ordinal, if it alone may take the point: the one below it ends later. `first_last` is the
+    /// newest time of the first run.
+    #[inline]
+    fn highest_takes(
+        &mut self,
+        time: i64,
+        kind: ValueKind,
+        first_last: Option<i64>,
+    ) -> Option<&mut Tree> {
+        let rare = self.rare.as_mut()?;
+        if rare.late.is_some() || rare.barrier.is_some() || rare.merging.is_some() {
+            return None;
+        }
+        let (highest, below) = rare.more.split_last_mut()?;
+        let below = below.last().map_or(first_last, Tree::last_time);
+        let takes = highest.kind() == kind
+            && highest.last_time().is_none_or(|last| last < time)
+            && below.is_some_and(|last| last >= time);
+        takes.then_some(highest)
     }
 
     /// Whether a point at `time`, later than `last`, the newest of the first run, may go there at once: late points and
@@ -225,6 +267,7 @@ impl SeriesLock<'_> {
         out: &mut PageWriter<'_>,
         time: i64,
         value: ValueRef<'_>,
+        part: &PartitionState,
         late_points_max: usize,
     ) -> Taken {
         let place = self.place;
@@ -236,10 +279,25 @@ impl SeriesLock<'_> {
             && first.kind() == value.kind()
             && state.first_takes(time, last)
         {
+            if let Some(mut late) = state.late_for_first(&first, part) {
+                let bits = value.bits().unwrap_or_default();
+                if first.push_bits_beside(out, &mut late, time, bits) {
+                    self.settle_late(out);
+                }
+                return Taken::InOrder;
+            }
             append(&mut first, out, time, value);
             return Taken::InOrder;
         }
-        let taken = self.push_slow(out, time, value, late_points_max);
+        let (first, state) = self.lock.split(|kind| place.id(kind));
+        let first_last = first.and_then(|first| first.last_time());
+        if let Some(run) = state.highest_takes(time, value.kind(), first_last) {
+            append(&mut run.writer(), out, time, value);
+            let more_last = &mut state.rare_mut().more_last;
+            *more_last = (*more_last).max(Some(time));
+            return Taken::InOrder;
+        }
+        let taken = self.push_slow(out, time, value, part, late_points_max);
         self.lift_barrier();
         taken
     }
@@ -250,6 +308,7 @@ impl SeriesLock<'_> {
         out: &mut PageWriter<'_>,
         time: i64,
         value: ValueRef<'_>,
+        part: &PartitionState,
         late_points_max: usize,
     ) -> Taken {
         let place = self.place;
@@ -288,7 +347,7 @@ impl SeriesLock<'_> {
         let is_full = late.len() >= late_points_max || late.is_full_of_text();
         out.heap += self.own_bytes();
         if is_full {
-            self.flush_late(out);
+            self.flush_late(out, part);
         }
         Taken::Late
     }
@@ -373,8 +432,15 @@ impl SeriesLock<'_> {
     }
 
     /// Moves the late points to runs. The caller holds the shard's lock.
-    pub(crate) fn flush_late(&mut self, out: &mut PageWriter<'_>) {
+    pub(crate) fn flush_late(&mut self, out: &mut PageWriter<'_>, part: &PartitionState) {
         let before = self.own_bytes();
+        let place = self.place;
+        let (first, state) = self.lock.split(|kind| place.id(kind));
+        if let Some(mut first) = first
+            && let Some(mut late) = state.late_for_first(&first, part)
+        {
+            first.take_late(out, &mut late);
+        }
         let Some(late) = self.rare_mut().late.take() else {
             return;
         };
@@ -385,6 +451,17 @@ impl SeriesLock<'_> {
             self.append_to(run, out, time, value);
         }
         self.settle_readers();
+    }
+
+    /// Forgets a late buffer that the first run has emptied.
+    #[cold]
+    fn settle_late(&mut self, out: &mut PageWriter<'_>) {
+        if self.buffered() == 0 {
+            out.heap -= self.own_bytes();
+            self.rare_mut().late = None;
+            out.heap += self.own_bytes();
+            self.settle_readers();
+        }
     }
 
     /// Lets readers go by the first run alone where it is all there is.

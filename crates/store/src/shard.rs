@@ -13,7 +13,8 @@ use parking_lot::Mutex;
 use crate::config::StoreConfig;
 use crate::databases::DatabaseState;
 use crate::error::{DeleteError, StoreError, WriteError};
-use crate::partition::SeriesTable;
+use crate::late::LateRules;
+use crate::partition::PartitionState;
 use crate::series::{Series, Taken};
 
 /// Series of a table from which on they are thought not to be in the cache.
@@ -111,19 +112,21 @@ impl ShardState {
 
     /// Appends the points of one group to their series: the one path of live writes and of redo.
     ///
-    /// Every (row, field) must be in `table`; those that are not are skipped and counted in the result, so
+    /// Every (row, field) must be in the partition's table; those that are not are skipped and counted in the result, so
     /// that redo can refuse a log that speaks of what nothing defines.
     pub(crate) fn apply(
         &mut self,
         database: &Arc<DatabaseState>,
-        table: &SeriesTable,
+        part: &PartitionState,
         group: &PointGroup,
         lsn: Lsn,
-        late_points_max: usize,
+        rules: LateRules,
         counters: &PointCounters,
     ) -> usize {
         self.encoder.set_compression(database.settings.compression);
         let mut out = PageWriter::new(&mut self.appender, &mut self.encoder, database.id, lsn);
+        out.window_bytes = rules.window_bytes;
+        let table = part.table.read();
         let width = group.fields.len();
         let (mut late, mut repeats, mut missing) = (0, 0, 0);
         let is_large = table.rows() * width > PREFETCH_SERIES;
@@ -161,7 +164,7 @@ impl ShardState {
                     // The checkpoint this state came from has the whole batch.
                     continue;
                 }
-                match state.push(&mut out, *time, value, late_points_max) {
+                match state.push(&mut out, *time, value, part, rules.points_max) {
                     Taken::InOrder => {}
                     Taken::Late => late += 1,
                     Taken::Repeat => repeats += 1,

@@ -413,7 +413,6 @@ impl Writer {
         let logs_points = durability != Durability::None;
         let sync = durability == Durability::Sync;
         let mut ticket = None;
-        let table = part.table.read();
         let mut points = 0;
         let mut at = 0;
         while at < lines.len() {
@@ -422,15 +421,8 @@ impl Writer {
                 state.section.points(&self.group);
             }
             points += self.group.bits.len();
-            let late_max = store.config.late_points_max;
-            state.apply(
-                &database,
-                &table,
-                &self.group,
-                lsn,
-                late_max,
-                &store.counters,
-            );
+            let late = store.late_rules();
+            state.apply(&database, &part, &self.group, lsn, late, &store.counters);
             if at < lines.len() && state.section.len() >= store.section_bytes_max {
                 ticket = Some(store.push_section(state, points as u32, sync));
                 points = 0;
@@ -438,7 +430,6 @@ impl Writer {
                 state.section.begin(database.id, partition, lsn);
             }
         }
-        drop(table);
         if logs_points || defined {
             ticket = Some(store.push_section(state, points as u32, sync));
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use alluvium_io::MemoryDevice;
 use alluvium_store::{Database, ReadStats, Selector, Store, StoreConfig, SystemClock, TimeRange};
 use alluvium_types::Value;
-use model::{Line, Model, read_all, same, write};
+use model::{Dice, Line, Model, Removal, read_all, same, write};
 
 fn config() -> StoreConfig {
     StoreConfig {
@@ -173,5 +173,71 @@ fn a_database_may_be_dropped_in_the_middle_of_a_merge() {
         drop(store);
         let store = open(&device, config());
         same(&read_all(&store.database("kept").unwrap()), &model).unwrap();
+    }
+}
+
+/// A tenth of the points late by up to a thousand others, and deletes of what is still open: late points that a delete
+/// hides in the first run stay away from it, all others take their place there and nothing is to be merged.
+#[test]
+fn late_points_among_the_newest_make_no_runs() {
+    for deletes in [false, true] {
+        let device = Arc::new(MemoryDevice::new(2));
+        let config = StoreConfig {
+            late_points_max: 1000,
+            merge_quiet_ms: 1_000_000,
+            ..config()
+        };
+        let store = open(&device, config.clone());
+        let database = create(&store, "db");
+        let mut dice = Dice(7);
+        let mut model = Model::default();
+        let mut arrivals: Vec<(i64, i64)> = (0..20_000)
+            .map(|time| {
+                let is_late = dice.below(10) == 0;
+                let delay = if is_late { dice.below(1000) as i64 } else { 0 };
+                (time + delay, time)
+            })
+            .collect();
+        arrivals.sort_unstable();
+        for (n, batch) in arrivals.chunks(250).enumerate() {
+            let mut written = lines(batch.iter().map(|(_, time)| *time));
+            if n % 3 == 0 {
+                // Some points are written again, with another value.
+                let again = lines(batch.iter().rev().take(9).map(|(_, t)| *t - 300));
+                written.extend(again.into_iter().map(|mut line| {
+                    line.fields = vec![("f", Value::F64(n as f64))];
+                    line
+                }));
+            }
+            write(&database, &written, None).unwrap().wait().unwrap();
+            model.apply(&written);
+            if deletes && n % 20 == 19 {
+                let newest = batch[batch.len() - 1].0;
+                let removal = Removal {
+                    hosts: None,
+                    field: None,
+                    range: TimeRange::new(newest - 700, newest - 400).unwrap(),
+                    above: None,
+                };
+                let deleted = database.delete(&removal.request()).unwrap();
+                deleted.commit.wait().unwrap();
+                model.remove(&removal);
+                // Back into the hole.
+                let back = lines((newest - 650..newest - 600).step_by(7));
+                write(&database, &back, None).unwrap().wait().unwrap();
+                model.apply(&back);
+            }
+            store.drive();
+        }
+        same(&read_all(&database), &model).unwrap();
+        if !deletes {
+            let runs = store.status().merging.runs_waiting;
+            assert!(runs <= 1, "{:?}", store.status().merging);
+        }
+        store.close().unwrap();
+        drop((database, store));
+        let store = open(&device, config);
+        let database = store.database("db").unwrap();
+        same(&read_all(&database), &model).unwrap();
     }
 }
