@@ -54,6 +54,7 @@ mod model_tests;
 mod open_leaf;
 mod owned;
 mod packer;
+mod page_walk;
 mod reader;
 mod sealed;
 mod sealing;
@@ -73,6 +74,7 @@ pub use describe::{
 pub use error::{BadPageCause, BodyError, TreeError};
 pub use expiry::Expiry;
 pub use merge::{Merge, MergeProgress, MergeSource, MergeStats};
+pub use page_walk::{PageWalk, WalkScope};
 pub use owned::{SharedTree, SharedTreeLock, Tree};
 pub use snapshot::TreeSnapshot;
 pub use stats::ReadStats;
