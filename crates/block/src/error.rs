@@ -16,7 +16,9 @@ pub enum ReadError {
     },
     /// The page was given back since whoever asks learned its address: what it held was written anew elsewhere, or
     /// deleted. Unlike an expired page it must not be treated as absent: ask again from the start.
-    #[error("page {addr} was given back: its series was written anew since this was begun; repeat it")]
+    #[error(
+        "page {addr} was given back: its series was written anew since this was begun; repeat it"
+    )]
     GivenBack {
         /// The address asked for.
         addr: LogicAddr,

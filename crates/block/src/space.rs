@@ -93,8 +93,8 @@ pub struct VolumeSpace {
     pub id: u32,
     /// Which of its database's sets.
     pub role: Role,
-    /// It takes no more pages.
-    pub is_closed: bool,
+    /// Somebody may still write pages of it that none were written of.
+    pub is_filling: bool,
     /// First page that was never handed out.
     pub end: u32,
     /// Pages that were written when it was looked at and have not been given back: ascending, apart.
@@ -111,8 +111,9 @@ impl VolumeSpace {
 /// What was handed out of each volume of a database at one moment, before the extents of the appenders are looked at.
 #[derive(Debug)]
 pub struct SpaceSurvey {
-    /// With the first page that belonged to no extent, and the extents that belonged to no appender.
-    volumes: Vec<(Arc<Volume>, u32, Vec<PageRange>)>,
+    /// With the first page that belonged to no extent, whether more are cut from it, and the extents that belonged to
+    /// no appender.
+    volumes: Vec<(Arc<Volume>, u32, bool, Vec<PageRange>)>,
 }
 
 impl SpaceSurvey {
@@ -121,9 +122,10 @@ impl SpaceSurvey {
     /// these, whenever it will be.
     pub fn written(self, open: &[OpenExtent]) -> Vec<VolumeSpace> {
         let mut all: Vec<VolumeSpace> = Vec::with_capacity(self.volumes.len());
-        for (volume, end, mut gaps) in self.volumes {
+        for (volume, end, is_active, mut gaps) in self.volumes {
             let unfilled = open.iter().filter(|e| e.volume == volume.id);
             gaps.extend(unfilled.map(|e| (e.next, e.end)));
+            let is_filling = is_active || !gaps.is_empty();
             // Last: an extent that was left meanwhile is among them.
             gaps.extend(&volume.holes.lock().ranges);
             gaps.sort_unstable();
@@ -140,7 +142,7 @@ impl SpaceSurvey {
             all.push(VolumeSpace {
                 id: volume.id,
                 role: volume.set.role,
-                is_closed: volume.times.is_closed(),
+                is_filling,
                 end,
                 written,
             });
@@ -194,11 +196,13 @@ impl BlockStore {
         let of_database = volumes.values().filter(|v| v.set.database == database);
         let look = |volume: &Arc<Volume>| {
             let set = sets.get(&volume.set);
+            let active = set.and_then(|set| set.active.as_ref());
+            let is_active = active.is_some_and(|v| v.id == volume.id);
             let free = set.iter().flat_map(|set| &set.free);
             let free = free.filter(|e| e.volume.id == volume.id);
             let free = free.map(|e| (e.next, e.end)).collect();
             let end = volume.handed_out.load(Ordering::Acquire);
-            (Arc::clone(volume), end, free)
+            (Arc::clone(volume), end, is_active, free)
         };
         SpaceSurvey {
             volumes: of_database.map(look).collect(),

@@ -31,7 +31,9 @@ pub enum TreeError {
     },
     /// The run was written anew and its old pages given back while this read went on. Nothing is lost: the same
     /// question, asked again, gets its answer.
-    #[error("series {series} was written anew while it was read, for longer than pages are kept for readers: {cause}")]
+    #[error(
+        "series {series} was written anew while it was read, for longer than pages are kept for readers: {cause}"
+    )]
     GivenBack {
         /// Whose.
         series: SeriesId,

@@ -74,8 +74,8 @@ pub use describe::{
 pub use error::{BadPageCause, BodyError, TreeError};
 pub use expiry::Expiry;
 pub use merge::{Merge, MergeProgress, MergeSource, MergeStats};
-pub use page_walk::{PageWalk, WalkScope};
 pub use owned::{SharedTree, SharedTreeLock, Tree};
+pub use page_walk::{PageWalk, WalkScope};
 pub use snapshot::TreeSnapshot;
 pub use stats::ReadStats;
 pub use subtree_ref::SubtreeRef;

@@ -7,8 +7,8 @@
 use std::borrow::Cow;
 
 use alluvium_block::{
-    Appender, BlockStore, Expect, LogicAddr, Page, PageDraft, PageKind, PageMeta, PageRef, ReadError,
-    Role,
+    Appender, BlockStore, Expect, LogicAddr, Page, PageDraft, PageKind, PageMeta, PageRef,
+    ReadError, Role,
 };
 use alluvium_codec::crc32c;
 use alluvium_types::{Column, MAX_STRING_BYTES, TimeRange, Values};
@@ -295,7 +295,9 @@ impl LongText {
     /// Whether a page of it may be in one of these volumes, which ascend: its pages were written one after the other.
     pub(crate) fn may_be_in(&self, volumes: &[u32]) -> bool {
         let from = volumes.partition_point(|v| *v < self.oldest_volume);
-        volumes.get(from).is_some_and(|v| *v <= self.head.addr.volume)
+        volumes
+            .get(from)
+            .is_some_and(|v| *v <= self.head.addr.volume)
     }
 }
 

@@ -91,6 +91,8 @@ pub(crate) struct Checkpointer {
     requested_clean: bool,
     started: u64,
     completed: u64,
+    /// The number of the one before that, for the superblock slots are two.
+    completed_before: u64,
     last_error: Option<(u64, StoreError)>,
     wakers: Vec<Waker>,
     last_ended_ns: u64,
@@ -121,6 +123,7 @@ impl Checkpointer {
             requested_clean: false,
             started: 0,
             completed: 0,
+            completed_before: 0,
             last_error: None,
             wakers: Vec::new(),
             removed: Vec::new(),
@@ -136,6 +139,31 @@ impl Checkpointer {
     /// Checkpoints completed in this process life.
     pub(crate) fn completed(&self) -> u64 {
         self.completed
+    }
+
+    /// The number of the last checkpoint that has begun.
+    pub(crate) fn begun(&self) -> u64 {
+        self.started
+    }
+
+    /// The numbers of those that the two superblocks are of; 0 for one of an earlier life.
+    pub(crate) fn completed_numbers(&self) -> (u64, u64) {
+        (self.completed, self.completed_before)
+    }
+
+    /// Whether none is running or asked for.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.running.is_none() && self.requested <= self.started
+    }
+
+    /// Asks for one.
+    pub(crate) fn request(&mut self) {
+        self.requested = self.started + 1;
+    }
+
+    /// Whether files wait for superblocks to be removed.
+    pub(crate) fn has_removals(&self) -> bool {
+        !self.removals.is_empty()
     }
 
     /// The commit the last superblock names.
@@ -689,7 +717,8 @@ impl StoreInner {
             }
         }
         checkpointer.root = running.root;
-        checkpointer.completed = running.number;
+        checkpointer.completed_before =
+            std::mem::replace(&mut checkpointer.completed, running.number);
         checkpointer.last_ended_ns = now;
         checkpointer.last_duration_ns = self.clock.monotonic_ns() - checkpointer.begun_ns;
         checkpointer.wakers.drain(..).for_each(Waker::wake);

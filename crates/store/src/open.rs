@@ -18,6 +18,7 @@ use crate::databases::Catalog;
 use crate::error::{OpenError, StoreError, WriteError};
 use crate::ledger::Ledger;
 use crate::merging::Merger;
+use crate::readers::ReaderAges;
 use crate::recovery::{RecoveryReport, recover};
 use crate::retention::RetentionDriver;
 use crate::shard::{PointCounters, Shard, ShardState, shard_of};
@@ -40,6 +41,7 @@ pub(crate) struct StoreInner {
     /// Merges stand still.
     pub merging_paused: AtomicBool,
     pub retention: Mutex<RetentionDriver>,
+    pub readers: ReaderAges,
     pub believed: BelievedClock,
     pub counters: PointCounters,
     pub recovery: RecoveryReport,
@@ -184,6 +186,7 @@ impl StoreInner {
             merger: Mutex::new(Merger::new(block.appender(Lane(config.shards)))),
             merging_paused: AtomicBool::new(config.merge_paused),
             retention: Mutex::default(),
+            readers: ReaderAges::default(),
             believed,
             counters: PointCounters::default(),
             recovery: RecoveryReport::default(),
@@ -203,6 +206,7 @@ impl StoreInner {
         };
         if !fresh {
             inner.recovery = recover(&inner, &root, &ledger, &streams)?;
+            inner.count_dead_pages();
         }
         inner.recovery.files_swept = swept;
         inner.recovery.duration_ns = inner.clock.monotonic_ns() - started;

@@ -29,7 +29,11 @@ fn bench() -> Bench {
     }
 }
 
-fn pages_of(store: &BlockStore, snapshot: TreeSnapshot, newest_volume: u32) -> BTreeSet<(u32, u32)> {
+fn pages_of(
+    store: &BlockStore,
+    snapshot: TreeSnapshot,
+    newest_volume: u32,
+) -> BTreeSet<(u32, u32)> {
     let texts = true;
     let scope = WalkScope {
         newest_volume,
@@ -86,12 +90,8 @@ fn every_page_is_found_and_none_stays_in_a_volume_to_be_left() {
                 leave: leave.clone().into(),
             };
             let mut merge = Merge::new(vec![source]);
-            let mut out = PageWriter::new(
-                &mut bench.appender,
-                &mut bench.encoder,
-                database,
-                Lsn(9),
-            );
+            let mut out =
+                PageWriter::new(&mut bench.appender, &mut bench.encoder, database, Lsn(9));
             out.knobs = &TINY;
             while merge.step(&store, &mut out, 2).unwrap() == MergeProgress::More {}
             tree = merge.finish(&mut out, &tree.snapshot()).unwrap();

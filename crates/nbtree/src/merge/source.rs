@@ -170,7 +170,8 @@ impl Source {
         let Some(newest) = self.leave.last() else {
             return Ok(false);
         };
-        let is_left = |entry: &SubtreeRef| self.leave.binary_search(&entry.page.addr.volume).is_ok();
+        let is_left =
+            |entry: &SubtreeRef| self.leave.binary_search(&entry.page.addr.volume).is_ok();
         if is_left(entry) {
             return Ok(true);
         }
