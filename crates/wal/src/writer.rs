@@ -570,10 +570,11 @@ impl LogWriter {
     }
 
     /// The lowest frame the next section pushed may be in: that of the group being collected, if there is one.
-    /// Whoever has captured everything up to now must redo from here.
+    /// Whoever has captured everything up to now must redo from here. Empty frames before it are left out: nothing
+    /// makes them durable, and a needed frame is proof that all before it were.
     pub fn next_section_seq(&self) -> u64 {
         if self.groups.is_empty() {
-            self.pushed_seq + 1
+            self.data_seq + 1
         } else {
             self.pushed_seq
         }
