@@ -159,6 +159,12 @@ pub struct PunchBatch {
 }
 
 impl PunchBatch {
+    /// Pages that are on their way.
+    pub fn pages(&self) -> u64 {
+        let pages = self.going.iter().map(|(_, (b, e), _)| u64::from(e - b));
+        pages.sum()
+    }
+
     /// `None` while any is being made; else how many pages were given back and the first failure.
     pub fn result(&mut self, store: &BlockStore) -> Option<(u64, Option<IoError>)> {
         if self.going.iter().any(|(_, _, ticket)| !ticket.is_ended()) {

@@ -80,7 +80,7 @@ pub struct SpaceStatus {
     pub pages_dead: u64,
     /// Dead pages that were found and wait for two superblocks, or for readers that began before.
     pub pages_settling: u64,
-    /// Whether a walk, or the writing anew of volumes, goes on.
+    /// Whether a walk or the writing anew of volumes goes on, or files are about to be removed.
     pub is_working: bool,
     /// Walks over a database.
     pub walks: u64,
@@ -136,11 +136,15 @@ impl SpaceKeeper {
     pub(crate) fn status(&self) -> SpaceStatus {
         let pages = |s: &Settling| {
             let holes = s.punch.iter().map(|(_, (b, e))| u64::from(e - b));
-            holes.chain(s.free.iter().map(|f| f.1)).sum::<u64>()
+            let going = s.going.iter().map(alluvium_block::PunchBatch::pages);
+            holes
+                .chain(s.free.iter().map(|f| f.1))
+                .chain(going)
+                .sum::<u64>()
         };
         SpaceStatus {
             pages_settling: self.settling.iter().map(pages).sum(),
-            is_working: !matches!(self.phase, Phase::Rest),
+            is_working: self.files_going || !matches!(self.phase, Phase::Rest),
             ..self.totals.clone()
         }
     }

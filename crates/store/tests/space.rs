@@ -1,0 +1,414 @@
+//! Room comes back: most of a database is deleted, in several patterns, or merged again and again, and what it takes on
+//! a real file system falls under the bound of `docs/adr/0013-space.md`, while answers stay right.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod model;
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use alluvium_io::{DeviceOptions, MemoryDevice};
+use alluvium_sim::SimClock;
+use alluvium_store::{Database, Device, Store, StoreConfig};
+use alluvium_types::{TimeRange, Value};
+use model::{Dice, Line, Model, Removal, check_reads, read_all, same, write};
+
+const SHARDS: u64 = 2;
+const EXTENT_PAGES: u64 = 4;
+const HOSTS: u32 = 12;
+const TIMES: i64 = 40_000;
+
+fn config() -> StoreConfig {
+    StoreConfig {
+        shards: SHARDS as usize,
+        volume_bytes: 256 << 10,
+        extent_pages: EXTENT_PAGES as u32,
+        segment_bytes: 1 << 20,
+        late_points_max: 100,
+        merge_runs_max: 2,
+        merge_late_points: 100,
+        merge_quiet_ms: 1,
+        merge_pages_per_s: 1 << 20,
+        space_check_ms: 1,
+        space_hole_pages_min: 4,
+        cache_percent: 1,
+        memory_bytes: 64 << 20,
+        instance: Some([5; 16]),
+        ..StoreConfig::default()
+    }
+}
+
+/// A store in a directory of its own, and a clock that moves when it is driven.
+struct World {
+    dir: tempfile::TempDir,
+    clock: Arc<SimClock>,
+    device: Arc<dyn Device>,
+    store: Store,
+    database: Database,
+}
+
+impl World {
+    fn new(config: StoreConfig) -> Self {
+        // Beside the build, which is on a disk; the system's temporary directory may be memory.
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let lanes = SHARDS as usize + 1;
+        let options = DeviceOptions {
+            lanes,
+            ..DeviceOptions::default()
+        };
+        let device = alluvium_io::open(dir.path(), &options).unwrap();
+        let clock = Arc::new(SimClock::new(1_700_000_000_000_000_000));
+        let shared: Arc<dyn alluvium_store::Clock> = Arc::<SimClock>::clone(&clock);
+        let store = Store::open(Arc::clone(&device), shared, config).unwrap();
+        let (database, created) = store.create_database("db").unwrap();
+        created.wait().unwrap();
+        Self {
+            dir,
+            clock,
+            device,
+            store,
+            database,
+        }
+    }
+
+    fn reopen(self) -> Self {
+        let Self {
+            dir,
+            clock,
+            store,
+            device,
+            database,
+        } = self;
+        drop((database, store, device));
+        let options = DeviceOptions {
+            lanes: SHARDS as usize + 1,
+            ..DeviceOptions::default()
+        };
+        let device = alluvium_io::open(dir.path(), &options).unwrap();
+        let shared: Arc<dyn alluvium_store::Clock> = Arc::<SimClock>::clone(&clock);
+        let store = Store::open(Arc::clone(&device), shared, config()).unwrap();
+        let database = store.database("db").unwrap();
+        Self {
+            dir,
+            clock,
+            device,
+            store,
+            database,
+        }
+    }
+
+    /// Until nothing is owed.
+    fn settle(&self) {
+        let mut quiet = 0;
+        for turn in 0.. {
+            let moved = self.store.drive();
+            self.clock.advance_ns(1_000_000);
+            if !moved {
+                self.device.wait(std::time::Duration::from_micros(50));
+            }
+            let status = self.store.status();
+            let tombstones: u64 = status.databases.iter().map(|d| d.tombstones).sum();
+            if tombstones > 0 && turn % 500 == 0 {
+                drop(self.store.checkpoint());
+            }
+            let idle = tombstones == 0
+                && status.merging.series_waiting == 0
+                && !status.space.is_working
+                && status.space.pages_settling == 0
+                && status.pages_pending == 0;
+            quiet = if idle { quiet + 1 } else { 0 };
+            if quiet > 300 {
+                break;
+            }
+            assert!(turn < 2_000_000, "{:?} {:?}", status.space, status.merging);
+        }
+        let status = self.store.status();
+        assert_eq!((status.merging.failed, status.space.failed), (0, 0));
+        assert!(status.failure.is_none());
+    }
+
+    /// Bytes of blocks of its volumes, as the file system counts them.
+    fn blocks(&self) -> u64 {
+        blocks(&self.dir.path().join("vol"))
+    }
+}
+
+fn blocks(dir: &Path) -> u64 {
+    let files = std::fs::read_dir(dir).unwrap();
+    files
+        .map(|f| f.unwrap().metadata().unwrap().blocks() * 512)
+        .sum()
+}
+
+/// Values that hardly compress.
+fn line(host: u32, time: i64, dice: &mut Dice) -> Line {
+    let fraction = dice.roll() as f64 / 3e15;
+    Line {
+        host,
+        time,
+        fields: vec![("f", Value::F64(fraction))],
+    }
+}
+
+fn fill(world: &World, dice: &mut Dice) -> Model {
+    let mut model = Model::default();
+    for begin in (0..TIMES).step_by(200) {
+        let times = begin..begin + 200;
+        let lines: Vec<Line> = times
+            .flat_map(|time| (0..HOSTS).map(move |host| (host, time)))
+            .map(|(host, time)| line(host, time * 10, dice))
+            .collect();
+        write(&world.database, &lines, None)
+            .unwrap()
+            .wait()
+            .unwrap();
+        model.apply(&lines);
+    }
+    model
+}
+
+fn delete(world: &World, model: &mut Model, hosts: Option<Vec<u32>>, range: TimeRange) {
+    let removal = Removal {
+        hosts,
+        field: None,
+        range,
+        above: None,
+    };
+    let deleted = world.database.delete(&removal.request()).unwrap();
+    deleted.commit.wait().unwrap();
+    model.remove(&removal);
+}
+
+/// What the same points take in a store that never knew others.
+fn fresh(model: &Model) -> u64 {
+    let world = World::new(config());
+    let mut lines = Vec::new();
+    for ((host, _, _), points) in &model.series {
+        for (time, value) in points {
+            lines.push(Line {
+                host: *host,
+                time: *time,
+                fields: vec![("f", value.clone())],
+            });
+        }
+    }
+    for lines in lines.chunks(5000) {
+        write(&world.database, lines, None).unwrap().wait().unwrap();
+    }
+    world.store.checkpoint().wait().unwrap();
+    world.blocks()
+}
+
+/// Checks the bound and the answers; after a restart, too.
+fn check(name: &str, world: World, model: &Model, before: u64) {
+    world.settle();
+    let (live, after) = (fresh(model), world.blocks());
+    let slack = 3 * (SHARDS + 1) * EXTENT_PAGES * 4096;
+    let status = world.store.status();
+    println!(
+        "{name}: {before} bytes before, {after} after, {live} in a new store, slack {slack}; {:?}",
+        status.space
+    );
+    assert!(
+        after <= 4 * live + slack,
+        "{name}: {after} bytes are left of {before}, and {live} live: {:?}",
+        status.space
+    );
+    let counted = status.databases[0].allocated.0;
+    assert!(
+        counted <= after && after <= counted + (64 << 10) + counted / 8,
+        "{name}: {counted} bytes counted, {after} there"
+    );
+    same(&read_all(&world.database), model).unwrap();
+    check_reads(&world.database, model, &mut Dice(7));
+    let world = world.reopen();
+    same(&read_all(&world.database), model).unwrap();
+    world.settle();
+    assert!(world.blocks() <= 4 * live + slack);
+    same(&read_all(&world.database), model).unwrap();
+}
+
+#[test]
+fn whole_series() {
+    let world = World::new(config());
+    let mut model = fill(&world, &mut Dice(1));
+    let before = world.blocks();
+    delete(
+        &world,
+        &mut model,
+        Some((1..HOSTS).collect()),
+        TimeRange::ALL,
+    );
+    check("whole series", world, &model, before);
+}
+
+#[test]
+fn nine_of_ten_hours() {
+    let world = World::new(config());
+    let mut model = fill(&world, &mut Dice(2));
+    let before = world.blocks();
+    for hour in (0..TIMES * 10).step_by(4000) {
+        let range = TimeRange::new(hour, hour + 3600).unwrap();
+        delete(&world, &mut model, None, range);
+    }
+    check("nine of ten hours", world, &model, before);
+}
+
+#[test]
+fn at_random() {
+    let world = World::new(config());
+    let mut dice = Dice(3);
+    let mut model = fill(&world, &mut dice);
+    let before = world.blocks();
+    let points = |m: &Model| {
+        m.series
+            .values()
+            .map(std::collections::BTreeMap::len)
+            .sum::<usize>()
+    };
+    let all = points(&model);
+    while points(&model) > all / 10 {
+        let begin = dice.below(TIMES as u64 * 10) as i64;
+        let range = TimeRange::new(begin, begin + 500 + dice.below(8000) as i64).unwrap();
+        let hosts = vec![
+            dice.below(HOSTS.into()) as u32,
+            dice.below(HOSTS.into()) as u32,
+        ];
+        delete(&world, &mut model, Some(hosts), range);
+    }
+    check("at random", world, &model, before);
+}
+
+/// No delete, no retention: late points alone leave volumes behind of which nothing lives.
+#[test]
+fn merges_alone_free_volumes() {
+    let world = World::new(config());
+    let mut dice = Dice(4);
+    let mut model = fill(&world, &mut dice);
+    for _ in 0..12 {
+        let lines: Vec<Line> = (0..1200)
+            .map(|_| {
+                let (host, time) = (dice.below(HOSTS.into()), dice.below(TIMES as u64 * 10));
+                line(host as u32, time as i64, &mut dice)
+            })
+            .collect();
+        write(&world.database, &lines, None)
+            .unwrap()
+            .wait()
+            .unwrap();
+        model.apply(&lines);
+        world.settle();
+    }
+    let space = world.store.status().space;
+    assert!(space.volumes_freed > 3, "{space:?}");
+    let before = world.store.status().merging.pages_written * 4096;
+    check("merges alone", world, &model, before);
+}
+
+/// A file system without holes gives back whole volumes, which are left for that.
+#[test]
+fn volumes_are_left_where_there_are_no_holes() {
+    let world = World::new(StoreConfig {
+        // No stretch of dead pages is that long.
+        space_hole_pages_min: u32::MAX,
+        ..config()
+    });
+    let mut model = fill(&world, &mut Dice(5));
+    let before = world.blocks();
+    for host in 0..HOSTS {
+        if host % 6 > 0 {
+            delete(&world, &mut model, Some(vec![host]), TimeRange::ALL);
+        }
+    }
+    world.settle();
+    let space = world.store.status().space;
+    assert!(
+        space.volumes_left > 3 && space.volumes_freed > 3,
+        "{space:?}"
+    );
+    check("without holes", world, &model, before);
+}
+
+/// A query that began before its pages died gets its answer, however long it takes, up to a limit; behind that an error
+/// that says what to do, and never less than there was.
+#[test]
+fn long_queries_get_all_or_are_told() {
+    for limit_ms in [1_000_000_000, 1] {
+        let world = World::new(StoreConfig {
+            space_readers_ms: limit_ms,
+            ..config()
+        });
+        let mut model = fill(&world, &mut Dice(6));
+        let snapshot = world.database.snapshot();
+        let all = snapshot
+            .select(&alluvium_store::Selector::default())
+            .unwrap();
+        let series: Vec<_> = all.iter().map(|info| snapshot.series(info)).collect();
+        drop(snapshot);
+        delete(
+            &world,
+            &mut model,
+            Some((1..HOSTS).collect()),
+            TimeRange::ALL,
+        );
+        if limit_ms == 1 {
+            world.settle();
+        } else {
+            for _ in 0..5000 {
+                world.store.drive();
+                world.clock.advance_ns(1_000_000);
+            }
+            let space = world.store.status().space;
+            assert!(space.pages_settling > 0, "{space:?}");
+        }
+        let mut told = 0;
+        for series in &series {
+            let mut stats = alluvium_store::ReadStats::default();
+            let mut cursor = series.scan(TimeRange::ALL, alluvium_store::Direction::Forward);
+            let mut column = alluvium_types::Column::new(series.kind());
+            let mut points = 0;
+            loop {
+                match cursor.next_batch(&mut stats, &mut column) {
+                    Ok(true) => points += column.len() as i64,
+                    Ok(false) => {
+                        assert_eq!(points, TIMES, "less than there was, without a word");
+                        break;
+                    }
+                    Err(error) => {
+                        let text = error.to_string();
+                        assert!(text.contains("written anew while it was read"), "{text}");
+                        told += 1;
+                        break;
+                    }
+                }
+            }
+        }
+        assert_eq!(told > 0, limit_ms == 1, "{told} were told");
+        assert_eq!(world.store.status().bad_page_reads, 0);
+        drop(series);
+        world.settle();
+        same(&read_all(&world.database), &model).unwrap();
+    }
+}
+
+/// Where nothing is deleted nothing is walked through.
+#[test]
+fn nothing_is_done_for_nothing() {
+    let device: Arc<dyn Device> = Arc::new(MemoryDevice::new(SHARDS as usize + 1));
+    let clock = Arc::new(SimClock::new(1_700_000_000_000_000_000));
+    let shared: Arc<dyn alluvium_store::Clock> = Arc::<SimClock>::clone(&clock);
+    let store = Store::open(device, shared, config()).unwrap();
+    let (database, created) = store.create_database("db").unwrap();
+    created.wait().unwrap();
+    let mut dice = Dice(8);
+    for time in 0..300 {
+        let lines: Vec<Line> = (0..200)
+            .map(|n| line(n % 5, time * 200 + i64::from(n), &mut dice))
+            .collect();
+        write(&database, &lines, None).unwrap().wait().unwrap();
+        store.drive();
+        clock.advance_ns(5_000_000);
+    }
+    assert_eq!(store.status().space.walks, 0);
+}
