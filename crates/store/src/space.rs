@@ -10,7 +10,7 @@
 //! `docs/adr/0013-space.md` says what is promised.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use alluvium_types::DatabaseId;
 use hashbrown::HashMap;
@@ -40,9 +40,9 @@ pub(crate) struct DatabaseSpace {
     /// Pages that died since the last walk began, about.
     debt: AtomicU64,
     /// A walk is due whatever the debt.
-    again: std::sync::atomic::AtomicBool,
+    again: AtomicBool,
     /// Where the next walk goes on, of a database that is too large for one.
-    part_begin: std::sync::atomic::AtomicU32,
+    part_begin: AtomicU32,
     /// Volumes that were to be left, with the pages that lived there then: one that stays as it was is let be.
     tried: Mutex<HashMap<u32, u64, foldhash::fast::FixedState>>,
 }
@@ -61,6 +61,11 @@ impl DatabaseSpace {
     /// Pages that died and were not looked for yet, about.
     pub(crate) fn debt(&self) -> u64 {
         self.debt.load(Ordering::Relaxed)
+    }
+
+    /// Has the database walked through whatever its debt.
+    fn look_again(&self) {
+        self.again.store(true, Ordering::Relaxed);
     }
 
     fn take_debt(&self) -> u64 {
@@ -216,7 +221,7 @@ impl SpaceKeeper {
                     }
                     Ok(LeaveProgress::Done) => {
                         self.totals.volumes_left += leaving.volumes.len() as u64;
-                        leaving.database.space.again.store(true, Ordering::Relaxed);
+                        leaving.database.space.look_again();
                         self.next_look_ns = now;
                     }
                     Err(error) => self.fail(&error.to_string()),
@@ -260,7 +265,7 @@ impl SpaceKeeper {
         let space = &database.space;
         space.part_begin.store(rest_from, Ordering::Relaxed);
         if rest_from != 0 {
-            space.again.store(true, Ordering::Relaxed);
+            space.look_again();
         }
         if marks.is_empty() {
             return;

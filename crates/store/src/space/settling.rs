@@ -60,10 +60,14 @@ impl Settling {
                 return SettleProgress::Waiting;
             };
             totals.pages_given_back += pages;
-            if let Some(error) = failure {
+            self.going = None;
+            if store.block.has_no_holes() {
+                // Its volumes are to be left instead.
+                self.punch.clear();
+                self.database.space.look_again();
+            } else if let Some(error) = failure {
                 totals.last_error = Some(error.to_string());
             }
-            self.going = None;
         }
         if self.free.is_empty() && self.punch.is_empty() {
             return SettleProgress::Done;
