@@ -94,6 +94,7 @@ pub(crate) struct Checkpointer {
     /// The number of the one before that, for the superblock slots are two.
     completed_before: u64,
     last_error: Option<(u64, StoreError)>,
+    lacks_room: bool,
     wakers: Vec<Waker>,
     last_ended_ns: u64,
     retry_at_ns: u64,
@@ -125,6 +126,7 @@ impl Checkpointer {
             completed: 0,
             completed_before: 0,
             last_error: None,
+            lacks_room: false,
             wakers: Vec::new(),
             removed: Vec::new(),
             old_streams_removed: false,
@@ -159,6 +161,11 @@ impl Checkpointer {
     /// Asks for one.
     pub(crate) fn request(&mut self) {
         self.requested = self.started + 1;
+    }
+
+    /// Whether the last attempt failed for want of room.
+    pub(crate) fn lacks_room(&self) -> bool {
+        self.lacks_room
     }
 
     /// Whether files wait for superblocks to be removed.
@@ -717,6 +724,7 @@ impl StoreInner {
             }
         }
         checkpointer.root = running.root;
+        checkpointer.lacks_room = false;
         checkpointer.completed_before =
             std::mem::replace(&mut checkpointer.completed, running.number);
         checkpointer.last_ended_ns = now;
@@ -771,6 +779,7 @@ impl StoreInner {
         if !full {
             self.fail(error.clone());
         }
+        checkpointer.lacks_room = full;
         checkpointer.retry_at_ns = now + 1_000_000_000;
         checkpointer.last_error = Some((running.number, error));
         checkpointer.wakers.drain(..).for_each(Waker::wake);

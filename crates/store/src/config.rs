@@ -143,6 +143,8 @@ pub struct StoreConfig {
     pub space_hole_pages_min: u32,
     /// Milliseconds that dead pages are kept for readers which began before they died.
     pub space_readers_ms: u64,
+    /// Room kept for giving room back on a full disk, bytes; 0 for none. Should take a few checkpoints.
+    pub reserve_bytes: u64,
     /// Memory that the remembered deletes of one database may take, bytes.
     pub tombstone_bytes_max: usize,
     /// Remembered deletes of more than four tag sets in one partition: each costs every look at a series a little.
@@ -189,6 +191,7 @@ impl Default for StoreConfig {
             space_live_percent: 30,
             space_hole_pages_min: 16,
             space_readers_ms: 60_000,
+            reserve_bytes: 0,
             tombstone_bytes_max: 8 << 20,
             wide_tombstones_max: 1024,
             writer_cache_bytes_max: 64 << 20,

@@ -57,6 +57,7 @@ mod purge;
 mod raw_keys;
 mod readers;
 mod recovery;
+mod reserve;
 mod retention;
 mod retention_settings;
 mod series;

@@ -20,6 +20,7 @@ use crate::ledger::Ledger;
 use crate::merging::Merger;
 use crate::readers::ReaderAges;
 use crate::recovery::{RecoveryReport, recover};
+use crate::reserve::Reserve;
 use crate::retention::RetentionDriver;
 use crate::shard::{PointCounters, Shard, ShardState, shard_of};
 use crate::sweep::{ledger_before, sweep};
@@ -42,6 +43,7 @@ pub(crate) struct StoreInner {
     pub merging_paused: AtomicBool,
     pub retention: Mutex<RetentionDriver>,
     pub readers: ReaderAges,
+    pub reserve: Reserve,
     pub believed: BelievedClock,
     pub counters: PointCounters,
     pub recovery: RecoveryReport,
@@ -187,6 +189,7 @@ impl StoreInner {
             merging_paused: AtomicBool::new(config.merge_paused),
             retention: Mutex::default(),
             readers: ReaderAges::default(),
+            reserve: Reserve::default(),
             believed,
             counters: PointCounters::default(),
             recovery: RecoveryReport::default(),
@@ -266,6 +269,9 @@ impl StoreInner {
         if self.closing.load(Ordering::Acquire) {
             return Err(StoreError::Closing.into());
         }
+        if self.reserve.is_spent() {
+            return Err(WriteError::Full);
+        }
         let used = self.budget.used();
         if used > self.budget.limit() {
             let limit = self.budget.limit();
@@ -339,6 +345,7 @@ impl StoreInner {
             self.next_retry_ns
                 .store(now + 1_000_000_000, Ordering::Relaxed);
         }
+        self.drive_reserve(now);
         busy |= self.drive_merging(now);
         busy | self.drive_checkpoint(now) | self.drive_retention(now)
     }

@@ -63,6 +63,16 @@ impl DatabaseSpace {
         self.debt.load(Ordering::Relaxed)
     }
 
+    /// Whether so much has died that it is looked for.
+    pub(crate) fn is_due(&self, store: &StoreInner, database: DatabaseId) -> bool {
+        if self.again.load(Ordering::Relaxed) {
+            return true;
+        }
+        let (debt, config) = (self.debt(), &store.config);
+        debt >= config.space_slack_pages()
+            && debt >= store.block.allocated_pages(database) / 100 * config.space_dead_percent
+    }
+
     /// Has the database walked through whatever its debt.
     fn look_again(&self) {
         self.again.store(true, Ordering::Relaxed);
@@ -101,6 +111,13 @@ pub struct SpaceStatus {
     pub last_error: Option<String>,
     /// The file system makes no holes: room comes back by whole volumes only.
     pub no_holes: bool,
+}
+
+impl SpaceStatus {
+    /// Whether room is about to be given back.
+    pub(crate) fn is_owing(&self) -> bool {
+        self.is_working || self.pages_settling > 0
+    }
 }
 
 #[derive(Debug)]
@@ -239,18 +256,12 @@ impl SpaceKeeper {
     /// The next database of which enough has died, none of whose pages wait to be given back.
     fn next_due(&self, store: &StoreInner) -> Option<Arc<DatabaseState>> {
         let databases = store.catalog.read().all_that(|d| {
-            let debt = d.space.debt();
-            (d.space.again.load(Ordering::Relaxed) || debt >= store.config.space_slack_pages())
+            d.space.is_due(store, d.id)
                 && !d.is_dropped()
                 && self.settling.iter().all(|s| s.database.id != d.id)
         });
-        let is_due = |d: &&Arc<DatabaseState>| {
-            let share = store.block.allocated_pages(d.id) / 100 * store.config.space_dead_percent;
-            d.space.again.load(Ordering::Relaxed) || d.space.debt() >= share
-        };
-        let behind = databases.iter().filter(|d| d.id > self.last);
-        let due = behind.filter(is_due);
-        due.min_by_key(|d| d.id).map(Arc::clone)
+        let behind = databases.into_iter().filter(|d| d.id > self.last);
+        behind.min_by_key(|d| d.id)
     }
 
     /// Everything that lives is marked.

@@ -7,10 +7,11 @@ mod model;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 
 use alluvium_io::{DeviceOptions, MemoryDevice};
-use alluvium_sim::SimClock;
-use alluvium_store::{Database, Device, Store, StoreConfig};
+use alluvium_sim::{FaultPlan, SimClock, SimConfig, SimDevice};
+use alluvium_store::{Commit, Database, Device, Store, StoreConfig, WriteError};
 use alluvium_types::{TimeRange, Value};
 use model::{Dice, Line, Model, Removal, check_reads, read_all, same, write};
 
@@ -389,6 +390,114 @@ fn long_queries_get_all_or_are_told() {
         drop(series);
         world.settle();
         same(&read_all(&world.database), &model).unwrap();
+    }
+}
+
+/// On a disk that is full to the last block a delete is taken, for the log keeps room for it, reads go on, and what the
+/// delete gives back lets writes go on, without anybody's help: the reserve is there for that.
+#[test]
+fn deletes_make_room_on_a_full_disk() {
+    for seed in 1..9 {
+        let mut dice = Dice(seed * 77 + 1);
+        let sim = SimConfig {
+            lanes: SHARDS as usize + 1,
+            ..SimConfig::default()
+        };
+        let device = SimDevice::new(seed, sim);
+        let clock = Arc::new(SimClock::new(1_700_000_000_000_000_000));
+        let open = |device: &Arc<SimDevice>| {
+            let device: Arc<dyn Device> = Arc::<SimDevice>::clone(device);
+            let clock: Arc<dyn alluvium_store::Clock> = Arc::<SimClock>::clone(&clock);
+            let config = StoreConfig {
+                reserve_bytes: 512 << 10,
+                segment_bytes: 256 << 10,
+                checkpoint_log_bytes: 256 << 10,
+                ..config()
+            };
+            Store::open(device, clock, config).unwrap()
+        };
+        let store = open(&device);
+        let drive = |store: &Store, turns: u32| {
+            for _ in 0..turns {
+                store.drive();
+                clock.advance_ns(1_000_000);
+            }
+        };
+        let wait = |store: &Store, mut commit: Commit| {
+            for _ in 0..200_000 {
+                if let Poll::Ready(result) = commit.poll(Waker::noop()) {
+                    return drop(result.unwrap());
+                }
+                drive(store, 1);
+            }
+            panic!("a commit neither ended nor failed: {:?}", store.status());
+        };
+        let (database, created) = store.create_database("db").unwrap();
+        wait(&store, created);
+        drive(&store, 3000);
+        let faults = FaultPlan {
+            capacity: Some(6 << 20),
+            ..FaultPlan::default()
+        };
+        device.set_faults(faults);
+        let mut model = Model::default();
+        let mut now = 0;
+        let mut waiting = Vec::new();
+        let mut batch = |dice: &mut Dice| {
+            now += 100;
+            let points = (now - 100..now).flat_map(|time| (0..HOSTS).map(move |host| (host, time)));
+            let lines: Vec<Line> = points.map(|(host, time)| line(host, time, dice)).collect();
+            lines
+        };
+        let full = (0..20_000).any(|_| {
+            let lines = batch(&mut dice);
+            match write(&database, &lines, None) {
+                Ok(commit) => {
+                    model.apply(&lines);
+                    waiting.push(commit);
+                    drive(&store, 20);
+                    false
+                }
+                Err(WriteError::Full) => true,
+                Err(WriteError::Backlog { .. }) => {
+                    drive(&store, 50);
+                    false
+                }
+                Err(error) => panic!("{error}"),
+            }
+        });
+        assert!(full, "the disk never filled");
+        same(&read_all(&database), &model).unwrap();
+        let removal = Removal {
+            hosts: Some((2..HOSTS).collect()),
+            field: None,
+            range: TimeRange::ALL,
+            above: None,
+        };
+        let deleted = database.delete(&removal.request()).unwrap();
+        model.remove(&removal);
+        same(&read_all(&database), &model).unwrap();
+        wait(&store, deleted.commit);
+        waiting.into_iter().for_each(|commit| wait(&store, commit));
+        // By itself.
+        let lines = batch(&mut dice);
+        let mut commit = None;
+        for _ in 0..100_000 {
+            drive(&store, 1);
+            if let Ok(taken) = write(&database, &lines, None) {
+                commit = Some(taken);
+                break;
+            }
+        }
+        let commit = commit.unwrap_or_else(|| panic!("writes stay refused: {:?}", store.status()));
+        model.apply(&lines);
+        wait(&store, commit);
+        assert!(!store.status().full);
+        same(&read_all(&database), &model).unwrap();
+        drop((database, store));
+        let device = device.crash();
+        let store = open(&device);
+        same(&read_all(&store.database("db").unwrap()), &model).unwrap();
     }
 }
 

@@ -580,6 +580,13 @@ impl LogWriter {
         }
     }
 
+    /// Bytes that the segment written to still takes, those waiting to be written left out: room that is there on a
+    /// full device, too.
+    pub fn room(&self) -> u64 {
+        let left = self.segments.back().map_or(0, |s| s.capacity - s.used);
+        left.saturating_sub(self.pending_bytes() as u64)
+    }
+
     /// Number of the newest group pushed.
     pub fn last_seq(&self) -> u64 {
         self.pushed_seq
