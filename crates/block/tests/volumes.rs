@@ -474,7 +474,13 @@ fn what_was_given_back_is_told_from_what_has_expired() {
     let database = DatabaseId(1);
     let open = appender.open_extents();
     let written = store.survey(database).written(&open);
-    assert_eq!(written.iter().map(|v| v.pages()).sum::<u64>(), 40);
+    assert_eq!(
+        written
+            .iter()
+            .map(alluvium_block::VolumeSpace::pages)
+            .sum::<u64>(),
+        40
+    );
     let filling = |v: &&alluvium_block::VolumeSpace| v.is_filling;
     assert_eq!(written.iter().filter(filling).count(), 1);
     let first = written[0].id;
