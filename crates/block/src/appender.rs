@@ -10,7 +10,7 @@ use alluvium_types::TimeRange;
 use hashbrown::HashMap;
 
 use crate::logic_addr::{LogicAddr, PageRef};
-use crate::page::{PageDraft, PageMeta};
+use crate::page::{PageDraft, PageKind, PageMeta};
 use crate::store::{BlockStore, OpenExtent};
 use crate::volume::{Role, Volume, VolumeSetId};
 use crate::volume_set::Extent;
@@ -105,6 +105,9 @@ impl Appender {
             .insert(addr, volume.generation, Arc::clone(&buffer), true);
         volume.appended.fetch_add(1, Ordering::Relaxed);
         volume.used.fetch_add(used, Ordering::Relaxed);
+        if meta.kind == PageKind::Overflow {
+            volume.has_overflow.store(true, Ordering::Relaxed);
+        }
         volume.times.note(times, store.now.load(Ordering::Relaxed));
         if page == 1 {
             // Whoever holds the volume's first extent writes its header.
@@ -277,7 +280,13 @@ impl Appender {
 
     /// Leaves the extents in volumes that were closed; what it has queued of them is still written.
     pub fn leave_closed(&mut self) {
-        self.extents.retain(|_, e| !e.volume.times.is_closed());
+        self.extents.retain(|_, e| {
+            let is_open = !e.volume.times.is_closed();
+            if !is_open {
+                e.volume.leave_unwritten((e.next, e.end));
+            }
+            is_open
+        });
     }
 
     /// Drops what it has queued of volumes that are gone. It must have left them.

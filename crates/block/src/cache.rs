@@ -114,6 +114,18 @@ impl PageCache {
         }
     }
 
+    /// Forgets pages of a volume that were given back.
+    pub(crate) fn forget_pages(&self, volume: u32, (begin, end): (u32, u32)) {
+        for page in begin..end {
+            let addr = LogicAddr { volume, page };
+            let mut shard = self.shard(addr).lock();
+            // Its place in the order stays until the hand comes by.
+            if shard.slots.remove(&addr.packed()).is_some() {
+                self.budget.release(Owner::PageCache, PAGE_SIZE as u64);
+            }
+        }
+    }
+
     fn shrink(&self, shard: &mut Shard) {
         // Two turns: the first may only clear marks. Pinned pages are the writer's to bound.
         let mut steps = shard.hand.len() * 2;

@@ -14,6 +14,15 @@ pub enum ReadError {
         /// The address asked for.
         addr: LogicAddr,
     },
+    /// The page was given back since whoever asks learned its address: what it held was written anew elsewhere, or
+    /// deleted. Unlike an expired page it must not be treated as absent: ask again from the start.
+    #[error(
+        "page {addr} was given back: its series was written anew since this was begun; repeat it"
+    )]
+    GivenBack {
+        /// The address asked for.
+        addr: LogicAddr,
+    },
     /// The bytes at the address are not the page that was written there.
     #[error("page {addr} is damaged: {reason}")]
     Corrupt {

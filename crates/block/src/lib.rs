@@ -32,6 +32,7 @@ mod logic_addr;
 mod manifest;
 mod page;
 mod retention;
+mod space;
 mod store;
 mod superblock;
 mod volume;
@@ -44,6 +45,7 @@ pub use logic_addr::{LogicAddr, PageRef};
 pub use manifest::{Manifest, Sections};
 pub use page::{Page, PageDraft, PageKind, PageMeta};
 pub use retention::VolumeInfo;
+pub use space::{PageRange, PunchBatch, SpaceSurvey, VolumeSpace};
 pub use store::{
     BAD_PAGES_MAX, BlockConfig, BlockMetrics, BlockStore, Expect, OpenExtent, SyncBatch,
     named_volumes,

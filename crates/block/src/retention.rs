@@ -94,7 +94,7 @@ pub struct VolumeInfo {
     pub database: DatabaseId,
     /// Which of its two sets.
     pub role: Role,
-    /// Pages appended, its header left out.
+    /// Pages written and not given back, its header left out.
     pub pages: u64,
     /// Time of the oldest point in or below its pages, in nanoseconds; `i64::MAX` without points.
     pub oldest: i64,
@@ -128,7 +128,7 @@ impl BlockStore {
             id: v.id,
             database: v.set.database,
             role: v.set.role,
-            pages: v.appended.load(Ordering::Relaxed),
+            pages: v.allocated(),
             oldest: v.times.oldest.load(Ordering::Relaxed),
             end: v.times.end.load(Ordering::Relaxed),
             settled: v.times.settled.load(Ordering::Relaxed),
@@ -161,7 +161,13 @@ impl BlockStore {
             volume.times.close(self.now.load(Ordering::Relaxed));
             if let Some(set) = sets.get_mut(&volume.set) {
                 set.active = set.active.take().filter(|v| v.id != volume.id);
-                set.free.retain(|e| e.volume.id != volume.id);
+                set.free.retain(|e| {
+                    let stays = e.volume.id != volume.id;
+                    if !stays {
+                        e.volume.leave_unwritten((e.next, e.end));
+                    }
+                    stays
+                });
             }
         }
     }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use alluvium_codec::{CodecError, varint};
 use alluvium_io::{AlignedBuf, Device, IoError, Lane, Op, PageBuf, Read, Ticket};
 use alluvium_types::{Budget, ByteCount, DatabaseId, PAGE_SIZE};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use parking_lot::{Mutex, RwLock};
 
 use crate::appender::Appender;
@@ -17,7 +17,7 @@ use crate::logic_addr::{LogicAddr, PageRef};
 use crate::manifest::{Manifest, TAG_VOLUMES};
 use crate::page::{Page, PageKind};
 use crate::retention::VolumeTimes;
-use crate::volume::{Role, Volume, VolumeSetId, volume_path};
+use crate::volume::{Role, Volume, VolumeSetId};
 use crate::volume_set::{Extent, SetUsage, VolumeSet};
 
 /// Damaged pages remembered by address. The first ones tell where the damage lies; a device that returns only
@@ -85,8 +85,12 @@ pub struct BlockStore {
     next_volume: AtomicU32,
     /// Volumes that were dropped or freed and whose files may still be open.
     dropped: Mutex<Vec<Arc<Volume>>>,
+    /// Volumes that went although what they held lives on elsewhere. Their numbers are never given out again.
+    pub(crate) retired: Mutex<HashSet<u32, foldhash::fast::FixedState>>,
+    /// The file system has refused to make holes.
+    pub(crate) no_holes: AtomicBool,
     /// Volumes were removed since the directory was last synced.
-    removed: std::sync::atomic::AtomicBool,
+    removed: AtomicBool,
     bad: Mutex<BTreeMap<(u32, u32), Damage>>,
     /// What the clock shows, as far as this crate was told.
     pub(crate) now: AtomicI64,
@@ -114,7 +118,9 @@ impl BlockStore {
             sets: Mutex::default(),
             next_volume: AtomicU32::new(1),
             dropped: Mutex::default(),
-            removed: false.into(),
+            retired: Mutex::default(),
+            no_holes: AtomicBool::new(false),
+            removed: AtomicBool::new(false),
             bad: Mutex::default(),
             now: AtomicI64::new(i64::MAX),
             volume_limits: Mutex::default(),
@@ -204,8 +210,9 @@ impl BlockStore {
                 continue;
             }
             let volume = self.volume_of(*page);
+            let volume = volume.filter(|v| !v.is_hole(page.addr.page));
             match volume.and_then(|v| Some((v.file()?, v))) {
-                None => results.push(Some(Err(ReadError::Expired { addr: page.addr }))),
+                None => results.push(Some(Err(self.gone(*page)))),
                 Some((file, volume)) => {
                     volumes.push(volume);
                     let offset = u64::from(page.addr.page) * PAGE_SIZE as u64;
@@ -230,7 +237,12 @@ impl BlockStore {
                     }
                 }
                 Ok(()) => {
-                    for (i, read) in wanted.into_iter().zip(reads) {
+                    for ((i, read), volume) in wanted.into_iter().zip(reads).zip(&volumes) {
+                        if volume.is_hole(pages[i].addr.page) {
+                            // It was given back meanwhile, and the bytes may be zeros.
+                            results[i] = Some(Err(self.gone(pages[i])));
+                            continue;
+                        }
                         let buffer =
                             PageBuf::from_buffer(read.into).expect("one block was asked for");
                         results[i] = Some(self.admit(Arc::new(buffer), pages[i], expect));
@@ -248,6 +260,18 @@ impl BlockStore {
         let volumes = self.volumes.read();
         let volume = volumes.get(&page.addr.volume)?;
         (volume.generation == page.generation).then(|| Arc::clone(volume))
+    }
+
+    /// Why there is no such page.
+    fn gone(&self, page: PageRef) -> ReadError {
+        let addr = page.addr;
+        let is_rewritten = self.volume_of(page).is_some_and(|v| v.is_hole(addr.page))
+            || self.retired.lock().contains(&addr.volume);
+        if is_rewritten {
+            ReadError::GivenBack { addr }
+        } else {
+            ReadError::Expired { addr }
+        }
     }
 
     /// Checks a page from the device and keeps it.
@@ -318,11 +342,11 @@ impl BlockStore {
     /// Gives back what an appender did not fill.
     pub(crate) fn return_extent(&self, set: VolumeSetId, extent: Extent) {
         // A full one given out again would let a page past its end.
-        if extent.next < extent.end
-            && !extent.volume.times.is_closed()
-            && let Some(known) = self.sets.lock().get_mut(&set)
-        {
-            known.free.push(extent);
+        let mut sets = self.sets.lock();
+        let known = sets.get_mut(&set);
+        match known.filter(|_| !extent.volume.times.is_closed()) {
+            Some(known) if extent.next < extent.end => known.free.push(extent),
+            _ => extent.volume.leave_unwritten((extent.next, extent.end)),
         }
     }
 
@@ -386,6 +410,7 @@ impl BlockStore {
         for volume in self.volumes.read().values().filter(|v| v.set == set) {
             usage.volumes += 1;
             usage.pages += volume.appended.load(Ordering::Relaxed);
+            usage.allocated.0 += volume.allocated() * PAGE_SIZE as u64;
             usage.used.0 += volume.used.load(Ordering::Relaxed);
         }
         usage.bytes = ByteCount(usage.pages * PAGE_SIZE as u64);
@@ -434,20 +459,7 @@ impl BlockStore {
             .collect();
         written.sort_unstable_by_key(|v| v.id);
         varint::put_u64(&mut out, written.len() as u64);
-        for volume in &written {
-            for number in [
-                u64::from(volume.id),
-                u64::from(volume.generation),
-                u64::from(volume.set.database.0),
-                volume.set.role as u64,
-                u64::from(volume.pages),
-                volume.appended.load(Ordering::Relaxed),
-                volume.used.load(Ordering::Relaxed),
-            ] {
-                varint::put_u64(&mut out, number);
-            }
-            volume.times.put(&mut out);
-        }
+        written.iter().for_each(|volume| volume.put(&mut out));
         let is_written = |id: u32| written.binary_search_by_key(&id, |v| v.id).is_ok();
         varint::put_u64(&mut out, sets.len() as u64);
         let mut ordered: Vec<_> = sets.iter().collect();
@@ -490,18 +502,12 @@ impl BlockStore {
         self.next_volume.store(u32_of(r)?, Ordering::Relaxed);
         let mut volumes = self.volumes.write();
         for _ in 0..varint::get_u64(r)? {
-            let (id, generation) = (u32_of(r)?, u32_of(r)?);
-            let set = get_set(r)?;
-            let (pages, filled) = (u32_of(r)?, (varint::get_u64(r)?, varint::get_u64(r)?));
-            let times = VolumeTimes::get(r)?;
-            volumes.insert(
-                id,
-                Arc::new(Volume::new(id, generation, set, pages, filled, times)),
-            );
+            let volume = Volume::get(r)?;
+            volumes.insert(volume.id, Arc::new(volume));
         }
         let mut sets = self.sets.lock();
         for _ in 0..varint::get_u64(r)? {
-            let id = get_set(r)?;
+            let id = VolumeSetId::get(r)?;
             let created = u32_of(r)?;
             let active = volumes.get(&u32_of(r)?);
             let active = active.filter(|v| !v.times.is_closed()).map(Arc::clone);
@@ -556,28 +562,13 @@ pub fn named_volumes(manifest: &Manifest) -> Result<Vec<String>, RootError> {
         varint::get_u64(r)?;
         let mut paths = Vec::new();
         for _ in 0..varint::get_u64(r)? {
-            paths.push(volume_path(varint::get_u64(r)? as u32));
-            // Generation, database, role, pages, appended, used.
-            for _ in 0..6 {
-                varint::get_u64(r)?;
-            }
-            VolumeTimes::get(r)?;
+            paths.push(Volume::get(r)?.path());
         }
         Ok(paths)
     };
     let parsed: Result<_, CodecError> = manifest.get(TAG_VOLUMES).map_or(Ok(Vec::new()), parse);
     parsed.map_err(|_| RootError::Manifest {
         section: "its volumes",
-    })
-}
-
-fn get_set(r: &mut &[u8]) -> Result<VolumeSetId, CodecError> {
-    let database = DatabaseId(varint::get_u64(r)? as u32);
-    let number = varint::get_u64(r)? as u8;
-    // An unknown role reads as leaves: its pages are checked before anyone believes them.
-    Ok(VolumeSetId {
-        database,
-        role: Role::from_number(number).unwrap_or(Role::Leaves),
     })
 }
 

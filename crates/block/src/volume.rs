@@ -1,8 +1,9 @@
 //! One volume: a file of pages with a header in page 0.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use alluvium_codec::{CodecError, varint};
 use alluvium_io::{Completion, Device, FileId, IoError, Lane, Op, OpenMode, PageBuf, Ticket};
 use alluvium_types::{DatabaseId, Lsn, PAGE_SIZE};
 use parking_lot::Mutex;
@@ -14,6 +15,7 @@ use crate::layout::{VOLUME_MAGIC, VolumeHeader};
 use crate::logic_addr::LogicAddr;
 use crate::page::{Page, PageDraft, PageKind, PageMeta};
 use crate::retention::VolumeTimes;
+use crate::space::Holes;
 
 /// Which of a database's two volume sets: inner pages outlive leaves, so they are kept apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +42,18 @@ pub struct VolumeSetId {
     pub database: DatabaseId,
     /// Which of its two sets.
     pub role: Role,
+}
+
+impl VolumeSetId {
+    pub(crate) fn get(r: &mut &[u8]) -> Result<Self, CodecError> {
+        let database = DatabaseId(varint::get_u64(r)? as u32);
+        let number = varint::get_u64(r)? as u8;
+        // An unknown role reads as leaves: its pages are checked before anyone believes them.
+        Ok(Self {
+            database,
+            role: Role::from_number(number).unwrap_or(Role::Leaves),
+        })
+    }
 }
 
 /// Where the volume of this number is.
@@ -76,6 +90,13 @@ pub(crate) struct Volume {
     pub appended: AtomicU64,
     /// Bytes of them that mean something, headers included.
     pub used: AtomicU64,
+    /// First page that belongs to no extent yet.
+    pub handed_out: AtomicU32,
+    /// It holds pages of long strings.
+    pub has_overflow: AtomicBool,
+    pub holes: Mutex<Holes>,
+    /// There may be some: whoever reads a volume without takes no lock to learn it.
+    pub has_holes: AtomicBool,
     /// Of the points in or below its pages.
     pub times: VolumeTimes,
 }
@@ -100,8 +121,47 @@ impl Volume {
             name_synced: AtomicBool::new(false),
             appended: AtomicU64::new(appended),
             used: AtomicU64::new(used),
+            handed_out: AtomicU32::new(1),
+            has_overflow: AtomicBool::new(false),
+            holes: Mutex::default(),
+            has_holes: AtomicBool::new(false),
             times,
         }
+    }
+
+    /// Where it is, how much it holds and since when: its row of a manifest.
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
+        for number in [
+            u64::from(self.id),
+            u64::from(self.generation),
+            u64::from(self.set.database.0),
+            self.set.role as u64,
+            u64::from(self.pages),
+            self.appended.load(Ordering::Relaxed),
+            self.used.load(Ordering::Relaxed),
+        ] {
+            varint::put_u64(out, number);
+        }
+        self.times.put(out);
+        varint::put_u64(out, self.handed_out.load(Ordering::Acquire).into());
+        varint::put_u64(out, self.has_overflow.load(Ordering::Relaxed).into());
+        self.holes.lock().put(out);
+    }
+
+    /// Reads what [`Self::put`] wrote.
+    pub(crate) fn get(r: &mut &[u8]) -> Result<Self, CodecError> {
+        let u32_of = |r: &mut &[u8]| varint::get_u64(r).map(|v| v as u32);
+        let (id, generation) = (u32_of(r)?, u32_of(r)?);
+        let set = VolumeSetId::get(r)?;
+        let (pages, filled) = (u32_of(r)?, (varint::get_u64(r)?, varint::get_u64(r)?));
+        let times = VolumeTimes::get(r)?;
+        let mut volume = Self::new(id, generation, set, pages, filled, times);
+        *volume.handed_out.get_mut() = u32_of(r)?;
+        *volume.has_overflow.get_mut() = varint::get_u64(r)? != 0;
+        let holes = Holes::get(r)?;
+        *volume.has_holes.get_mut() = holes != Holes::default();
+        *volume.holes.get_mut() = holes;
+        Ok(volume)
     }
 
     pub(crate) fn path(&self) -> String {

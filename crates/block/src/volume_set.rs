@@ -1,6 +1,7 @@
 //! Hands out extents of consecutive pages: a volume at a time per set, volumes growing from 1 MiB.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use alluvium_types::{ByteCount, PAGE_SIZE};
 
@@ -61,6 +62,7 @@ impl VolumeSet {
         let next = self.next_page;
         let end = next.saturating_add(extent_pages).min(volume.pages);
         self.next_page = end;
+        volume.handed_out.store(end, Ordering::Release);
         Extent { volume, next, end }
     }
 }
@@ -74,6 +76,8 @@ pub struct SetUsage {
     pub pages: u64,
     /// The same in bytes.
     pub bytes: ByteCount,
+    /// Bytes of them that were not given back.
+    pub allocated: ByteCount,
     /// Bytes of them that mean something, headers included.
     pub used: ByteCount,
 }

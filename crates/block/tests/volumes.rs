@@ -465,6 +465,58 @@ fn freed_volumes_read_as_expired_and_stay_away() {
 }
 
 #[test]
+fn what_was_given_back_is_told_from_what_has_expired() {
+    let device = Arc::new(MemoryDevice::new(1));
+    let store = create(&device);
+    let mut appender = store.appender(Lane(0));
+    let pages: Vec<PageRef> = (0..40).map(|n| append(&mut appender, 1, n)).collect();
+    settle(device.as_ref(), &mut appender);
+    let database = DatabaseId(1);
+    let open = appender.open_extents();
+    let written = store.survey(database).written(&open);
+    assert_eq!(
+        written
+            .iter()
+            .map(alluvium_block::VolumeSpace::pages)
+            .sum::<u64>(),
+        40
+    );
+    let filling = |v: &&alluvium_block::VolumeSpace| v.is_filling;
+    assert_eq!(written.iter().filter(filling).count(), 1);
+    let first = written[0].id;
+    let mut batch = store.start_punch(Lane(0), &[(first, (3, 9)), (99, (1, 2))]);
+    // On its way it is gone already.
+    let gone = |store: &BlockStore, n: usize| {
+        matches!(
+            store.read(pages[n], EXPECT),
+            Err(ReadError::GivenBack { .. })
+        )
+    };
+    let holes = |store: &BlockStore| (0..40).filter(|n| gone(store, *n)).collect::<Vec<_>>();
+    assert_eq!(holes(&store), (2..8).collect::<Vec<_>>());
+    assert!(batch.result(&store).is_none());
+    device.drive(Lane(0));
+    assert!(matches!(batch.result(&store), Some((6, None))));
+    assert_eq!(store.allocated_pages(database), 34);
+    let second = written[1].id;
+    store.close_volumes(&[second]);
+    appender.leave_closed();
+    assert_eq!(store.retire_volumes(&[second]).len(), 1);
+    let of_second = |p: &&PageRef| p.addr.volume == second;
+    assert_eq!(
+        holes(&store).len(),
+        6 + pages.iter().filter(of_second).count()
+    );
+    commit(device.as_ref(), &store, &appender, 1);
+    drop(appender);
+    let store = reopen(&device, 2);
+    assert_eq!(holes(&store), (2..8).collect::<Vec<_>>());
+    let after = store.survey(database).written(&[]);
+    assert_eq!(after[0].written, [(1, 3), (9, 16)]);
+    assert_eq!(store.bad_pages(), []);
+}
+
+#[test]
 fn a_database_may_have_smaller_volumes() {
     let store = create(&Arc::new(MemoryDevice::new(1)));
     store.limit_volumes(DatabaseId(1), Some(16 << 10));

@@ -108,6 +108,17 @@ pub enum Op {
         /// Path below the root.
         to: String,
     },
+    /// Gives the blocks of a range back: it reads as zeros, the length of the file stays. Fails with
+    /// [`IoErrorKind::Unsupported`](crate::IoErrorKind::Unsupported) where the file system has no holes. Like a write
+    /// it has happened or not after a power cut, until a later `Sync`.
+    Punch {
+        /// The file.
+        file: FileId,
+        /// Bytes from its start; a multiple of the geometry's alignment.
+        offset: u64,
+        /// How many; likewise.
+        len: u64,
+    },
     /// Removes a file; absence is not an error.
     Remove {
         /// Path below the root.

@@ -14,6 +14,8 @@ pub enum IoErrorKind {
     Locked,
     /// The directory holds something else than data of ours.
     Foreign,
+    /// The device or file system has no such operation. Nothing was done.
+    Unsupported,
     /// Anything else; the device is not to be trusted with writes any more.
     Other,
 }
@@ -42,6 +44,7 @@ impl IoError {
                 IoErrorKind::NoSpace
             }
             std::io::ErrorKind::NotFound => IoErrorKind::NotFound,
+            std::io::ErrorKind::Unsupported => IoErrorKind::Unsupported,
             std::io::ErrorKind::WouldBlock => IoErrorKind::Locked,
             _ => IoErrorKind::Other,
         };

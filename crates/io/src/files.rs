@@ -122,6 +122,12 @@ impl Files {
                 done.map_err(|e| IoError::new("rename", from, e.into()))?;
                 Ok(Completion::Done)
             }
+            Op::Punch { file, offset, len } => {
+                let file = self.get("punch", *file)?;
+                self.check("punch", &file, *offset, *len as usize)?;
+                punch(&file, *offset, *len)?;
+                Ok(Completion::Done)
+            }
             Op::Remove { path } => {
                 confined("remove", path)?;
                 match rustix::fs::unlinkat(&self.root, path, AtFlags::empty()) {
@@ -362,6 +368,18 @@ fn write_all(file: &OpenFile, offset: u64, data: &WriteData) -> Result<(), IoErr
         }
     }
     Ok(())
+}
+
+fn punch(file: &OpenFile, offset: u64, len: u64) -> Result<(), IoError> {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    let punched = retry(|| rustix::fs::fallocate(&file.fd, flags, offset, len));
+    punched.map_err(|e| {
+        let cause = match e {
+            Errno::OPNOTSUPP | Errno::NOSYS => ErrorKind::Unsupported.into(),
+            e => e.into(),
+        };
+        IoError::new("punch", &file.path, cause)
+    })
 }
 
 fn sync_data(file: &OpenFile) -> Result<(), IoError> {

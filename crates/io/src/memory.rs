@@ -1,6 +1,6 @@
 //! A directory of files in memory, for the tests of every layer.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +10,21 @@ use crate::device::{Completion, Device, FileId, Geometry, Lane, Listed, Op, Read
 use crate::error::IoError;
 use crate::ticket::{Completer, IoResult, Ticket};
 
+/// What a block is where room is counted.
+const BLOCK: u64 = 4096;
+
+/// A file.
+#[derive(Debug, Default)]
+struct Stored {
+    bytes: Vec<u8>,
+    /// Numbers of the blocks that were given back.
+    holes: BTreeSet<u64>,
+}
+
 #[derive(Debug, Default)]
 struct Files {
-    by_path: BTreeMap<String, Arc<Mutex<Vec<u8>>>>,
-    open: Vec<Option<(String, Arc<Mutex<Vec<u8>>>)>>,
+    by_path: BTreeMap<String, Arc<Mutex<Stored>>>,
+    open: Vec<Option<(String, Arc<Mutex<Stored>>)>>,
 }
 
 /// A [`Device`] in memory: operations complete, in order, when their lane is driven.
@@ -50,7 +61,7 @@ impl MemoryDevice {
         }
     }
 
-    fn file(&self, file: FileId) -> Result<Arc<Mutex<Vec<u8>>>, IoError> {
+    fn file(&self, file: FileId) -> Result<Arc<Mutex<Stored>>, IoError> {
         let files = self.files.lock();
         let entry = files.open.get(file.0 as usize).and_then(Option::as_ref);
         entry.map(|(_, bytes)| Arc::clone(bytes)).ok_or_else(|| {
@@ -75,7 +86,7 @@ impl MemoryDevice {
                 }
                 let bytes = Arc::clone(files.by_path.entry(path.clone()).or_default());
                 let len = {
-                    let mut bytes = bytes.lock();
+                    let bytes = &mut bytes.lock().bytes;
                     if (bytes.len() as u64) < mode.allocate {
                         bytes.resize(mode.allocate as usize, 0);
                     }
@@ -98,8 +109,12 @@ impl MemoryDevice {
                 let bytes = self.file(file)?;
                 self.geometry
                     .check("write", &format!("file {}", file.0), offset, data.len())?;
-                let mut bytes = bytes.lock();
+                let Stored { bytes, holes } = &mut *bytes.lock();
                 let end = offset as usize + data.len();
+                if !holes.is_empty() {
+                    let written = offset / BLOCK..(end as u64).div_ceil(BLOCK);
+                    holes.retain(|block| !written.contains(block));
+                }
                 if bytes.len() < end {
                     bytes.resize(end, 0);
                 }
@@ -132,6 +147,17 @@ impl MemoryDevice {
                         Ok(Completion::Done)
                     }
                 }
+            }
+            Op::Punch { file, offset, len } => {
+                let bytes = self.file(file)?;
+                let path = format!("file {}", file.0);
+                self.geometry.check("punch", &path, offset, len as usize)?;
+                let Stored { bytes, holes } = &mut *bytes.lock();
+                let begin = offset.min(bytes.len() as u64);
+                let end = (offset + len).min(bytes.len() as u64);
+                bytes[begin as usize..end as usize].fill(0);
+                holes.extend(begin.div_ceil(BLOCK)..end / BLOCK);
+                Ok(Completion::Done)
             }
             Op::Remove { path } => {
                 self.files.lock().by_path.remove(&path);
@@ -190,7 +216,7 @@ impl Device for MemoryDevice {
             let path = format!("file {}", read.file.0);
             self.geometry
                 .check("read", &path, read.offset, read.into.len())?;
-            let bytes = bytes.lock();
+            let bytes = &bytes.lock().bytes;
             let begin = (read.offset as usize).min(bytes.len());
             let end = (begin + read.into.len()).min(bytes.len());
             let into = read.into.bytes_mut();
@@ -214,11 +240,13 @@ impl Device for MemoryDevice {
         Ok(inside
             .filter(|(name, _)| !name.contains('/'))
             .map(|(name, bytes)| {
-                let len = bytes.lock().len() as u64;
+                let stored = bytes.lock();
+                let len = stored.bytes.len() as u64;
+                let holes = stored.holes.len() as u64 * BLOCK;
                 Listed {
                     name: name.to_owned(),
                     len,
-                    allocated: len,
+                    allocated: len.saturating_sub(holes),
                 }
             })
             .collect())

@@ -235,6 +235,10 @@ impl Cursor {
                     self.held = Some(bad(addr, cause));
                     break;
                 }
+                Err(LongTextError::GivenBack(cause)) => {
+                    self.held = Some(TreeError::GivenBack { series, cause });
+                    break;
+                }
                 Err(LongTextError::Io(error)) => {
                     self.held = Some(error.into());
                     break;

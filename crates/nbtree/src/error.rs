@@ -29,6 +29,18 @@ pub enum TreeError {
         #[source]
         cause: BadPageCause,
     },
+    /// The run was written anew and its old pages given back while this read went on. Nothing is lost: the same
+    /// question, asked again, gets its answer.
+    #[error(
+        "series {series} was written anew while it was read, for longer than pages are kept for readers: {cause}"
+    )]
+    GivenBack {
+        /// Whose.
+        series: SeriesId,
+        /// Which page.
+        #[source]
+        cause: ReadError,
+    },
     /// The device failed.
     #[error(transparent)]
     Io(#[from] IoError),

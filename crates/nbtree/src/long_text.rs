@@ -7,8 +7,8 @@
 use std::borrow::Cow;
 
 use alluvium_block::{
-    Appender, BlockStore, Expect, LogicAddr, PageDraft, PageKind, PageMeta, PageRef, ReadError,
-    Role,
+    Appender, BlockStore, Expect, LogicAddr, Page, PageDraft, PageKind, PageMeta, PageRef,
+    ReadError, Role,
 };
 use alluvium_codec::crc32c;
 use alluvium_types::{Column, MAX_STRING_BYTES, TimeRange, Values};
@@ -204,6 +204,8 @@ pub(crate) fn oldest_volume(column: &Column, begin: usize, end: usize) -> u32 {
 pub(crate) enum LongTextError {
     /// Its volume is gone.
     Expired,
+    /// It was written anew elsewhere since whoever asks learned where it was.
+    GivenBack(ReadError),
     /// One of its pages is damaged.
     Bad(LogicAddr, BadPageCause),
     /// The device failed.
@@ -215,6 +217,7 @@ impl LongTextError {
         match error {
             ReadError::Expired { .. } => Self::Expired,
             ReadError::Io(error) => Self::Io(error),
+            error @ ReadError::GivenBack { .. } => Self::GivenBack(error),
             other => Self::Bad(addr, BadPageCause::Page(other)),
         }
     }
@@ -227,28 +230,14 @@ pub(crate) fn read(
     long: LongText,
     stats: &mut ReadStats,
 ) -> Result<String, LongTextError> {
-    let expect = Expect {
-        kind: PageKind::Overflow,
-        series,
-    };
+    let expect = expected(series);
     let addr = long.head.addr;
     let bad = |what| LongTextError::Bad(addr, BadPageCause::Body(BodyError(what)));
     let failed = |e| LongTextError::new(addr, e);
     let head = pages.read(long.head, expect).map_err(failed)?;
     stats.overflow_pages += 1;
     stats.cached_pages += u64::from(head.was_cached());
-    let pointers = usize::from(head.meta().items) * size_of::<PagePointer>();
-    let (Some(pointers), Some(in_head)) =
-        (head.body().get(..pointers), head.body().get(pointers..))
-    else {
-        return Err(bad("a long string's list of pages is cut short"));
-    };
-    let pointers = <[PagePointer]>::ref_from_bytes(pointers)
-        .map_err(|_| bad("a long string's list of pages is cut short"))?;
-    if pointers.len() > MAX_STRING_BYTES.div_ceil(PageDraft::BODY_BYTES) {
-        return Err(bad("a long string has too many pages"));
-    }
-    let refs: Vec<PageRef> = pointers.iter().map(PagePointer::page_ref).collect();
+    let (refs, in_head) = parse_head(&head).map_err(bad)?;
     let mut text = Vec::with_capacity(long.len);
     text.extend_from_slice(in_head);
     if !refs.is_empty() {
@@ -263,6 +252,53 @@ pub(crate) fn read(
         return Err(bad("a long string is not the one its leaf remembers"));
     }
     String::from_utf8(text).map_err(|_| bad("a long string is not UTF-8"))
+}
+
+fn expected(series: u64) -> Expect {
+    Expect {
+        kind: PageKind::Overflow,
+        series,
+    }
+}
+
+/// The other pages of a text, and what the head holds of it.
+fn parse_head(head: &Page) -> Result<(Vec<PageRef>, &[u8]), &'static str> {
+    const CUT: &str = "a long string's list of pages is cut short";
+    let pointers = usize::from(head.meta().items) * size_of::<PagePointer>();
+    let (pointers, in_head) = head.body().split_at_checked(pointers).ok_or(CUT)?;
+    let pointers = <[PagePointer]>::ref_from_bytes(pointers).map_err(|_| CUT)?;
+    if pointers.len() > MAX_STRING_BYTES.div_ceil(PageDraft::BODY_BYTES) {
+        return Err("a long string has too many pages");
+    }
+    let refs = pointers.iter().map(PagePointer::page_ref).collect();
+    Ok((refs, in_head))
+}
+
+/// Shows the address of each page of a text. Cost: reading its head.
+pub(crate) fn show_pages(
+    pages: &BlockStore,
+    series: u64,
+    long: LongText,
+    seen: &mut dyn FnMut(LogicAddr),
+) -> Result<(), LongTextError> {
+    let addr = long.head.addr;
+    seen(addr);
+    let head = pages.read(long.head, expected(series));
+    let head = head.map_err(|e| LongTextError::new(addr, e))?;
+    let bad = |what| LongTextError::Bad(addr, BadPageCause::Body(BodyError(what)));
+    let (refs, _) = parse_head(&head).map_err(bad)?;
+    refs.iter().for_each(|page| seen(page.addr));
+    Ok(())
+}
+
+impl LongText {
+    /// Whether a page of it may be in one of these volumes, which ascend: its pages were written one after the other.
+    pub(crate) fn may_be_in(&self, volumes: &[u32]) -> bool {
+        let from = volumes.partition_point(|v| *v < self.oldest_volume);
+        volumes
+            .get(from)
+            .is_some_and(|v| *v <= self.head.addr.volume)
+    }
 }
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ use crate::snapshot::TreeSnapshot;
 use crate::stats::ReadStats;
 use crate::tree::PageWriter;
 
+#[cfg(test)]
+mod leave_tests;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -190,6 +192,7 @@ impl Merge {
         }
         if let Some((entry, level)) = self.sources[index].whole_subtree()
             && entry.last_time() < other
+            && !self.sources[index].must_open(pages, &entry, level, &mut self.stats.reads)?
             && self.may_adopt(out, level)
         {
             self.result.adopt(out, level.into(), entry);
@@ -200,6 +203,7 @@ impl Merge {
         } else if self.sources[index].is_subtree() {
             self.open(pages, index, done)?;
         } else {
+            self.sources[index].move_texts(pages, out, &mut self.stats.reads)?;
             let (column, begin) = self.sources[index].points();
             let end = begin + count_below(&column.times[begin..], other);
             self.take_points(out, index, end, done);
@@ -230,6 +234,11 @@ impl Merge {
         let Some(winner) = here.last() else {
             return Ok(());
         };
+        self.sources[*winner].move_texts(pages, out, &mut self.stats.reads)?;
+        if self.sources[*winner].time() != Some(time) {
+            // Its text has expired: look again.
+            return Ok(());
+        }
         let end = self.sources[*winner].points().1 + 1;
         self.take_points(out, *winner, end, done);
         for index in here.iter().filter(|i| *i != winner) {

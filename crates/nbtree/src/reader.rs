@@ -67,6 +67,10 @@ impl Reader<'_> {
                 Ok(None)
             }
             Err(ReadError::Io(error)) => Err(error.into()),
+            Err(cause @ ReadError::GivenBack { .. }) => Err(TreeError::GivenBack {
+                series: self.series,
+                cause,
+            }),
             Err(error) => Err(self.bad(child, BadPageCause::Page(error))),
         }
     }

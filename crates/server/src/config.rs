@@ -7,6 +7,9 @@ use std::time::Duration;
 use alluvium_io::DeviceOptions;
 use alluvium_store::{Device, StoreConfig};
 
+/// Room kept in a directory for giving room back on a full disk: some checkpoints, and a thousand pages.
+const RESERVE_BYTES: u64 = 16 << 20;
+
 /// Where the data lies.
 #[derive(Debug, Clone)]
 pub enum Storage {
@@ -74,10 +77,17 @@ pub struct Limits {
 impl Config {
     /// A server for `storage` on the default address, `127.0.0.1:8181`.
     pub fn new(storage: Storage) -> Self {
+        let reserve_bytes = match storage {
+            Storage::Directory { .. } => RESERVE_BYTES,
+            Storage::Device(_) => 0,
+        };
         Self {
             http: "127.0.0.1:8181".into(),
             storage,
-            store: StoreConfig::default(),
+            store: StoreConfig {
+                reserve_bytes,
+                ..StoreConfig::default()
+            },
             token_file: None,
             insecure: false,
             limits: Limits::default(),

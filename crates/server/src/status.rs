@@ -106,6 +106,8 @@ fn store_value(s: &Status) -> Value {
                 "tombstones": d.tombstones,
                 "leaves": { "volumes": d.leaves.volumes, "pages": d.leaves.pages, "bytes": d.leaves.bytes.0, "used_bytes": d.leaves.used.0 },
                 "inners": { "volumes": d.inners.volumes, "pages": d.inners.pages, "bytes": d.inners.bytes.0, "used_bytes": d.inners.used.0 },
+                "allocated_bytes": d.allocated.0,
+                "live_bytes": d.live.0,
             })
         })
         .collect();
@@ -114,7 +116,7 @@ fn store_value(s: &Status) -> Value {
         .iter()
         .map(|(address, damage)| json!({ "address": address, "damage": damage }))
         .collect();
-    let (r, m) = (&s.recovery, &s.merging);
+    let (r, m, space) = (&s.recovery, &s.merging, &s.space);
     json!({
         "backend": s.backend,
         "incarnation": s.incarnation,
@@ -145,6 +147,12 @@ fn store_value(s: &Status) -> Value {
             "points_waiting": m.points_waiting, "merges": m.merges, "failed": m.failed, "last_error": m.last_error,
             "pages_read": m.pages_read, "pages_written": m.pages_written, "pages_dead": m.pages_dead,
             "leaves_adopted": m.leaves_adopted, "points_moved": m.points_moved,
+        },
+        "space": {
+            "dead_pages": space.pages_dead, "settling_pages": space.pages_settling, "working": space.is_working,
+            "walks": space.walks, "volumes_left": space.volumes_left, "volumes_freed": space.volumes_freed,
+            "pages_given_back": space.pages_given_back, "failed": space.failed, "last_error": space.last_error,
+            "no_holes": space.no_holes,
         },
         "failure": s.failure,
         "full": s.full,

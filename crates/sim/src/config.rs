@@ -52,6 +52,8 @@ pub struct SimConfig {
     pub latency_drives_max: u32,
     /// Operations that complete in one drive do so in order of submission instead of by seed.
     pub ordered: bool,
+    /// The file system has no holes: punching is refused.
+    pub no_holes: bool,
     /// See [`FaultPlan`].
     pub faults: FaultPlan,
 }
@@ -64,6 +66,7 @@ impl Default for SimConfig {
             offset_align: 512,
             latency_drives_max: 4,
             ordered: false,
+            no_holes: false,
             faults: FaultPlan::default(),
         }
     }

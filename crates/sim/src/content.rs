@@ -48,6 +48,23 @@ impl Content {
         }
     }
 
+    /// Gives back the blocks that lie wholly in a range; the rest of it becomes zeros. Reserved ones stay reserved.
+    pub(crate) fn punch(&mut self, offset: u64, len: u64) {
+        let end = (offset + len).min(self.len);
+        let mut at = offset;
+        while at < end {
+            let (number, within) = (at / PAGE_SIZE as u64, at % PAGE_SIZE as u64);
+            let count = (PAGE_SIZE as u64 - within).min(end - at);
+            if count == PAGE_SIZE as u64 {
+                self.pages.remove(&number);
+            } else if let Some(page) = self.pages.get_mut(&number) {
+                let within = within as usize;
+                Arc::make_mut(page)[within..within + count as usize].fill(0);
+            }
+            at += count;
+        }
+    }
+
     /// Fills `into` with what stands at `offset`; zeros where nothing does.
     pub(crate) fn read(&self, offset: u64, into: &mut [u8]) {
         let mut at = offset;

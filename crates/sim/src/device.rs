@@ -366,6 +366,16 @@ impl Inner {
                 }
                 Ok(Completion::Done)
             }
+            Op::Punch { file, offset, len } => {
+                let inode = self.opened(attempt, *file)?.inode;
+                let geometry = self.geometry();
+                geometry.check(attempt, &path, *offset, *len as usize)?;
+                if self.config.no_holes {
+                    return failed(ErrorKind::Unsupported);
+                }
+                self.disk.punch(inode, *offset, *len);
+                Ok(Completion::Done)
+            }
             Op::Remove { path } => {
                 self.disk.remove(path);
                 Ok(Completion::Done)
@@ -473,6 +483,7 @@ impl Inner {
             Op::Close { file } => ("close", name(file)),
             Op::Write { file, .. } => ("write", name(file)),
             Op::Sync { file } => ("sync", name(file)),
+            Op::Punch { file, .. } => ("punch", name(file)),
             Op::SyncDir { path } => ("sync", path.clone()),
             Op::Rename { from, .. } => ("rename", from.clone()),
             Op::Remove { path } => ("remove", path.clone()),

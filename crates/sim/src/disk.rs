@@ -14,6 +14,7 @@ pub(crate) const SECTOR: usize = 512;
 enum Change {
     Write { offset: u64, bytes: Vec<u8> },
     Allocate(u64),
+    Punch { offset: u64, len: u64 },
 }
 
 impl Change {
@@ -21,6 +22,7 @@ impl Change {
         match self {
             Self::Write { offset, bytes } => content.write(*offset, bytes),
             Self::Allocate(len) => content.allocate(*len),
+            Self::Punch { offset, len } => content.punch(*offset, *len),
         }
     }
 }
@@ -162,6 +164,10 @@ impl Disk {
         self.change(inode, Change::Allocate(len));
     }
 
+    pub(crate) fn punch(&mut self, inode: u64, offset: u64, len: u64) {
+        self.change(inode, Change::Punch { offset, len });
+    }
+
     fn change(&mut self, inode: u64, change: Change) {
         let number = self.number();
         if let Some(inode) = self.inodes.get_mut(&inode) {
@@ -268,7 +274,7 @@ impl Disk {
                         }),
                         _ => {}
                     },
-                    Change::Allocate(_) => {
+                    Change::Allocate(_) | Change::Punch { .. } => {
                         if dice.chance(1, 2) {
                             change.apply(&mut inode.durable);
                         }

@@ -40,6 +40,15 @@ impl Barrier {
     }
 }
 
+/// What tombstones did to a series.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Hiding {
+    /// Anything went.
+    pub is_changed: bool,
+    /// Leaves of the runs that went.
+    pub dead_leaves: u64,
+}
+
 impl SeriesLock<'_> {
     /// Lets go of a barrier that every run has passed.
     pub(crate) fn lift_barrier(&mut self) {
@@ -74,19 +83,20 @@ impl SeriesLock<'_> {
     }
 
     /// Applies the tombstones of one batch, of which `hidden` has those of this series and all earlier ones.
-    /// Returns whether anything went. A state loaded from a checkpoint that has the batch only gets its barrier.
+    /// Returns what went. A state loaded from a checkpoint that has the batch only gets its barrier.
     pub(crate) fn hide<'t>(
         &mut self,
         new: impl Iterator<Item = &'t Tombstone>,
         hidden: &HiddenParts,
         lsn: Lsn,
-    ) -> bool {
+    ) -> Hiding {
         if lsn <= self.loaded_lsn {
             new.for_each(|t| self.raise_barrier(t, lsn));
-            return false;
+            return Hiding::default();
         }
         let runs = self.snapshots();
         let gone = runs.iter().filter(|run| !is_visible(run, hidden));
+        let dead_leaves = gone.clone().map(TreeSnapshot::leaves).sum();
         let gone: SmallVec<[u32; 4]> = gone.map(TreeSnapshot::run_ordinal).collect();
         let mut changed = !gone.is_empty();
         if changed {
@@ -112,7 +122,10 @@ impl SeriesLock<'_> {
         if changed {
             self.lsn = self.lsn.max(lsn);
         }
-        changed
+        Hiding {
+            is_changed: changed,
+            dead_leaves,
+        }
     }
 
     /// The kinds of which a point may be seen.

@@ -91,7 +91,10 @@ pub(crate) struct Checkpointer {
     requested_clean: bool,
     started: u64,
     completed: u64,
+    /// The number of the one before that, for the superblock slots are two.
+    completed_before: u64,
     last_error: Option<(u64, StoreError)>,
+    lacks_room: bool,
     wakers: Vec<Waker>,
     last_ended_ns: u64,
     retry_at_ns: u64,
@@ -121,7 +124,9 @@ impl Checkpointer {
             requested_clean: false,
             started: 0,
             completed: 0,
+            completed_before: 0,
             last_error: None,
+            lacks_room: false,
             wakers: Vec::new(),
             removed: Vec::new(),
             old_streams_removed: false,
@@ -136,6 +141,36 @@ impl Checkpointer {
     /// Checkpoints completed in this process life.
     pub(crate) fn completed(&self) -> u64 {
         self.completed
+    }
+
+    /// The number of the last checkpoint that has begun.
+    pub(crate) fn begun(&self) -> u64 {
+        self.started
+    }
+
+    /// The numbers of those that the two superblocks are of; 0 for one of an earlier life.
+    pub(crate) fn completed_numbers(&self) -> (u64, u64) {
+        (self.completed, self.completed_before)
+    }
+
+    /// Whether none is running or asked for.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.running.is_none() && self.requested <= self.started
+    }
+
+    /// Asks for one.
+    pub(crate) fn request(&mut self) {
+        self.requested = self.started + 1;
+    }
+
+    /// Whether the last attempt failed for want of room.
+    pub(crate) fn lacks_room(&self) -> bool {
+        self.lacks_room
+    }
+
+    /// Whether files wait for superblocks to be removed.
+    pub(crate) fn has_removals(&self) -> bool {
+        !self.removals.is_empty()
     }
 
     /// The commit the last superblock names.
@@ -689,7 +724,9 @@ impl StoreInner {
             }
         }
         checkpointer.root = running.root;
-        checkpointer.completed = running.number;
+        checkpointer.lacks_room = false;
+        checkpointer.completed_before =
+            std::mem::replace(&mut checkpointer.completed, running.number);
         checkpointer.last_ended_ns = now;
         checkpointer.last_duration_ns = self.clock.monotonic_ns() - checkpointer.begun_ns;
         checkpointer.wakers.drain(..).for_each(Waker::wake);
@@ -742,6 +779,7 @@ impl StoreInner {
         if !full {
             self.fail(error.clone());
         }
+        checkpointer.lacks_room = full;
         checkpointer.retry_at_ns = now + 1_000_000_000;
         checkpointer.last_error = Some((running.number, error));
         checkpointer.wakers.drain(..).for_each(Waker::wake);

@@ -135,6 +135,19 @@ pub struct StoreConfig {
     pub merge_pages_per_s: u64,
     /// Merging begins paused.
     pub merge_paused: bool,
+    /// Milliseconds between looks for databases of which enough has died.
+    pub space_check_ms: u64,
+    /// Share of a database's pages that may be dead before they are looked for, percent.
+    pub space_dead_percent: u64,
+    /// A volume is written anew if less than this share of its pages lives, holes left out, percent. With the share
+    /// above it bounds what a database takes: four times what lives.
+    pub space_live_percent: u64,
+    /// Consecutive dead pages that are worth a hole.
+    pub space_hole_pages_min: u32,
+    /// Milliseconds that dead pages are kept for readers which began before they died.
+    pub space_readers_ms: u64,
+    /// Room kept for giving room back on a full disk, bytes; 0 for none. Should take a few checkpoints.
+    pub reserve_bytes: u64,
     /// Memory that the remembered deletes of one database may take, bytes.
     pub tombstone_bytes_max: usize,
     /// Remembered deletes of more than four tag sets in one partition: each costs every look at a series a little.
@@ -177,6 +190,12 @@ impl Default for StoreConfig {
             merge_slice_pages: 32,
             merge_pages_per_s: 16_384,
             merge_paused: false,
+            space_check_ms: 1000,
+            space_dead_percent: 12,
+            space_live_percent: 30,
+            space_hole_pages_min: 16,
+            space_readers_ms: 60_000,
+            reserve_bytes: 0,
             tombstone_bytes_max: 8 << 20,
             wide_tombstones_max: 1024,
             writer_cache_bytes_max: 64 << 20,

@@ -12,6 +12,7 @@ use crate::cut::DatabaseRetention;
 use crate::database_settings::DatabaseSettings;
 use crate::error::StoreError;
 use crate::partition::PartitionState;
+use crate::space::DatabaseSpace;
 
 /// One database.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub(crate) struct DatabaseState {
     /// As it was created; for what may change since see [`Self::settings_now`].
     pub settings: DatabaseSettings,
     pub retention: DatabaseRetention,
+    pub space: DatabaseSpace,
     partitions: [OnceLock<Arc<PartitionState>>; PARTITION_COUNT],
     dropped: AtomicBool,
     /// The flush of the log entry that created it; `None` once it is known to be durable.
@@ -47,6 +49,7 @@ impl DatabaseState {
             name,
             seed,
             retention: DatabaseRetention::new(settings.retention),
+            space: DatabaseSpace::default(),
             settings,
             partitions: std::array::from_fn(|_| OnceLock::new()),
             dropped: AtomicBool::new(false),

@@ -16,6 +16,7 @@ use alluvium_types::{Column, FieldId, Lsn, Position, Row, RowSet, TimeRange, Val
 use alluvium_wal::{Among, LogTicket, Tombstone};
 use smallvec::SmallVec;
 
+use crate::barrier::Hiding;
 use crate::commit::Commit;
 use crate::config::Durability;
 use crate::databases::DatabaseState;
@@ -224,8 +225,11 @@ impl DeletePlan {
             &self.store,
             part,
             series,
-            kind,
-            self.database.retention.cut(),
+            (
+                kind,
+                self.database.retention.cut(),
+                self.store.readers.pin(),
+            ),
         );
         let (Some(first), Some(last)) = (snapshot.first_time(), snapshot.last_time()) else {
             return Ok(None);
@@ -261,8 +265,11 @@ impl DeletePlan {
             &self.store,
             part,
             series,
-            kind,
-            self.database.retention.cut(),
+            (
+                kind,
+                self.database.retention.cut(),
+                self.store.readers.pin(),
+            ),
         );
         let mut cursor = snapshot.scan(self.range, Direction::Forward);
         let mut column = Column::new(snapshot.kind());
@@ -590,7 +597,11 @@ pub(crate) fn apply_delete(
                 let hidden = part.hidden(row, *field);
                 let mut state = series.lock();
                 let before = state.heap_bytes();
-                let is_changed = state.hide(new, &hidden, lsn);
+                let Hiding {
+                    is_changed,
+                    dead_leaves,
+                } = state.hide(new, &hidden, lsn);
+                database.space.note_dead_leaves(dead_leaves);
                 heap_delta += state.heap_bytes() as i64 - before as i64;
                 let visible = state.visible_kinds(&hidden);
                 if is_changed && !state.dirty {
@@ -665,8 +676,13 @@ impl StoreInner {
                 let _shard = self.shard_of(part.partition).state.lock();
                 drop_emptied(&database, part);
                 let table = part.table.read();
+                let cut = database.retention.cut();
                 let mut all = part.tombstones().all();
-                all.retain(|placed| placed.lsn <= redone && !is_needed(&table, placed));
+                let hides_nothing = |placed: &Placed| {
+                    // What has expired with its aggregates is not read, whoever hides it.
+                    placed.tombstone.range.end() <= cut.aggregates || !is_needed(&table, placed)
+                };
+                all.retain(|placed| placed.lsn <= redone && hides_nothing(placed));
                 part.change_tombstones(|set| all.iter().for_each(|p| set.remove(p)));
             }
         }

@@ -26,6 +26,7 @@ use crate::merging::cleaning::{Cleaning, Look};
 use crate::merging::policy::{Ordinals, group as group_of};
 use crate::open::StoreInner;
 use crate::series::{Series, SeriesLock};
+use crate::space::{SpaceKeeper, SpaceStatus};
 use crate::tombstones::HiddenParts;
 
 mod cleaning;
@@ -126,6 +127,20 @@ struct Waiting {
     is_listed: bool,
 }
 
+impl Waiting {
+    /// A series that was not found on the list.
+    fn unlisted(database: Arc<DatabaseState>, series: Arc<Series>, now: u64) -> Self {
+        Self {
+            database,
+            series,
+            runs: 1,
+            late_points: 0,
+            since_ns: now,
+            is_listed: false,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Running {
     waiting: Waiting,
@@ -134,6 +149,8 @@ struct Running {
     is_open: bool,
     /// Position of the newest point of the series when it was last looked at.
     lsn: Lsn,
+    /// Volumes that the result must have no page in.
+    leave: Arc<[u32]>,
 }
 
 /// The background merger of a store.
@@ -144,6 +161,7 @@ pub(crate) struct Merger {
     waiting: VecDeque<Waiting>,
     running: Option<Box<Running>>,
     cleaning: Cleaning,
+    space: SpaceKeeper,
     /// Series left to look at before the next pause.
     looks_left: usize,
     next_look_ns: u64,
@@ -161,6 +179,7 @@ impl Merger {
             waiting: VecDeque::new(),
             running: None,
             cleaning: Cleaning::default(),
+            space: SpaceKeeper::default(),
             looks_left: 0,
             next_look_ns: 0,
             allowance: 0,
@@ -196,6 +215,7 @@ impl Merger {
         self.appender.forget_database(database);
         self.waiting.retain(|w| w.database.id != database);
         self.cleaning.forget_database(database);
+        self.space.forget_database(database);
         if let Some(running) = &self.running
             && running.waiting.database.id == database
         {
@@ -211,10 +231,55 @@ impl Merger {
         self.totals.points_moved += stats.points_moved;
     }
 
-    fn fail(&mut self, stats: &MergeStats, error: &str) {
+    /// What room is given back, the debt of databases left out.
+    pub(crate) fn space_status(&self) -> SpaceStatus {
+        self.space.status()
+    }
+
+    /// Whether a merge is under way.
+    pub(crate) fn is_merging(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Begins to write a run anew so that none of its pages is in these volumes, unless deletes or another merge have
+    /// come in between.
+    pub(crate) fn begin_leaving(
+        &mut self,
+        database: &Arc<DatabaseState>,
+        series: Arc<Series>,
+        ordinal: u32,
+        leave: Arc<[u32]>,
+        now: u64,
+    ) {
+        let waiting = Waiting::unlisted(Arc::clone(database), series, now);
+        let mut state = waiting.series.lock();
+        let is_free = state.rare().is_none_or(|r| r.merging.is_none());
+        if is_free && state.run(ordinal).is_some() {
+            let ordinals = Ordinals::from_slice(&[ordinal]);
+            let merge = begin(&mut state, &ordinals, &hidden(&waiting), &leave);
+            let lsn = state.lsn;
+            drop(state);
+            self.running = Some(Box::new(Running {
+                waiting,
+                merge,
+                follows: 0,
+                is_open: false,
+                lsn,
+                leave,
+            }));
+        }
+    }
+
+    /// Notes pages that nothing leads to any more.
+    fn note_dead(&mut self, database: &DatabaseState, pages: u64) {
+        self.totals.pages_dead += pages;
+        database.space.note_dead(pages);
+    }
+
+    fn fail(&mut self, database: &DatabaseState, stats: &MergeStats, error: &str) {
         self.note(stats);
         self.totals.failed += 1;
-        self.totals.pages_dead += stats.pages_written;
+        self.note_dead(database, stats.pages_written);
         self.totals.last_error = Some(error.to_owned());
     }
 }
@@ -233,16 +298,27 @@ impl StoreInner {
             self.fail(StoreError::Failed { reason });
         }
         self.collect_listed(merger, now);
-        let stalled = merger.appender.is_full()
-            || merger.appender.queued_pages() > self.config.page_backlog_max / 2;
-        if stalled || !self.may_merge() {
+        if !self.may_merge() {
             return false;
         }
-        if merger.running.is_none() {
-            return self.look_for_work(merger, now) || self.look_for_deleted(merger, now);
-        }
+        let stalled = merger.appender.is_full()
+            || merger.appender.queued_pages() > self.config.page_backlog_max / 2;
         merger.allow(now, self.config.merge_pages_per_s);
         let slice = merger.allowance.min(self.config.merge_slice_pages as u64);
+        // Room is looked for on a full device, too.
+        let mut space = std::mem::take(&mut merger.space);
+        let mut spent = 0;
+        let more_space = space.drive(self, merger, (now, slice, !stalled), &mut spent);
+        merger.space = space;
+        merger.allowance = merger.allowance.saturating_sub(spent);
+        if stalled {
+            return more_space;
+        }
+        if merger.running.is_none() {
+            return self.look_for_work(merger, now)
+                || self.look_for_deleted(merger, now)
+                || more_space;
+        }
         if slice == 0 {
             return false;
         }
@@ -309,6 +385,7 @@ impl StoreInner {
                         follows: 0,
                         is_open: false,
                         lsn,
+                        leave: Arc::default(),
                     }));
                     return true;
                 }
@@ -324,16 +401,14 @@ impl StoreInner {
             Look::More => return true,
             Look::Found(found) => found,
         };
-        let waiting = Waiting {
-            database: found.database,
-            series: found.series,
-            runs: 1,
-            late_points: 0,
-            since_ns: now,
-            is_listed: false,
-        };
+        let waiting = Waiting::unlisted(found.database, found.series, now);
         let mut state = waiting.series.lock();
-        let merge = begin(&mut state, &found.ordinals, &hidden(&waiting));
+        let merge = begin(
+            &mut state,
+            &found.ordinals,
+            &hidden(&waiting),
+            &Arc::default(),
+        );
         let lsn = state.lsn;
         drop(state);
         merger.running = Some(Box::new(Running {
@@ -342,6 +417,7 @@ impl StoreInner {
             follows: 0,
             is_open: false,
             lsn,
+            leave: Arc::default(),
         }));
         true
     }
@@ -356,7 +432,7 @@ impl StoreInner {
         let buffered = state.buffered();
         if group.is_none() && buffered < BUFFERED_POINTS {
             // Runs of several kinds may get others of their kind.
-            leave(&mut state);
+            unlist(&mut state);
             return Verdict::Leave;
         }
         let runs = group.as_ref().map_or(1, |g| g.ordinals.len()) as u64;
@@ -376,11 +452,12 @@ impl StoreInner {
         }
         match group {
             None if is_quiet => {
-                leave(&mut state);
+                unlist(&mut state);
                 Verdict::Leave
             }
             Some(group) if is_quiet || group.is_due(&self.config) => {
-                let merge = begin(&mut state, &group.ordinals, &hidden(waiting));
+                let hidden = hidden(waiting);
+                let merge = begin(&mut state, &group.ordinals, &hidden, &Arc::default());
                 Verdict::Begin(Box::new(merge), state.lsn)
             }
             _ => Verdict::Wait,
@@ -421,7 +498,15 @@ impl StoreInner {
         let drained = match step {
             Ok(progress) => progress == MergeProgress::Drained,
             Err(error) => {
-                Self::give_up(merger, *running, &error.to_string());
+                let state = running.waiting.series.lock();
+                let is_wanted = state.rare().is_some_and(|r| r.merging.is_some());
+                drop(state);
+                if is_wanted {
+                    Self::give_up(merger, *running, &error.to_string());
+                } else {
+                    // A delete has called it off, and what it read may have been given back since.
+                    Self::call_off(merger, *running, now);
+                }
                 return;
             }
         };
@@ -437,7 +522,7 @@ impl StoreInner {
             let grown = grown.filter(|r| merge.has_outgrown(r));
             running.lsn = state.lsn;
             if let Some(run) = grown {
-                merge.follow(source(&run, &hidden(&running.waiting)));
+                merge.follow(source(&run, &hidden(&running.waiting), &running.leave));
                 drop(state);
                 running.follows += 1;
                 if running.follows > FOLLOWS_MAX {
@@ -469,6 +554,7 @@ impl StoreInner {
             mut merge,
             follows,
             is_open,
+            leave,
             ..
         } = *running;
         let shard = self.shard_of(waiting.series.place.partition);
@@ -483,13 +569,14 @@ impl StoreInner {
                 follows,
                 is_open,
                 lsn: Lsn(0),
+                leave,
             };
             Self::call_off(merger, running, now);
             return;
         };
         let lsn = state.lsn;
         if merge.has_outgrown(&run) {
-            merge.follow(source(&run, &hidden(&waiting)));
+            merge.follow(source(&run, &hidden(&waiting), &leave));
             drop((state, shard_state));
             merger.running = Some(Box::new(Running {
                 waiting,
@@ -497,6 +584,7 @@ impl StoreInner {
                 follows: follows + 1,
                 is_open,
                 lsn,
+                leave,
             }));
             return;
         }
@@ -516,12 +604,12 @@ impl StoreInner {
                 mark_dirty(&mut state, &mut shard_state.dirty, &waiting);
                 let left = group_of(&state.snapshots());
                 if left.is_none() && waiting.is_listed {
-                    leave(&mut state);
+                    unlist(&mut state);
                 }
                 drop((state, shard_state));
                 merger.note(&stats);
                 merger.totals.merges += 1;
-                merger.totals.pages_dead += stats.dead_pages.values().sum::<u64>();
+                merger.note_dead(&waiting.database, stats.dead_pages.values().sum());
                 if left.is_some() && waiting.is_listed {
                     waiting.since_ns = now;
                     merger.waiting.push_back(waiting);
@@ -529,10 +617,10 @@ impl StoreInner {
             }
             Err(error) => {
                 if waiting.is_listed {
-                    leave(&mut state);
+                    unlist(&mut state);
                 }
                 drop((state, shard_state));
-                merger.fail(&stats, &error.to_string());
+                merger.fail(&waiting.database, &stats, &error.to_string());
             }
         }
     }
@@ -541,7 +629,7 @@ impl StoreInner {
     fn call_off(merger: &mut Merger, running: Running, now: u64) {
         let stats = running.merge.stats();
         merger.note(&stats);
-        merger.totals.pages_dead += stats.pages_written;
+        merger.note_dead(&running.waiting.database, stats.pages_written);
         let mut waiting = running.waiting;
         waiting.since_ns = now;
         if waiting.is_listed {
@@ -555,10 +643,10 @@ impl StoreInner {
         let mut state = running.waiting.series.lock();
         state.rare_mut().merging = None;
         if running.waiting.is_listed {
-            leave(&mut state);
+            unlist(&mut state);
         }
         drop(state);
-        merger.fail(&running.merge.stats(), reason);
+        merger.fail(&running.waiting.database, &running.merge.stats(), reason);
     }
 }
 
@@ -584,7 +672,7 @@ fn mark_dirty(
 }
 
 /// Takes a series off the list until it has more runs than now, or late points enough.
-fn leave(state: &mut SeriesLock<'_>) {
+fn unlist(state: &mut SeriesLock<'_>) {
     let runs = state.runs();
     state.rare_mut().listing.leave(runs);
 }
@@ -607,10 +695,15 @@ fn unexpired(waiting: &Waiting, state: &mut SeriesLock<'_>) -> Vec<TreeSnapshot>
     runs
 }
 
-fn begin(state: &mut SeriesLock<'_>, ordinals: &Ordinals, hidden: &HiddenParts) -> Merge {
+fn begin(
+    state: &mut SeriesLock<'_>,
+    ordinals: &Ordinals,
+    hidden: &HiddenParts,
+    leave: &Arc<[u32]>,
+) -> Merge {
     let runs = state.snapshots();
     let wanted = |r: &&TreeSnapshot| ordinals.contains(&r.run_ordinal());
-    let sources = runs.iter().filter(wanted).map(|r| source(r, hidden));
+    let sources = runs.iter().filter(wanted).map(|r| source(r, hidden, leave));
     let mut merge = Merge::new(sources.collect());
     // It leaves out all that is deleted so far.
     merge.born_at_least(hidden.newest());
@@ -621,10 +714,11 @@ fn begin(state: &mut SeriesLock<'_>, ordinals: &Ordinals, hidden: &HiddenParts) 
     merge
 }
 
-fn source(run: &TreeSnapshot, hidden: &HiddenParts) -> MergeSource {
+fn source(run: &TreeSnapshot, hidden: &HiddenParts, leave: &Arc<[u32]>) -> MergeSource {
     MergeSource {
         snapshot: run.clone(),
         hidden: hidden.holes(run.kind(), birth_of(run)),
+        leave: Arc::clone(leave),
     }
 }
 

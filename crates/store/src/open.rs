@@ -19,7 +19,9 @@ use crate::error::{OpenError, StoreError, WriteError};
 use crate::late::LateRules;
 use crate::ledger::Ledger;
 use crate::merging::Merger;
+use crate::readers::ReaderAges;
 use crate::recovery::{RecoveryReport, recover};
+use crate::reserve::Reserve;
 use crate::retention::RetentionDriver;
 use crate::shard::{PointCounters, Shard, ShardState, shard_of};
 use crate::sweep::{ledger_before, sweep};
@@ -41,6 +43,8 @@ pub(crate) struct StoreInner {
     /// Merges stand still.
     pub merging_paused: AtomicBool,
     pub retention: Mutex<RetentionDriver>,
+    pub readers: ReaderAges,
+    pub reserve: Reserve,
     pub believed: BelievedClock,
     pub counters: PointCounters,
     pub recovery: RecoveryReport,
@@ -185,6 +189,8 @@ impl StoreInner {
             merger: Mutex::new(Merger::new(block.appender(Lane(config.shards)))),
             merging_paused: AtomicBool::new(config.merge_paused),
             retention: Mutex::default(),
+            readers: ReaderAges::default(),
+            reserve: Reserve::default(),
             believed,
             counters: PointCounters::default(),
             recovery: RecoveryReport::default(),
@@ -204,6 +210,7 @@ impl StoreInner {
         };
         if !fresh {
             inner.recovery = recover(&inner, &root, &ledger, &streams)?;
+            inner.count_dead_pages();
         }
         inner.recovery.files_swept = swept;
         inner.recovery.duration_ns = inner.clock.monotonic_ns() - started;
@@ -275,6 +282,9 @@ impl StoreInner {
         }
         if self.closing.load(Ordering::Acquire) {
             return Err(StoreError::Closing.into());
+        }
+        if self.reserve.is_spent() {
+            return Err(WriteError::Full);
         }
         let used = self.budget.used();
         if used > self.budget.limit() {
@@ -349,6 +359,7 @@ impl StoreInner {
             self.next_retry_ns
                 .store(now + 1_000_000_000, Ordering::Relaxed);
         }
+        self.drive_reserve(now);
         busy |= self.drive_merging(now);
         busy | self.drive_checkpoint(now) | self.drive_retention(now)
     }

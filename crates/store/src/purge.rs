@@ -99,9 +99,12 @@ impl Purge {
                 seen += 1;
                 let mut state = series.lock();
                 let before = state.heap_bytes() as i64;
+                let leaves = state.leaves();
                 if !state.expire(&mut out, &self.cut) {
                     continue;
                 }
+                let dead = leaves.saturating_sub(state.leaves());
+                database.space.note_dead_leaves(dead);
                 heap += state.heap_bytes() as i64 - before;
                 if !state.dirty {
                     state.dirty = true;

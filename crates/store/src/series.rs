@@ -470,6 +470,11 @@ impl SeriesLock<'_> {
         self.lock.withhold(!plain);
     }
 
+    /// Leaves of all runs.
+    pub(crate) fn leaves(&mut self) -> u64 {
+        self.snapshots().iter().map(TreeSnapshot::leaves).sum()
+    }
+
     /// How many runs there are.
     pub(crate) fn runs(&mut self) -> usize {
         let place = self.place;

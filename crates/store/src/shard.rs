@@ -22,6 +22,9 @@ const PREFETCH_SERIES: usize = 8192;
 /// Values ahead of which memory is asked for: the series, and half as far its tail.
 const PREFETCH_AHEAD: usize = 32;
 
+/// Bytes that must be left in the log's segment for a delete to be taken on a full disk.
+const DELETE_LOG_BYTES_MIN: u64 = 16 << 10;
+
 /// Points by what became of them, since the store was opened.
 #[derive(Debug, Default)]
 pub(crate) struct PointCounters {
@@ -99,7 +102,9 @@ impl ShardState {
         if let Some(reason) = failure {
             return Err(StoreError::Failed { reason }.into());
         }
-        if self.log.is_full() {
+        // The next segment is asked for when a quarter of one is left, and where it was refused so are writes: the
+        // quarter is for deletes.
+        if self.log.is_full() && self.log.room() < DELETE_LOG_BYTES_MIN {
             return Err(DeleteError::Full);
         }
         let pending = self.log.pending_bytes();

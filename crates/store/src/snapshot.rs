@@ -22,6 +22,7 @@ use crate::expired::Grid;
 use crate::open::StoreInner;
 use crate::overlay::{pieces, stretches};
 use crate::partition::PartitionState;
+use crate::readers::ReadPin;
 use crate::series::{Series, SeriesLock, SeriesPlace};
 use crate::tombstones::HiddenParts;
 
@@ -50,15 +51,18 @@ pub struct Snapshot {
     database: Arc<DatabaseState>,
     /// What had expired when it was taken.
     cut: Cut,
+    pin: ReadPin,
 }
 
 impl Snapshot {
     pub(crate) fn new(store: Arc<StoreInner>, database: Arc<DatabaseState>) -> Self {
         let cut = database.retention.cut();
+        let pin = store.readers.pin();
         Self {
             store,
             database,
             cut,
+            pin,
         }
     }
 
@@ -157,12 +161,16 @@ impl Snapshot {
         let kind = info.id.kind();
         let cut = self.cut;
         match series {
-            Some((part, series)) => SeriesSnapshot::of(&self.store, part, &series, kind, cut),
+            Some((part, series)) => {
+                let view = (kind, cut, self.pin.clone());
+                SeriesSnapshot::of(&self.store, part, &series, view)
+            }
             None => SeriesSnapshot {
                 pages: Arc::clone(&self.store.block),
                 kind,
                 sources: Vec::new(),
                 cut,
+                _pin: self.pin.clone(),
             },
         }
     }
@@ -244,6 +252,8 @@ pub struct SeriesSnapshot {
     /// By priority: of equal times the last source's point counts.
     sources: Vec<Source>,
     pub(crate) cut: Cut,
+    /// Pages that die meanwhile are kept for it.
+    _pin: ReadPin,
 }
 
 impl SeriesSnapshot {
@@ -253,8 +263,7 @@ impl SeriesSnapshot {
         store: &StoreInner,
         part: &PartitionState,
         series: &Series,
-        kind: ValueKind,
-        cut: Cut,
+        (kind, cut, pin): (ValueKind, Cut, ReadPin),
     ) -> Self {
         let SeriesPlace { row, field, .. } = series.place;
         // In this order: a run that was seen before a delete is not read behind it.
@@ -270,9 +279,10 @@ impl SeriesSnapshot {
                 kind,
                 sources: source.into_iter().collect(),
                 cut,
+                _pin: pin,
             };
         }
-        Self::of_locked(store, part, series, kind, cut).0
+        Self::of_locked(store, part, series, (kind, cut, pin)).0
     }
 
     /// As [`Self::of`], and the position of the newest batch in it.
@@ -280,8 +290,7 @@ impl SeriesSnapshot {
         store: &StoreInner,
         part: &PartitionState,
         series: &Series,
-        kind: ValueKind,
-        cut: Cut,
+        (kind, cut, pin): (ValueKind, Cut, ReadPin),
     ) -> (Self, Lsn) {
         let wanted = |k: ValueKind| k.is_numeric() == kind.is_numeric();
         let mut sources = Vec::new();
@@ -305,6 +314,7 @@ impl SeriesSnapshot {
             kind,
             sources,
             cut,
+            _pin: pin,
         };
         (snapshot, state.lsn)
     }

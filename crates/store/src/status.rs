@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use alluvium_block::{Role, SetUsage};
-use alluvium_types::{ByteCount, Owner};
+use alluvium_types::{ByteCount, Owner, PAGE_SIZE};
 
 use crate::believed_clock::ClockStatus;
 use crate::databases::DatabaseState;
@@ -11,6 +11,7 @@ use crate::merging::MergingStatus;
 use crate::open::StoreInner;
 use crate::recovery::RecoveryReport;
 use crate::retention_settings::Retention;
+use crate::space::SpaceStatus;
 
 /// One database in [`Status`].
 #[derive(Debug, Clone)]
@@ -31,6 +32,10 @@ pub struct DatabaseStatus {
     pub leaves: SetUsage,
     /// Inner pages.
     pub inners: SetUsage,
+    /// What its pages take, those of dead ones that were not given back included.
+    pub allocated: ByteCount,
+    /// What of it lives, as far as is known without looking.
+    pub live: ByteCount,
     /// What it keeps and what is gone.
     pub retention: RetentionStatus,
 }
@@ -122,6 +127,8 @@ pub struct Status {
     pub bad_pages: Vec<(String, String)>,
     /// Merging of runs.
     pub merging: MergingStatus,
+    /// Giving back the room of dead pages.
+    pub space: SpaceStatus,
     /// Why nothing is acknowledged any more, if so.
     pub failure: Option<String>,
     /// The device has no room: writes are refused until it has.
@@ -141,7 +148,14 @@ impl StoreInner {
         let databases = self.catalog.read().all();
         let databases = databases
             .iter()
-            .map(|d| DatabaseStatus {
+            .map(|d| {
+                let allocated = self.block.allocated_pages(d.id) * PAGE_SIZE as u64;
+                let dead = d.space.debt() * PAGE_SIZE as u64;
+                (d, allocated, allocated.saturating_sub(dead))
+            })
+            .map(|(d, allocated, live)| DatabaseStatus {
+                allocated: ByteCount(allocated),
+                live: ByteCount(live),
                 id: d.id.0,
                 name: d.name.clone(),
                 durability: d.settings.durability.to_string(),
@@ -184,12 +198,14 @@ impl StoreInner {
             (owner.name(), ByteCount(self.budget.used_by(owner) + own))
         };
         let paused = self.merging_paused.load(Ordering::Relaxed);
-        let merging = {
+        let (merging, mut space) = {
             let merger = self.merger.lock();
             pages_pending += merger.appender.queued_pages() as u64;
             full |= merger.appender.is_full();
-            merger.status(paused)
+            (merger.status(paused), merger.space_status())
         };
+        let all = self.catalog.read().all();
+        space.pages_dead = all.iter().map(|d| d.space.debt()).sum();
         let metrics = self.block.metrics();
         let count = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);
         Status {
@@ -225,6 +241,7 @@ impl StoreInner {
                 .map(|(addr, damage)| (addr.to_string(), damage.to_string()))
                 .collect(),
             merging,
+            space,
             failure: self.failure().map(|f| f.to_string()),
             full,
         }

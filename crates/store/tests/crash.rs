@@ -124,7 +124,7 @@ fn config(shards: usize) -> StoreConfig {
     StoreConfig {
         shards,
         volume_bytes: 256 << 10,
-        extent_pages: 4,
+        extent_pages: 2,
         batch_pages: 3,
         segment_bytes: 256 << 10,
         group_bytes_max: 8 << 10,
@@ -139,6 +139,12 @@ fn config(shards: usize) -> StoreConfig {
         memory_bytes: 64 << 20,
         cache_percent: 1,
         retention_check_ms: 5,
+        // Every dead page is looked for, and given back as soon as it may be.
+        space_check_ms: 1,
+        space_dead_percent: 1,
+        space_live_percent: 60,
+        space_hole_pages_min: 1,
+        space_readers_ms: 0,
         instance: Some([5; 16]),
         ..StoreConfig::default()
     }
@@ -158,6 +164,11 @@ struct World {
     /// The furthest cut that was seen: no restart goes behind it.
     cut: i64,
     volumes_freed: u64,
+    /// Much is written and deleted, and time passes in between: pages die and are given back within a life.
+    busy: bool,
+    /// Dead pages given back, and volumes left for that.
+    given_back: u64,
+    left: u64,
 }
 
 impl World {
@@ -165,6 +176,8 @@ impl World {
         let sim = SimConfig {
             lanes: 5,
             offset_align,
+            // Then only whole volumes are given back.
+            no_holes: seed % 4 == 1,
             ..SimConfig::default()
         };
         Self {
@@ -179,6 +192,9 @@ impl World {
             retention: Retention::default(),
             cut: i64::MIN,
             volumes_freed: 0,
+            busy: false,
+            given_back: 0,
+            left: 0,
         }
     }
 
@@ -258,7 +274,7 @@ impl World {
         let power_cut = self.dice.below(3) > 0;
         self.power_cut = power_cut;
         if self.dice.below(2) == 0 {
-            let cut = self.device.ops() + self.dice.below(400);
+            let cut = self.device.ops() + self.dice.below(if self.busy { 1500 } else { 400 });
             self.device.set_faults(FaultPlan {
                 crash_after_ops: Some(cut),
                 ..FaultPlan::default()
@@ -269,7 +285,7 @@ impl World {
             && wait(&store, created, &self.clock).is_some()
         {
             for _ in 0..self.dice.below(60) {
-                let lines = 1 + self.dice.below(60);
+                let lines = 1 + self.dice.below(if self.busy { 300 } else { 60 });
                 if self.retention.is_on() {
                     use alluvium_store::Clock;
                     // Never ahead of what the volumes know of the clock.
@@ -289,7 +305,11 @@ impl World {
                     Err(_) => break,
                 }
                 // Deletes leave little to expire.
-                let rare = if self.retention.is_on() { 40 } else { 5 };
+                let rare = match (self.busy, self.retention.is_on()) {
+                    (true, _) => 4,
+                    (_, true) => 40,
+                    _ => 5,
+                };
                 if self.dice.below(rare) == 0 {
                     let removal = Removal::random(&mut self.dice, self.now, 6);
                     let number = self.oracle.begin_removal(&removal);
@@ -302,7 +322,8 @@ impl World {
                 if self.dice.below(12) == 0 {
                     drop(store.checkpoint());
                 }
-                drive_some(&store, &self.clock, self.dice.below(12));
+                let turns = self.dice.below(if self.busy { 120 } else { 12 });
+                drive_some(&store, &self.clock, turns);
                 self.cut = self.cut.max(database.live().0.begin());
                 pending.retain_mut(|(number, level, commit)| match commit.poll(Waker::noop()) {
                     Poll::Pending => true,
@@ -317,6 +338,12 @@ impl World {
         let merging = store.status().merging;
         assert_eq!((merging.failed, merging.last_error), (0, None));
         self.merges += merging.merges;
+        let space = store.status().space;
+        // A hole may be on its way when the power goes.
+        let error = space.last_error.filter(|e| !e.contains("the power is off"));
+        assert_eq!((space.failed, error), (0, None));
+        self.given_back += space.pages_given_back;
+        self.left += space.volumes_left;
         if std::env::var_os("ALLUVIUM_TRACE").is_some() {
             println!(
                 "  life ends in {}, checkpoints {}, failure {:?}, acked {:?}",
@@ -357,15 +384,17 @@ fn wait(store: &Store, mut commit: Commit, clock: &SimClock) -> Option<()> {
     panic!("a commit neither ended nor failed");
 }
 
-/// Returns how many merges ended, and how many deletes there were.
-fn run(seed: u64) -> (u64, u64) {
-    let world = run_with(seed, Retention::default());
-    (world.merges, world.deletes)
+fn run(seed: u64) -> World {
+    run_with(seed, Retention::default())
 }
 
 fn run_with(seed: u64, retention: Retention) -> World {
     let mut world = World::new(seed, if seed.is_multiple_of(3) { 4096 } else { 512 });
     world.retention = retention;
+    run_world(world)
+}
+
+fn run_world(mut world: World) -> World {
     let mut store = world.recover();
     for _ in 0..6 {
         world.live(store);
@@ -410,14 +439,35 @@ fn nothing_acknowledged_is_lost() {
     let (mut lives, mut merges, mut deletes) = (0, 0, 0);
     for seed in PINNED.into_iter().chain(seeds()) {
         println!("seed {seed}");
-        let (merged, deleted) = run(seed);
-        merges += merged;
-        deletes += deleted;
+        let world = run(seed);
+        merges += world.merges;
+        deletes += world.deletes;
         lives += 6;
     }
     println!("{merges} merges and {deletes} deletes in {lives} lives");
     assert!(deletes > lives, "only {deletes} deletes in {lives} lives");
     assert!(merges > lives, "only {merges} merges in {lives} lives");
+}
+
+/// Dead pages are given back in the middle of everything, and no page that lives ever is: by holes and by volumes, with
+/// and without retention, whenever the end comes.
+#[test]
+fn what_lives_is_never_given_back() {
+    let (mut given_back, mut left) = (0, 0);
+    for seed in seeds().step_by(2) {
+        println!("seed {seed}");
+        let mut world = World::new(seed, if seed % 3 == 0 { 4096 } else { 512 });
+        world.busy = true;
+        if seed % 5 == 0 {
+            world.retention.points = Some(Age::from_ns(4_000_000_000));
+        }
+        let world = run_world(world);
+        given_back += world.given_back;
+        left += world.left;
+    }
+    println!("{given_back} pages given back, {left} volumes left");
+    assert!(given_back > 1000, "only {given_back} pages were given back");
+    assert!(left > 10, "only {left} volumes were left");
 }
 
 /// What has expired is gone for good, and nothing else is, whenever the end comes: in the middle of a cut, between a

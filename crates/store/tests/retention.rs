@@ -410,6 +410,40 @@ fn what_is_deleted_goes_out_of_aggregates_that_outlive_points() {
     );
 }
 
+#[test]
+fn deletes_of_what_has_expired_since_are_forgotten_unread() {
+    for (aggregates, left) in [(KeepAggregates::Same, 0), (KeepAggregates::Ever, 1)] {
+        let mut world = World::new(17);
+        let store = world.open();
+        // Nobody carries them out.
+        store.pause_merging(true);
+        let database = world.database(&store, by_age(20_000_000, aggregates));
+        let from = EPOCH + (world.now + 1000) * MS;
+        fill(&mut world, &store, &database, 4_000);
+        let range = TimeRange::new(from, from + 2_000_000 * MS).unwrap();
+        let delete = Delete {
+            selections: vec![DeleteSelection::default()],
+            range,
+            test: None,
+        };
+        let deleted = database.delete(&delete).unwrap();
+        assert!(deleted.affected.points > 1000);
+        world.wait(&store, deleted.commit);
+        let tombstones = || {
+            for _ in 0..3 {
+                world.wait(&store, store.checkpoint());
+            }
+            store.status().databases[0].tombstones
+        };
+        assert!(tombstones() > 0);
+        // The cut passes the range, not what is behind it.
+        world.clock.advance_ns(18_500_000_000_000);
+        world.drive(&store, 3000);
+        assert!(database.live().0.begin() >= range.end());
+        assert_eq!(tombstones().min(1), left, "{aggregates:?}");
+    }
+}
+
 fn listed(snapshot: &Snapshot) -> Vec<String> {
     let all = snapshot.select(&Selector::default()).unwrap();
     all.iter().map(|info| info.key.to_string()).collect()

@@ -570,13 +570,21 @@ impl LogWriter {
     }
 
     /// The lowest frame the next section pushed may be in: that of the group being collected, if there is one.
-    /// Whoever has captured everything up to now must redo from here.
+    /// Whoever has captured everything up to now must redo from here. Empty frames before it are left out: nothing
+    /// makes them durable, and a needed frame is proof that all before it were.
     pub fn next_section_seq(&self) -> u64 {
         if self.groups.is_empty() {
-            self.pushed_seq + 1
+            self.data_seq + 1
         } else {
             self.pushed_seq
         }
+    }
+
+    /// Bytes that the segment written to still takes, those waiting to be written left out: room that is there on a
+    /// full device, too.
+    pub fn room(&self) -> u64 {
+        let left = self.segments.back().map_or(0, |s| s.capacity - s.used);
+        left.saturating_sub(self.pending_bytes() as u64)
     }
 
     /// Number of the newest group pushed.

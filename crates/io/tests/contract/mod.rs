@@ -88,6 +88,7 @@ pub(crate) fn check(device: &dyn Device) {
     batches_of_reads(device);
     names(device);
     allocation(device);
+    holes(device);
     errors(device);
     lanes_at_once(device);
     random_writes_equal_a_model(device);
@@ -282,6 +283,44 @@ fn allocation(device: &dyn Device) {
         1 << 20,
         "allocation never shrinks"
     );
+}
+
+/// A range that is given back reads as zeros and takes no blocks; its neighbours stay, and it can be written again.
+fn holes(device: &dyn Device) {
+    let (file, _) = open(device, "holes", 0);
+    run(device, Lane(0), write(file, 0, pages(0..64), true)).expect("writes");
+    let allocated = || {
+        let all = device.list("").expect("lists");
+        let entry = all.into_iter().find(|l| l.name == "holes");
+        let entry = entry.expect("listed");
+        assert_eq!(entry.len, 64 * PAGE as u64, "the length stays");
+        entry.allocated
+    };
+    let before = allocated();
+    let punch = |from: u64, to: u64| Op::Punch {
+        file,
+        offset: from * PAGE as u64,
+        len: (to - from) * PAGE as u64,
+    };
+    match run(device, Lane(0), punch(16, 48)) {
+        Err(error) if error.kind == IoErrorKind::Unsupported => {
+            println!("SKIPPED holes: {error}");
+            return;
+        }
+        other => drop(other.expect("punches")),
+    }
+    run(device, Lane(0), Op::Sync { file }).expect("syncs");
+    assert_eq!(
+        read(device, file, 16 * PAGE as u64, 32 * PAGE),
+        vec![0; 32 * PAGE]
+    );
+    assert_pages(device, file, 0, 0..16);
+    assert_pages(device, file, 48, 48..64);
+    assert!(allocated() <= before - 32 * PAGE as u64, "{before}");
+    run(device, Lane(0), write(file, 20, pages(20..30), true)).expect("writes");
+    assert_pages(device, file, 20, 20..30);
+    run(device, Lane(0), punch(60, 80)).expect("past the end");
+    assert_pages(device, file, 48, 48..60);
 }
 
 fn errors(device: &dyn Device) {

@@ -3,15 +3,18 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use alluvium_block::{BlockStore, Page};
-use alluvium_types::{Column, TimeRange};
+use alluvium_block::{BlockStore, Page, PageKind, PageMeta};
+use alluvium_types::{Column, TimeRange, ValueKind, Values};
 
 use crate::error::TreeError;
 use crate::leaf::LeafView;
+use crate::long_text::{self, LongText, LongTextError, Stored};
+use crate::page_walk;
 use crate::reader::Reader;
 use crate::snapshot::TreeSnapshot;
 use crate::stats::ReadStats;
 use crate::subtree_ref::SubtreeRef;
+use crate::tree::PageWriter;
 
 /// Leaves read in one batch.
 const READ_AHEAD: usize = 16;
@@ -24,6 +27,9 @@ pub struct MergeSource {
     /// Ranges whose points are not taken over: those that tombstones newer than the run hide from it. In order
     /// of time, without overlaps.
     pub hidden: Vec<TimeRange>,
+    /// Volumes that the result must have no page in, ascending: what is there is written anew. They take no more
+    /// pages.
+    pub leave: Arc<[u32]>,
 }
 
 /// Entries of one node that are still to come.
@@ -52,6 +58,9 @@ pub(super) type Opened = BTreeMap<u32, u64>;
 pub(super) struct Source {
     pub(super) snapshot: TreeSnapshot,
     hidden: Vec<TimeRange>,
+    leave: Arc<[u32]>,
+    /// Long strings among the points at hand have left the volumes that are to be left.
+    texts_moved: bool,
     /// Points up to here were taken before.
     after: Option<i64>,
     frames: Vec<Frame>,
@@ -64,7 +73,11 @@ pub(super) struct Source {
 
 impl Source {
     pub(super) fn new(source: MergeSource, after: Option<i64>) -> Self {
-        let MergeSource { snapshot, hidden } = source;
+        let MergeSource {
+            snapshot,
+            hidden,
+            leave,
+        } = source;
         let levels = snapshot.levels().iter().enumerate();
         let frames = levels.map(|(level, entries)| Frame {
             entries: Arc::clone(entries),
@@ -74,6 +87,8 @@ impl Source {
         Self {
             frames: frames.collect(),
             hidden,
+            leave,
+            texts_moved: false,
             after,
             head: Head::Unknown,
             points: Column::new(snapshot.kind()),
@@ -141,6 +156,104 @@ impl Source {
         let whole = self.after.is_none_or(|t| t < first)
             && !self.hidden.iter().any(|h| h.overlaps(first, last));
         whole.then_some((*entry, *level))
+    }
+
+    /// Whether a subtree that could stay as it is must be opened all the same, for it has pages in volumes that are to
+    /// be left. May say so of one of a high level that has none: opening that costs one page.
+    pub(super) fn must_open(
+        &self,
+        pages: &BlockStore,
+        entry: &SubtreeRef,
+        level: u8,
+        stats: &mut ReadStats,
+    ) -> Result<bool, TreeError> {
+        let Some(newest) = self.leave.last() else {
+            return Ok(false);
+        };
+        let is_left =
+            |entry: &SubtreeRef| self.leave.binary_search(&entry.page.addr.volume).is_ok();
+        if is_left(entry) {
+            return Ok(true);
+        }
+        let is_text = self.snapshot.kind() == ValueKind::Str;
+        if entry.oldest_volume > *newest || level == 0 && !is_text {
+            return Ok(false);
+        }
+        if level > 1 {
+            return Ok(true);
+        }
+        let mut reader = Reader {
+            pages,
+            series: self.snapshot.series,
+            stats,
+        };
+        let Some(page) = reader.fetch(&[*entry], level).pop().transpose()?.flatten() else {
+            return Ok(false);
+        };
+        if level == 0 {
+            let column = page_walk::decode(&mut reader, entry, &page)?;
+            return Ok((0..column.len()).any(|i| self.long_to_move(&column, i).is_some()));
+        }
+        let mut children = Vec::new();
+        reader.expand(entry, &page, TimeRange::ALL, &mut children)?;
+        let with_texts = |c: &SubtreeRef| is_text && c.oldest_volume <= *newest;
+        Ok(children.iter().any(|c| is_left(c) || with_texts(c)))
+    }
+
+    /// The long string at `i` if a page of it may be in a volume that is to be left.
+    fn long_to_move(&self, column: &Column, i: usize) -> Option<LongText> {
+        let Values::Strings(texts) = &column.values else {
+            return None;
+        };
+        match long_text::unquote(texts.get(i)?) {
+            Ok(Stored::Long(long)) if long.may_be_in(&self.leave) => Some(long),
+            _ => None,
+        }
+    }
+
+    /// Writes the long strings of the points at hand anew that are in volumes to be left.
+    pub(super) fn move_texts(
+        &mut self,
+        pages: &BlockStore,
+        out: &mut PageWriter<'_>,
+        stats: &mut ReadStats,
+    ) -> Result<(), TreeError> {
+        if self.leave.is_empty() || std::mem::replace(&mut self.texts_moved, true) {
+            return Ok(());
+        }
+        if !(self.at..self.points.len()).any(|i| self.long_to_move(&self.points, i).is_some()) {
+            return Ok(());
+        }
+        let series = self.snapshot.series;
+        let mut moved = Column::new(self.points.kind());
+        for i in self.at..self.points.len() {
+            let Some(long) = self.long_to_move(&self.points, i) else {
+                moved.extend_from(&self.points, i, i + 1);
+                continue;
+            };
+            let time = self.points.times[i];
+            match long_text::read(pages, series.packed(), long, stats) {
+                Ok(text) => {
+                    let meta = PageMeta {
+                        kind: PageKind::Overflow,
+                        database: out.database,
+                        series: series.packed(),
+                        run_ordinal: self.snapshot.run_ordinal,
+                        leaf_ordinal: self.snapshot.next_leaf(),
+                        lsn: out.lsn,
+                        items: 0,
+                        level: 0,
+                        flags: 0,
+                    };
+                    moved.push_str(time, &long_text::write(out.appender, meta, time, &text));
+                }
+                // Its point is gone with it.
+                Err(LongTextError::Expired) => {}
+                Err(error) => return Err(page_walk::lost(series, time, error)),
+            }
+        }
+        (self.points, self.at) = (moved, 0);
+        Ok(())
     }
 
     pub(super) fn is_subtree(&self) -> bool {
@@ -263,6 +376,7 @@ impl Source {
             }
             (self.points, self.at) = (kept, 0);
         }
+        self.texts_moved = false;
         self.head = Head::Points;
     }
 

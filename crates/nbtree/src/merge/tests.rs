@@ -44,6 +44,7 @@ fn source(tree: &Tree) -> MergeSource {
     MergeSource {
         snapshot: tree.snapshot(),
         hidden: Vec::new(),
+        leave: [].into(),
     }
 }
 
@@ -196,6 +197,7 @@ proptest! {
         let with_hidden = |(tree, hidden): &(Tree, Vec<TimeRange>)| MergeSource {
             snapshot: tree.snapshot(),
             hidden: hidden.clone(),
+            leave: [].into(),
         };
         let mut merge = Merge::new(sources.iter().map(with_hidden).collect());
         let store = std::sync::Arc::clone(&bench.store);
