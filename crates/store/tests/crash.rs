@@ -8,19 +8,25 @@
 mod model;
 mod sim;
 
+use std::ops::Range;
+
 use alluvium_sim::{Fault, FaultPlan};
 use alluvium_store::{Age, KeepAggregates, Retention, WriteError};
 use model::{late_batch, read_all, write};
 use sim::world::{drive_some, wait};
 use sim::{Counts, Kind, World, damage, exhaustive, lives};
 
-fn seeds() -> std::ops::Range<u64> {
+fn seeds() -> Range<u64> {
+    seeds_or(1..61)
+}
+
+fn seeds_or(ordinary: Range<u64>) -> Range<u64> {
     let given = std::env::var("ALLUVIUM_SEEDS").ok();
     let parse = |s: &str| {
         let (from, to) = s.split_once("..")?;
         Some(from.parse().ok()?..to.parse().ok()?)
     };
-    given.as_deref().and_then(parse).unwrap_or(1..61)
+    given.as_deref().and_then(parse).unwrap_or(ordinary)
 }
 
 /// Seeds that once failed.
@@ -38,7 +44,7 @@ fn run_all(worlds: impl IntoIterator<Item = (u64, Kind)>) -> Counts {
     let mut counts = Counts::default();
     for (seed, kind) in worlds {
         println!("seed {seed}");
-        counts += lives::run(seed, kind, lives::LIVES, 0).0;
+        counts += lives::run(seed, kind, lives::LIVES, 0);
     }
     println!("{counts}");
     counts
@@ -58,7 +64,7 @@ fn nothing_acknowledged_is_lost() {
     assert!(merges > lives, "only {merges} merges in {lives} lives");
 }
 
-/// As above, with texts that fill pages and hosts that come and go.
+/// As above, with texts that fill pages and hosts that come and go: a million page writes, thousands of ends.
 #[test]
 fn nothing_acknowledged_is_lost_where_pages_fill() {
     let heavy = |seed: u64| {
@@ -70,11 +76,11 @@ fn nothing_acknowledged_is_lost_where_pages_fill() {
         };
         (seed, kind)
     };
-    let counts = run_all(seeds().map(heavy));
-    assert!(
-        counts.data_pages > 50 * counts.lives,
-        "too few pages: {counts}"
-    );
+    let counts = run_all(seeds_or(1..301).map(heavy));
+    if std::env::var_os("ALLUVIUM_SEEDS").is_none() {
+        let enough = counts.page_writes > 1_000_000 && counts.crashes > 2000;
+        assert!(enough, "too little to mean anything: {counts}");
+    }
 }
 
 /// What has expired is gone for good, and nothing else is, whenever the end comes: in the middle of a cut, between a
@@ -111,7 +117,12 @@ fn what_expires_stays_expired_and_nothing_else_goes() {
 #[test]
 fn a_seed_decides_everything() {
     for seed in [1, 2, 3, 7, 11] {
-        let run = || lives::run(seed, Kind::of(seed), lives::LIVES, 0);
+        let run = || {
+            let mut hashes = Vec::new();
+            let mut watch = |world: &World| hashes.push(world.device.state_hash());
+            let counts = lives::run_watched(seed, Kind::of(seed), lives::LIVES, 0, &mut watch);
+            (counts, hashes)
+        };
         assert_eq!(run(), run(), "seed {seed}");
     }
 }
@@ -173,8 +184,8 @@ fn every_operation_may_be_the_last() {
 /// As above after some of the operations, and each recovery cut after every single operation of its own.
 #[test]
 fn every_operation_of_a_recovery_may_be_the_last() {
-    for (seed, kind) in [(98, Kind::default()), (101, ring())] {
-        let counts = exhaustive::every_operation_may_be_the_last(seed, kind, 5, true);
+    for (seed, kind, step) in [(98, Kind::default(), 5), (101, ring(), 29)] {
+        let counts = exhaustive::every_operation_may_be_the_last(seed, kind, step, true);
         println!("{counts}");
         assert!(
             counts.crashes > 200,

@@ -16,16 +16,26 @@ pub const LIVES: u64 = 6;
 /// What is to be waited for: its number, how it was asked for.
 type Pending = (usize, Durability, Commit);
 
-/// Runs a world until it had so many lives and wrote so many pages. Returns its counts and a hash of everything.
-pub fn run(seed: u64, kind: Kind, lives: u64, writes: u64) -> (Counts, u64) {
+/// Runs a world until it had so many lives and wrote so many pages.
+pub fn run(seed: u64, kind: Kind, lives: u64, writes: u64) -> Counts {
+    run_watched(seed, kind, lives, writes, &mut |_| {})
+}
+
+/// As [`run`]; calls `watch` at the end of every life, when the store is open again.
+pub fn run_watched(
+    seed: u64,
+    kind: Kind,
+    lives: u64,
+    writes: u64,
+    watch: &mut dyn FnMut(&World),
+) -> Counts {
     let mut world = World::new(seed, kind);
-    let mut hash = 0_u64;
     let mut store = world.recover();
     while world.counts.lives < lives || world.counts.page_writes < writes {
         world.live(store);
         store = world.recover();
         world.check(&store);
-        hash = hash.rotate_left(7) ^ world.device.state_hash();
+        watch(&world);
     }
     // Recovering again without writing changes nothing.
     let all = |store: &Store| {
@@ -39,7 +49,7 @@ pub fn run(seed: u64, kind: Kind, lives: u64, writes: u64) -> (Counts, u64) {
     let store = world.open().unwrap();
     model::same(&once, &all(&store)).unwrap();
     world.count_device();
-    (world.counts, hash)
+    world.counts
 }
 
 /// What goes wrong in a life.
@@ -148,7 +158,8 @@ impl World {
 
     /// Batches, deletes, checkpoints, a database beside. Whether it came to its end without an error.
     fn work(&mut self, store: &Store, database: &Database, pending: &mut Vec<Pending>) -> bool {
-        for _ in 0..self.dice.below(60) {
+        let batches = if self.kind.heavy { 160 } else { 60 };
+        for _ in 0..self.dice.below(batches) {
             let lines = 1 + self.dice.below(60);
             let mut lines = self.batch(6, lines);
             let live = database.live().0;
