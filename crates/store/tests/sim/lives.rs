@@ -112,7 +112,8 @@ impl World {
             && wait(&store, created, &self.clock).is_some()
         {
             let went_through = self.work(&store, &database, &mut pending);
-            if went_through && self.dice.below(6) == 0 && store.status().failure.is_none() {
+            let is_sound = went_through && !self.device.is_crashed();
+            if is_sound && self.dice.below(6) == 0 && store.status().failure.is_none() {
                 self.check_live(&database);
             }
             if self.dice.below(8) == 0 && trouble == Trouble::Nothing && store.close().is_ok() {
