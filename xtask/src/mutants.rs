@@ -34,7 +34,7 @@ pub(crate) fn run(words: &[String]) -> Outcome {
     let scratch = target.join("mutants");
     let tree = Tree::copy(&scratch.join("tree"))?;
     for mutant in &mutants {
-        tree.check(mutant)?;
+        check(mutant)?;
     }
     let begin = Instant::now();
     let tests: BTreeSet<&str> = mutants.iter().map(|m| m.test.as_str()).collect();
@@ -121,30 +121,13 @@ impl Tree {
         })
     }
 
-    fn read(&self, mutant: &Mutant) -> Result<String, String> {
-        let path = root().join(&mutant.file);
-        std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", mutant.file))
-    }
-
-    /// Whether a fault fits the source, in one place.
-    fn check(&self, mutant: &Mutant) -> Outcome {
-        let count = self.read(mutant)?.matches(&mutant.from).count();
-        if count == 1 {
-            return Ok(());
-        }
-        let Mutant { name, file, .. } = mutant;
-        Err(format!(
-            "{name}: what it replaces is {count} times in {file}; mend it in xtask/mutants.txt"
-        ))
-    }
-
     fn apply(&self, mutant: &Mutant) -> Outcome {
-        let changed = self.read(mutant)?.replacen(&mutant.from, &mutant.to, 1);
+        let changed = original(mutant)?.replacen(&mutant.from, &mutant.to, 1);
         write(&self.root.join(&mutant.file), changed.as_bytes())
     }
 
     fn restore(&self, mutant: &Mutant) -> Outcome {
-        write(&self.root.join(&mutant.file), self.read(mutant)?.as_bytes())
+        write(&self.root.join(&mutant.file), original(mutant)?.as_bytes())
     }
 
     fn cargo(&self) -> Command {
@@ -194,6 +177,24 @@ impl Tree {
             std::thread::sleep(Duration::from_millis(100));
         }
     }
+}
+
+/// The file of a fault as it is in the workspace.
+fn original(mutant: &Mutant) -> Result<String, String> {
+    let path = root().join(&mutant.file);
+    std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", mutant.file))
+}
+
+/// Whether a fault fits the source, in one place.
+fn check(mutant: &Mutant) -> Outcome {
+    let count = original(mutant)?.matches(&mutant.from).count();
+    if count == 1 {
+        return Ok(());
+    }
+    let Mutant { name, file, .. } = mutant;
+    Err(format!(
+        "{name}: what it replaces is {count} times in {file}; mend it in xtask/mutants.txt"
+    ))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Outcome {
@@ -277,12 +278,8 @@ mod tests {
         let text = std::fs::read_to_string(root().join("xtask/mutants.txt")).unwrap();
         let mutants = parse(&text).unwrap();
         assert!(mutants.len() >= 10);
-        let tree = Tree {
-            root: root(),
-            target: root(),
-        };
         for mutant in &mutants {
-            tree.check(mutant).unwrap();
+            check(mutant).unwrap();
             assert!(!mutant.test.is_empty(), "{}", mutant.name);
         }
     }

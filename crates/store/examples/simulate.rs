@@ -162,12 +162,10 @@ fn main() -> ExitCode {
 }
 
 fn replay(args: &Args, seed: u64) -> String {
-    let mut line = format!("ALLUVIUM_TRACE=1 cargo xtask sim --seed {seed}");
-    if args.writes > 0 {
-        line.push_str(&format!(" --writes {}", args.writes));
-    }
-    if args.exhaustive {
-        line.push_str(" --exhaustive");
-    }
-    line
+    let writes = match args.writes {
+        0 => String::new(),
+        writes => format!(" --writes {writes}"),
+    };
+    let exhaustive = if args.exhaustive { " --exhaustive" } else { "" };
+    format!("ALLUVIUM_TRACE=1 cargo xtask sim --seed {seed}{writes}{exhaustive}")
 }

@@ -3,7 +3,6 @@
 //!
 //! One thread runs all shards. The seed decides batches, checkpoints, faults, the moment and the kind of the end.
 //! `ALLUVIUM_SEEDS=from..to` runs others; a failure prints the seed; `cargo xtask sim` runs the same for longer.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod model;
 mod sim;

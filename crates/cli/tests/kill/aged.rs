@@ -51,17 +51,14 @@ impl Aged {
                 writeln!(body, "a v={value}i {time}").unwrap();
                 batch.insert(time, value);
             }
-            match client.request("POST", "/write?db=aged", &[], body.as_bytes()) {
-                Ok(answer) => {
-                    assert_eq!(answer.status, 204, "{}", answer.text());
-                    self.acked += batch.len() as u64;
-                    self.acknowledged.append(&mut batch);
-                }
-                Err(_) => {
-                    self.in_doubt.append(&mut batch);
-                    return;
-                }
-            }
+            let answer = client.request("POST", "/write?db=aged", &[], body.as_bytes());
+            let Ok(answer) = answer else {
+                self.in_doubt.append(&mut batch);
+                return;
+            };
+            assert_eq!(answer.status, 204, "{}", answer.text());
+            self.acked += batch.len() as u64;
+            self.acknowledged.append(&mut batch);
         }
     }
 

@@ -37,7 +37,7 @@ pub fn run(seed: u64) -> Counts {
                 by: 4096 * (1 + world.dice.below(8)),
             },
         };
-        let faults = (0..1 + world.dice.below(3)).map(|_| (world.dice.below(60), fault));
+        let faults = (0..=world.dice.below(3)).map(|_| (world.dice.below(60), fault));
         let faults = BTreeMap::from_iter(faults.collect::<Vec<_>>());
         world.device.set_faults(FaultPlan {
             writes_below: Some(("vol/".to_owned(), faults)),

@@ -37,6 +37,7 @@ pub fn workload(world: &mut World) -> bool {
     }
     let status = store.status();
     world.counts.merges += status.merging.merges;
+    world.counts.data_pages += status.pages_written;
     let freed = status.databases.iter().map(|d| d.retention.volumes_freed);
     world.counts.volumes_freed += freed.sum::<u64>();
     true
@@ -116,21 +117,8 @@ pub fn every_operation_may_be_the_last(seed: u64, kind: Kind, step: u64, deep: b
         let finished = workload(&mut world);
         let power_cut = seed.is_multiple_of(2) || cut % 3 > 0;
         world.end(power_cut);
-        let mut second = 0;
-        while deep {
-            let mut branch = world.branch();
-            branch.device.set_faults(cut_after(second));
-            drop(branch.open());
-            let reached = branch.device.is_crashed();
-            branch.end(power_cut);
-            let store = branch.open().unwrap();
-            branch.check(&store);
-            branch.count_device();
-            counts += branch.counts;
-            if !reached {
-                break;
-            }
-            second += 1;
+        if deep {
+            counts += every_operation_of_the_recovery(&mut world, power_cut);
         }
         let store = world.open().unwrap();
         world.check(&store);
@@ -141,6 +129,26 @@ pub fn every_operation_may_be_the_last(seed: u64, kind: Kind, step: u64, deep: b
         }
         cut += step;
     }
+}
+
+/// Opens what is on the disk and cuts that after every operation.
+fn every_operation_of_the_recovery(world: &mut World, power_cut: bool) -> Counts {
+    let mut counts = Counts::default();
+    for cut in 0.. {
+        let mut branch = world.branch();
+        branch.device.set_faults(cut_after(cut));
+        drop(branch.open());
+        let reached = branch.device.is_crashed();
+        branch.end(power_cut);
+        let store = branch.open().unwrap();
+        branch.check(&store);
+        branch.count_device();
+        counts += branch.counts;
+        if !reached {
+            break;
+        }
+    }
+    counts
 }
 
 /// The N-th operation fails, for N = 0, 1, 2 … until the workload passes without meeting the failure: always an error

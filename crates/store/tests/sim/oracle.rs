@@ -1,6 +1,7 @@
 //! What may be found after an end: of every partition's log a prefix, and all of it that was acknowledged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 
 use alluvium_types::Value;
 
@@ -152,15 +153,15 @@ impl Oracle {
                     }
                 }
                 What::Removal(removal) => {
-                    let mut touched = BTreeMap::new();
+                    let mut touched = BTreeSet::new();
                     for (key, points) in &mut state {
                         let part = self.part_of(key.0);
                         let progress = parts.entry(part).or_default();
                         if remove(key, points, &removal, found, cut, progress) {
-                            touched.insert(part, ());
+                            touched.insert(part);
                         }
                     }
-                    for part in touched.into_keys() {
+                    for part in touched {
                         let progress = parts.entry(part).or_default();
                         progress.met = progress.mismatches == 0 || progress.met && !sent.must;
                     }
@@ -177,19 +178,16 @@ impl Oracle {
             progress.mismatches
         );
         let keys = state.keys().chain(found.series.keys());
-        let keys: std::collections::BTreeSet<&Key> =
-            keys.filter(|key| self.part_of(key.0) == *part).collect();
+        let keys: BTreeSet<&Key> = keys.filter(|key| self.part_of(key.0) == *part).collect();
         for key in keys {
             let sent = state.get(key).unwrap_or(&empty);
             let there = found.series.get(key).unwrap_or(&empty);
-            let times: std::collections::BTreeSet<_> = sent.keys().chain(there.keys()).collect();
+            let times: BTreeSet<_> = sent.keys().chain(there.keys()).collect();
             for time in times.into_iter().filter(|time| **time >= cut) {
                 let (sent, there) = (sent.get(time), there.get(time));
                 if !same(sent, there) && text.len() < 2000 {
                     let (sent, there) = (show(sent), show(there));
-                    text.push_str(&format!(
-                        "\n  {key:?} at {time}: sent {sent}, found {there}"
-                    ));
+                    let _ = write!(text, "\n  {key:?} at {time}: sent {sent}, found {there}");
                 }
             }
         }

@@ -53,7 +53,7 @@ impl Kind {
         };
         Self {
             retention,
-            heavy: seed % 3 != 0,
+            heavy: !seed.is_multiple_of(3),
             churn: seed % 7 < 2,
         }
     }
@@ -91,7 +91,7 @@ impl World {
             offset_align: if seed.is_multiple_of(3) { 4096 } else { 512 },
             latency_drives_max: 1 + (seed % 4) as u32,
             sync_drives_max: (seed / 4 % 4) as u32,
-            ordered: seed % 11 == 0,
+            ordered: seed.is_multiple_of(11),
             ..SimConfig::default()
         };
         Self {
