@@ -24,12 +24,13 @@ struct Mutant {
     to: String,
 }
 
-/// Applies every fault whose name has all of `words`; all of them without words.
+/// Applies every fault whose name has one of `words`; all of them without words.
 pub(crate) fn run(words: &[String]) -> Outcome {
     let table = root().join("xtask/mutants.txt");
     let text = std::fs::read_to_string(&table).map_err(|e| format!("{}: {e}", table.display()))?;
     let mut mutants = parse(&text)?;
-    mutants.retain(|m| words.iter().all(|word| m.name.contains(word.as_str())));
+    let is_meant = |m: &Mutant| words.iter().any(|word| m.name.contains(word.as_str()));
+    mutants.retain(|m| words.is_empty() || is_meant(m));
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root().join("target"), PathBuf::from);
     let scratch = target.join("mutants");
     let tree = Tree::copy(&scratch.join("tree"))?;

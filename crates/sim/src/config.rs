@@ -1,6 +1,6 @@
 //! What the simulated disk is like and what goes wrong on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Something that goes wrong with one operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct FaultPlan {
     pub writes_below: Option<(String, BTreeMap<u64, Fault>)>,
     /// Faults by number of the sync; linked syncs of writes count.
     pub syncs: BTreeMap<u64, Fault>,
+    /// Reads that fail with an input/output error, by number ([`SimDevice::reads`](crate::SimDevice::reads)).
+    pub reads: BTreeSet<u64>,
     /// All syncs fail from this operation on.
     pub fail_syncs_from_op: Option<u64>,
     /// The power goes after so many operations: every later one fails, nothing more reaches the disk.

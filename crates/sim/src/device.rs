@@ -44,6 +44,7 @@ struct Inner {
     dice: Prng,
     ops: u64,
     syncs: u64,
+    reads: u64,
     pages_written: u64,
     /// Operations that went wrong by plan.
     faults_met: u64,
@@ -78,6 +79,7 @@ impl SimDevice {
             dice: Prng::new(seed),
             ops: 0,
             syncs: 0,
+            reads: 0,
             pages_written: 0,
             faults_met: 0,
             writes_below: 0,
@@ -172,6 +174,11 @@ impl SimDevice {
     /// Operations that went wrong by plan so far, refusals for want of room included.
     pub fn faults_met(&self) -> u64 {
         self.inner.lock().faults_met
+    }
+
+    /// Reads so far; each of several asked for at once counts.
+    pub fn reads(&self) -> u64 {
+        self.inner.lock().reads
     }
 
     /// Bytes of blocks that all files take, open ones without a name included: what a plan's `capacity` bounds.
@@ -610,9 +617,20 @@ impl Device for SimDevice {
     fn wake(&self) {}
 
     fn read(&self, reads: &mut [Read]) -> Result<(), IoError> {
-        let inner = self.inner.lock();
+        let mut inner = self.inner.lock();
         for read in reads {
+            let number = inner.reads;
+            inner.reads += 1;
+            let fails = inner.config.faults.reads.contains(&number);
+            inner.faults_met += u64::from(fails);
             let open = inner.opened("read", read.file)?;
+            if fails {
+                return Err(IoError::new(
+                    "read",
+                    open.path.clone(),
+                    Error::other("input/output error (planned)"),
+                ));
+            }
             if inner.is_crashed() {
                 return Err(IoError::new(
                     "read",

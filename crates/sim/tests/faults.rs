@@ -390,6 +390,24 @@ fn faults_of_writes_below_a_path_count_its_writes_alone_and_are_counted() {
 }
 
 #[test]
+fn a_read_may_fail_and_the_next_is_right() {
+    let (disk, _) = settled(1, SimConfig::default());
+    disk.set_faults(FaultPlan {
+        reads: [disk.reads()].into(),
+        ..FaultPlan::default()
+    });
+    let file = open(&disk, "f");
+    let mut reads = [Read {
+        file,
+        offset: 0,
+        into: AlignedBuf::zeroed(4096),
+    }];
+    disk.read(&mut reads).expect_err("the first one");
+    disk.read(&mut reads).expect("the second one");
+    assert_eq!((reads[0].into.bytes()[0], disk.faults_met()), (1, 1));
+}
+
+#[test]
 fn syncs_may_take_longer_than_other_operations() {
     let slow = SimConfig {
         latency_drives_max: 1,

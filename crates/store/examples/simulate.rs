@@ -79,6 +79,7 @@ fn run(seed: u64, args: &Args) -> Counts {
     for fault in [Fault::Eio, Fault::NoSpace, Fault::Torn, Fault::LosesContent] {
         counts += exhaustive::every_operation_may_fail(seed, kind, fault).0;
     }
+    counts += exhaustive::every_read_of_a_recovery_may_fail(seed, kind).0;
     counts
 }
 

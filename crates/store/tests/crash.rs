@@ -210,6 +210,50 @@ fn every_operation_may_fail() {
     }
 }
 
+/// As above for the reads of an opening.
+#[test]
+fn every_read_of_a_recovery_may_fail() {
+    for (seed, kind) in [(7, Kind::default()), (8, ring()), (9, ring())] {
+        let (counts, failed) = exhaustive::every_read_of_a_recovery_may_fail(seed, kind);
+        println!("each of {failed} reads: {counts}");
+        assert!(failed > 4, "too few reads to mean anything: {failed}");
+        assert!(
+            counts.damage_named >= failed / 2,
+            "too few were noticed: {counts}"
+        );
+    }
+}
+
+/// Redo passes over what a checkpoint has of the batches it reads again: they would come as late points, to be merged,
+/// and as points behind deletes that came after them.
+#[test]
+fn redo_takes_no_point_twice() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, Kind::default());
+        let store = world.open_with(2).unwrap();
+        let (database, created) = store.create_database("db").unwrap();
+        wait(&store, created, &world.clock).unwrap();
+        for round in 0..60 {
+            let mut lines = world.batch(6, 20);
+            for (i, line) in lines.iter_mut().enumerate() {
+                // In order, so that whatever comes late comes twice.
+                line.time = round * 100 + i as i64;
+            }
+            drop(write(&database, &lines, None).unwrap());
+            if round % 7 == 6 {
+                drop(store.checkpoint());
+            }
+            drive_some(&store, &world.clock, world.dice.below(5));
+        }
+        drop((database, store));
+        world.end(false);
+        let store = world.open_with(2).unwrap();
+        let status = store.status();
+        let twice = (status.late_points, status.repeated_points);
+        assert_eq!(twice, (0, 0), "seed {seed}: {:?}", status.recovery);
+    }
+}
+
 /// A disk that fills up: writes are refused as such, reads stay right, and when there is room again writing goes
 /// on without a restart.
 #[test]

@@ -76,6 +76,54 @@ fn decoded(database: &Database) -> u64 {
     stats.points_decoded
 }
 
+/// A merge that had read its sources before a delete: what it would publish has the deleted points.
+#[test]
+fn a_delete_in_the_middle_of_a_merge_stays() {
+    let ranges = [
+        TimeRange::new(2000, 6000).unwrap(),
+        TimeRange::new(0, 9500).unwrap(),
+        TimeRange::ALL,
+    ];
+    for range in ranges {
+        let config = StoreConfig {
+            merge_paused: true,
+            ..config()
+        };
+        let store = open(&Arc::new(MemoryDevice::new(2)), config);
+        let database = create(&store, "db");
+        let mut model = fill(&database);
+        for _ in 0..1000 {
+            store.drive();
+        }
+        store.pause_merging(false);
+        for _ in 0..8 {
+            store.drive();
+        }
+        assert_eq!(store.status().merging.merges, 0, "not in the middle of it");
+        store.pause_merging(true);
+        let removal = Removal {
+            hosts: None,
+            field: None,
+            range,
+            above: None,
+        };
+        let deleted = database.delete(&removal.request()).unwrap();
+        deleted.commit.wait().unwrap();
+        model.remove(&removal);
+        // The delete is forgotten as soon as nothing seems to need it.
+        for _ in 0..3 {
+            store.checkpoint().wait().unwrap();
+        }
+        store.pause_merging(false);
+        settle(&store);
+        same(&read_all(&database), &model).unwrap();
+        for _ in 0..3 {
+            store.checkpoint().wait().unwrap();
+        }
+        same(&read_all(&database), &model).unwrap();
+    }
+}
+
 #[test]
 fn it_pauses_and_goes_on_and_aggregates_are_used_again() {
     let config = StoreConfig {

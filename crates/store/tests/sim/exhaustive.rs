@@ -1,6 +1,6 @@
 //! Short workloads cut after, or failing at, every single operation of the device.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use alluvium_sim::{Fault, FaultPlan};
 use alluvium_store::{Database, Store};
@@ -149,6 +149,38 @@ fn every_operation_of_the_recovery(world: &mut World, power_cut: bool) -> Counts
         }
     }
     counts
+}
+
+/// The N-th read of an opening fails, for N = 0, 1, 2 … until it passes without meeting the failure: it is refused, or
+/// what it opened is right; and the next opening finds everything.
+pub fn every_read_of_a_recovery_may_fail(seed: u64, kind: Kind) -> (Counts, u64) {
+    let mut world = World::new(seed, kind);
+    assert!(workload(&mut world), "nothing fails yet");
+    world.end(seed.is_multiple_of(2));
+    let mut counts = Counts::default();
+    for failing in 0.. {
+        let mut branch = world.branch();
+        branch.device.set_faults(FaultPlan {
+            reads: BTreeSet::from([failing]),
+            ..FaultPlan::default()
+        });
+        let opened = branch.open();
+        let reached = branch.device.reads() > failing;
+        branch.device.set_faults(FaultPlan::default());
+        match opened {
+            Ok(store) => branch.check(&store),
+            Err(_) => branch.counts.damage_named += 1,
+        }
+        branch.end(false);
+        let store = branch.open().unwrap();
+        branch.check(&store);
+        branch.count_device();
+        counts += branch.counts;
+        if !reached {
+            return (counts, failing);
+        }
+    }
+    unreachable!("an opening has an end")
 }
 
 /// The N-th operation fails, for N = 0, 1, 2 … until the workload passes without meeting the failure: always an error
