@@ -81,7 +81,7 @@ fn decoded(database: &Database) -> u64 {
 fn a_delete_in_the_middle_of_a_merge_stays() {
     let ranges = [
         TimeRange::new(2000, 6000).unwrap(),
-        TimeRange::new(0, 9500).unwrap(),
+        TimeRange::new(0, 4500).unwrap(),
         TimeRange::ALL,
     ];
     for range in ranges {
@@ -91,12 +91,20 @@ fn a_delete_in_the_middle_of_a_merge_stays() {
         };
         let store = open(&Arc::new(MemoryDevice::new(2)), config);
         let database = create(&store, "db");
-        let mut model = fill(&database);
+        // Runs side by side: of the older one nothing is left then, and the delete seems to be needed by nobody.
+        let mut model = Model::default();
+        for lines in [
+            lines((5_000..15_000).step_by(2)),
+            lines((0..4_000).step_by(2)),
+        ] {
+            write(&database, &lines, None).unwrap().wait().unwrap();
+            model.apply(&lines);
+        }
         for _ in 0..1000 {
             store.drive();
         }
         store.pause_merging(false);
-        for _ in 0..8 {
+        for _ in 0..4 {
             store.drive();
         }
         assert_eq!(store.status().merging.merges, 0, "not in the middle of it");
