@@ -4,6 +4,8 @@ mod deps;
 mod formats;
 mod fuzz;
 mod layers;
+mod mutants;
+mod prove;
 mod sizes;
 mod steps;
 mod tool;
@@ -22,7 +24,10 @@ usage: cargo xtask TASK
   doc                documentation, warnings are errors
   replay             the kept inputs of every fuzz target, on the toolchain at hand
   fuzz [SECONDS]     every fuzz target for a few seconds, where a nightly toolchain and cargo-fuzz are
-  test [ARGS]        doc tests, then all tests; with ARGS only those of `cargo nextest run ARGS`";
+  test [ARGS]        doc tests, then all tests; with ARGS only those of `cargo nextest run ARGS`
+  sim [ARGS]         the crash simulator: --seed N or --seeds A..B, --writes W, --exhaustive, --report FILE
+  crash [ARGS]       the real binary under kill -9: --cycles N, --seed N, --backend pwritev|uring, --report FILE
+  mutants [WORDS]    planted faults, each of which a named test must notice; takes minutes";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -46,6 +51,9 @@ fn main() -> ExitCode {
             Err(_) => Err(format!("{seconds:?} is not a number of seconds")),
         },
         ("test", args) => steps::test(args),
+        ("sim", args) => prove::sim(args),
+        ("crash", args) => prove::crash(args),
+        ("mutants", words) => mutants::run(words),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

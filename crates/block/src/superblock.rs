@@ -210,6 +210,12 @@ pub fn load_roots(device: &dyn Device) -> Result<Option<Roots>, RootError> {
             refuse_foreign(device, &files)?;
             Ok(None)
         }
+        // The very first commit was torn: nothing was built on it, if nothing is there.
+        (SlotVerdict::Bad(_), SlotVerdict::Blank) | (SlotVerdict::Blank, SlotVerdict::Bad(_))
+            if refuse_foreign(device, &files).is_ok() =>
+        {
+            Ok(None)
+        }
         (first, second) => Err(RootError::NoSlot {
             first: first.reason(),
             second: second.reason(),

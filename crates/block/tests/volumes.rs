@@ -327,6 +327,41 @@ fn the_newest_whole_root_counts() {
     ));
 }
 
+/// The power went in the middle of the very first commit: a new directory, unless something else is there.
+#[test]
+fn a_torn_first_commit_is_no_root() {
+    let device = Arc::new(MemoryDevice::new(1));
+    let open = |path: &str| {
+        let mode = OpenMode {
+            create: true,
+            ..OpenMode::default()
+        };
+        let path = path.into();
+        let op = Op::Open { path, mode };
+        match device.submit(Lane(0), op).wait(device.as_ref(), Lane(0)) {
+            Ok(Completion::Opened { file, .. }) => file,
+            other => panic!("{other:?}"),
+        }
+    };
+    let file = open("superblock");
+    let mut torn = AlignedBuf::zeroed(4096);
+    torn.bytes_mut()[..8].copy_from_slice(b"anything");
+    let op = Op::Write {
+        file,
+        offset: 1 << 20,
+        data: WriteData::Buffer(Arc::new(torn)),
+        sync: true,
+    };
+    device
+        .submit(Lane(0), op)
+        .wait(device.as_ref(), Lane(0))
+        .unwrap();
+    assert!(load_root(device.as_ref()).unwrap().is_none());
+    open("wal/00000001-0000.00000001");
+    let error = load_root(device.as_ref()).unwrap_err();
+    assert!(matches!(error, RootError::NoSlot { .. }), "{error}");
+}
+
 #[test]
 fn a_foreign_directory_is_refused() {
     let device = Arc::new(MemoryDevice::new(1));

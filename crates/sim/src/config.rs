@@ -1,6 +1,6 @@
 //! What the simulated disk is like and what goes wrong on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Something that goes wrong with one operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +30,13 @@ pub enum Fault {
 pub struct FaultPlan {
     /// Faults by number of the operation.
     pub ops: BTreeMap<u64, Fault>,
+    /// Writes to files whose path begins with the text, counted from 0 from the moment the plan is set, that go
+    /// wrong. A fault of `ops` comes first.
+    pub writes_below: Option<(String, BTreeMap<u64, Fault>)>,
     /// Faults by number of the sync; linked syncs of writes count.
     pub syncs: BTreeMap<u64, Fault>,
+    /// Reads that fail with an input/output error, by number ([`SimDevice::reads`](crate::SimDevice::reads)).
+    pub reads: BTreeSet<u64>,
     /// All syncs fail from this operation on.
     pub fail_syncs_from_op: Option<u64>,
     /// The power goes after so many operations: every later one fails, nothing more reaches the disk.
@@ -50,6 +55,8 @@ pub struct SimConfig {
     /// An operation completes in one of the first this many drives of its lane, at least 1. 1 with `ordered`
     /// is the tamest device.
     pub latency_drives_max: u32,
+    /// A sync, or a write with one, takes up to so many drives more, as the seed decides.
+    pub sync_drives_max: u32,
     /// Operations that complete in one drive do so in order of submission instead of by seed.
     pub ordered: bool,
     /// The file system has no holes: punching is refused.
@@ -65,6 +72,7 @@ impl Default for SimConfig {
             lanes: 2,
             offset_align: 512,
             latency_drives_max: 4,
+            sync_drives_max: 0,
             ordered: false,
             no_holes: false,
             faults: FaultPlan::default(),

@@ -44,7 +44,12 @@ struct Inner {
     dice: Prng,
     ops: u64,
     syncs: u64,
+    reads: u64,
     pages_written: u64,
+    /// Operations that went wrong by plan.
+    faults_met: u64,
+    /// Writes that the plan's `writes_below` is about, since it was set.
+    writes_below: u64,
     syncs_by_path: HashMap<String, u64>,
     config: SimConfig,
     /// Replaced by [`SimDevice::crash`] or [`SimDevice::kill`].
@@ -74,7 +79,10 @@ impl SimDevice {
             dice: Prng::new(seed),
             ops: 0,
             syncs: 0,
+            reads: 0,
             pages_written: 0,
+            faults_met: 0,
+            writes_below: 0,
             syncs_by_path: HashMap::new(),
             config,
             gone: false,
@@ -163,6 +171,23 @@ impl SimDevice {
         self.inner.lock().pages_written
     }
 
+    /// Operations that went wrong by plan so far, refusals for want of room included.
+    pub fn faults_met(&self) -> u64 {
+        self.inner.lock().faults_met
+    }
+
+    /// Reads so far; each of several asked for at once counts.
+    pub fn reads(&self) -> u64 {
+        self.inner.lock().reads
+    }
+
+    /// Bytes of blocks that all files take, open ones without a name included: what a plan's `capacity` bounds.
+    pub fn footprint(&self) -> u64 {
+        let inner = self.inner.lock();
+        let open = inner.open.values().map(|open| open.inode);
+        inner.disk.footprint(open)
+    }
+
     /// Syncs so far, of files, directories and linked to writes.
     pub fn syncs(&self) -> u64 {
         self.inner.lock().syncs
@@ -190,7 +215,9 @@ impl SimDevice {
 
     /// Replaces the plan from now on. Operation numbers go on counting.
     pub fn set_faults(&self, faults: crate::FaultPlan) {
-        self.inner.lock().config.faults = faults;
+        let mut inner = self.inner.lock();
+        inner.config.faults = faults;
+        inner.writes_below = 0;
     }
 
     /// A hash of both images, of what lies between them, and of the dice: equal for equal histories. Not
@@ -240,7 +267,9 @@ impl Inner {
         }
         let number = self.ops;
         self.ops += 1;
-        match self.config.faults.ops.get(&number) {
+        let fault = self.planned(op, number);
+        self.faults_met += u64::from(fault.is_some());
+        match fault {
             None => {}
             Some(Fault::NoSpace) => return failed(ErrorKind::StorageFull),
             // An opening has to give a file, so it is never lost.
@@ -249,7 +278,7 @@ impl Inner {
             Some(Fault::Misdirected { by }) => {
                 let mut op = op.clone();
                 if let Op::Write { offset, .. } = &mut op {
-                    *offset = offset.saturating_add(*by);
+                    *offset = offset.saturating_add(by);
                 }
                 return self.obey(&op, number, covers_before);
             }
@@ -290,6 +319,23 @@ impl Inner {
         self.obey(op, number, covers_before)
     }
 
+    /// What goes wrong with the operation, of its sync apart.
+    fn planned(&mut self, op: &Op, number: u64) -> Option<Fault> {
+        let of_number = self.config.faults.ops.get(&number).copied();
+        let (Op::Write { file, .. }, Some((path, faults))) =
+            (op, self.config.faults.writes_below.as_ref())
+        else {
+            return of_number;
+        };
+        let open = self.open.get(&file.0)?;
+        if !open.path.starts_with(path.as_str()) {
+            return of_number;
+        }
+        let of_write = faults.get(&self.writes_below).copied();
+        self.writes_below += 1;
+        of_number.or(of_write)
+    }
+
     /// Does an operation that no fault is planned for, except of its sync.
     fn obey(&mut self, op: &Op, number: u64, covers_before: u64) -> IoResult {
         let (attempt, path) = self.describe(op);
@@ -306,6 +352,7 @@ impl Inner {
                     let before = after.footprint();
                     after.allocate(mode.allocate);
                     if !self.fits(after.footprint() - before) {
+                        self.faults_met += 1;
                         return failed(ErrorKind::StorageFull);
                     }
                     self.disk.allocate(inode, mode.allocate);
@@ -348,6 +395,7 @@ impl Inner {
                     let before = after.footprint();
                     after.write(*offset, &bytes);
                     if !self.fits(after.footprint() - before) {
+                        self.faults_met += 1;
                         return failed(ErrorKind::StorageFull);
                     }
                 }
@@ -395,9 +443,12 @@ impl Inner {
             .fail_syncs_from_op
             .is_some_and(|from| number >= from)
         {
+            self.faults_met += 1;
             return failed(ErrorKind::Other);
         }
-        match self.config.faults.syncs.get(&sync) {
+        let fault = self.config.faults.syncs.get(&sync).copied();
+        self.faults_met += u64::from(fault.is_some());
+        match fault {
             None => {}
             Some(Fault::Lost) => return Ok(Completion::Done),
             Some(Fault::NoSpace) => return failed(ErrorKind::StorageFull),
@@ -519,7 +570,15 @@ impl Device for SimDevice {
         let (ticket, completer) = Ticket::new();
         let mut inner = self.inner.lock();
         let latency = u64::from(inner.config.latency_drives_max.max(1));
-        let drives_left = 1 + inner.dice.below(latency) as u32;
+        let mut drives_left = 1 + inner.dice.below(latency) as u32;
+        let syncs = matches!(
+            op,
+            Op::Sync { .. } | Op::SyncDir { .. } | Op::Write { sync: true, .. }
+        );
+        if syncs && inner.config.sync_drives_max > 0 {
+            let more = u64::from(inner.config.sync_drives_max) + 1;
+            drives_left += inner.dice.below(more) as u32;
+        }
         let covers_before = inner.disk.next_change;
         inner.lanes[lane.0].push(Pending {
             op,
@@ -569,9 +628,20 @@ impl Device for SimDevice {
     fn wake(&self) {}
 
     fn read(&self, reads: &mut [Read]) -> Result<(), IoError> {
-        let inner = self.inner.lock();
+        let mut inner = self.inner.lock();
         for read in reads {
+            let number = inner.reads;
+            inner.reads += 1;
+            let fails = inner.config.faults.reads.contains(&number);
+            inner.faults_met += u64::from(fails);
             let open = inner.opened("read", read.file)?;
+            if fails {
+                return Err(IoError::new(
+                    "read",
+                    open.path.clone(),
+                    Error::other("input/output error (planned)"),
+                ));
+            }
             if inner.is_crashed() {
                 return Err(IoError::new(
                     "read",

@@ -373,6 +373,64 @@ fn lost_and_misdirected_writes_claim_success() {
 }
 
 #[test]
+fn faults_of_writes_below_a_path_count_its_writes_alone_and_are_counted() {
+    let (disk, file) = settled(1, SimConfig::default());
+    let other = open(&disk, "g");
+    let faults = BTreeMap::from([(1, Fault::Eio)]);
+    disk.set_faults(FaultPlan {
+        writes_below: Some(("f".into(), faults)),
+        ..FaultPlan::default()
+    });
+    run(&disk, write(file, 0, 1, 7, true)).expect("the first one");
+    run(&disk, write(other, 0, 1, 7, true)).expect("of another file");
+    assert_eq!(disk.faults_met(), 0);
+    run(&disk, write(file, 0, 1, 8, true)).expect_err("the second one");
+    run(&disk, write(file, 0, 1, 9, true)).expect("the third one");
+    assert_eq!(disk.faults_met(), 1);
+}
+
+#[test]
+fn a_read_may_fail_and_the_next_is_right() {
+    let (disk, _) = settled(1, SimConfig::default());
+    disk.set_faults(FaultPlan {
+        reads: [disk.reads()].into(),
+        ..FaultPlan::default()
+    });
+    let file = open(&disk, "f");
+    let mut reads = [Read {
+        file,
+        offset: 0,
+        into: AlignedBuf::zeroed(4096),
+    }];
+    disk.read(&mut reads).expect_err("the first one");
+    disk.read(&mut reads).expect("the second one");
+    assert_eq!((reads[0].into.bytes()[0], disk.faults_met()), (1, 1));
+}
+
+#[test]
+fn syncs_may_take_longer_than_other_operations() {
+    let slow = SimConfig {
+        latency_drives_max: 1,
+        sync_drives_max: 5,
+        ..SimConfig::default()
+    };
+    let mut longest = [0, 0];
+    for seed in 0..20 {
+        let (disk, file) = settled(seed, slow.clone());
+        for (sync, longest) in [false, true].into_iter().zip(&mut longest) {
+            let ticket = disk.submit(LANE, write(file, 0, 1, 7, sync));
+            let mut drives = 0;
+            while ticket.result().is_none() {
+                disk.drive(LANE);
+                drives += 1;
+            }
+            *longest = drives.max(*longest);
+        }
+    }
+    assert_eq!(longest, [1, 6]);
+}
+
+#[test]
 fn flipped_bits_stay_flipped() {
     let (disk, _) = settled(1, SimConfig::default());
     assert!(disk.flip_bit("f", 100, 3));

@@ -107,6 +107,9 @@ pub struct StoreConfig {
     pub retention: Retention,
     /// Milliseconds between looks for what has expired.
     pub retention_check_ms: u64,
+    /// Threads that redo log streams while opening, at most: one for each shard of the life before. At 1 the caller's
+    /// own thread redoes one stream after the other, in the same order every time. At least 1.
+    pub redo_threads_max: usize,
     /// Milliseconds until an idle shard declares what it has flushed.
     pub idle_frame_ms: u64,
     /// Growth of the log since the last checkpoint, all shards together, at which the next one starts, bytes.
@@ -177,6 +180,7 @@ impl Default for StoreConfig {
             compression: Compression::Balanced,
             retention: Retention::default(),
             retention_check_ms: 1000,
+            redo_threads_max: 16,
             idle_frame_ms: 100,
             checkpoint_log_bytes: 256 << 20,
             checkpoint_ms: 300_000,

@@ -131,7 +131,8 @@ impl Drop for DatabaseState {
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
     by_name: HashMap<String, Arc<DatabaseState>, foldhash::fast::RandomState>,
-    by_id: HashMap<DatabaseId, Arc<DatabaseState>, foldhash::fast::RandomState>,
+    // Its order reaches the log: the same history gives the same bytes.
+    by_id: HashMap<DatabaseId, Arc<DatabaseState>, foldhash::fast::FixedState>,
     last_id: u32,
 }
 

@@ -189,17 +189,23 @@ pub(crate) fn recover(
             .iter()
             .filter(|(s, _)| s.incarnation == life)
             .collect();
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = of_life
-                .iter()
-                .map(|(stream, from)| {
-                    scope.spawn(|| redo_stream(inner, stream, salt, *from, &report))
-                })
-                .collect();
-            threads
-                .into_iter()
-                .try_for_each(|t| t.join().expect("redo does not panic"))
-        })?;
+        for together in of_life.chunks(inner.config.redo_threads_max.max(1)) {
+            if let [(stream, from)] = together {
+                redo_stream(inner, stream, salt, *from, &report)?;
+                continue;
+            }
+            std::thread::scope(|scope| {
+                let threads: Vec<_> = together
+                    .iter()
+                    .map(|(stream, from)| {
+                        scope.spawn(|| redo_stream(inner, stream, salt, *from, &report))
+                    })
+                    .collect();
+                threads
+                    .into_iter()
+                    .try_for_each(|t| t.join().expect("redo does not panic"))
+            })?;
+        }
     }
     Ok(report.into_inner())
 }

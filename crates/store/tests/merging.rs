@@ -76,6 +76,62 @@ fn decoded(database: &Database) -> u64 {
     stats.points_decoded
 }
 
+/// A merge that had read its sources before a delete: what it would publish has the deleted points.
+#[test]
+fn a_delete_in_the_middle_of_a_merge_stays() {
+    let ranges = [
+        TimeRange::new(2000, 6000).unwrap(),
+        TimeRange::new(0, 4500).unwrap(),
+        TimeRange::ALL,
+    ];
+    for range in ranges {
+        let config = StoreConfig {
+            merge_paused: true,
+            ..config()
+        };
+        let store = open(&Arc::new(MemoryDevice::new(2)), config);
+        let database = create(&store, "db");
+        // Runs side by side: of the older one nothing is left then, and the delete seems to be needed by nobody.
+        let mut model = Model::default();
+        for lines in [
+            lines((5_000..15_000).step_by(2)),
+            lines((0..4_000).step_by(2)),
+        ] {
+            write(&database, &lines, None).unwrap().wait().unwrap();
+            model.apply(&lines);
+        }
+        for _ in 0..1000 {
+            store.drive();
+        }
+        store.pause_merging(false);
+        for _ in 0..4 {
+            store.drive();
+        }
+        assert_eq!(store.status().merging.merges, 0, "not in the middle of it");
+        store.pause_merging(true);
+        let removal = Removal {
+            hosts: None,
+            field: None,
+            range,
+            above: None,
+        };
+        let deleted = database.delete(&removal.request()).unwrap();
+        deleted.commit.wait().unwrap();
+        model.remove(&removal);
+        // The delete is forgotten as soon as nothing seems to need it.
+        for _ in 0..3 {
+            store.checkpoint().wait().unwrap();
+        }
+        store.pause_merging(false);
+        settle(&store);
+        same(&read_all(&database), &model).unwrap();
+        for _ in 0..3 {
+            store.checkpoint().wait().unwrap();
+        }
+        same(&read_all(&database), &model).unwrap();
+    }
+}
+
 #[test]
 fn it_pauses_and_goes_on_and_aggregates_are_used_again() {
     let config = StoreConfig {

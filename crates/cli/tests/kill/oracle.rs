@@ -1,0 +1,219 @@
+//! What each point may hold: what was acknowledged last, or what a request without an answer would have made of it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write;
+
+use crate::client::Client;
+use crate::rng::Rng;
+
+/// Series of one connection.
+const SERIES: u64 = 20;
+
+/// Lines of the largest batch.
+pub(crate) const BATCH_LINES_MAX: u64 = 60;
+
+/// A series, as answers write it, and a time.
+type Point = (String, i64);
+
+/// What one point may hold. One connection alone writes it, so at most the last request is in doubt.
+#[derive(Debug, Default, Clone)]
+struct Possible {
+    /// `None`: nothing was acknowledged, or that it is deleted.
+    acknowledged: Option<i64>,
+    /// What requests whose answer never came would have left, `None` for deletes.
+    in_doubt: Vec<Option<i64>>,
+}
+
+/// What one connection knows of its points; a point that is not in it must not be found.
+#[derive(Debug, Default)]
+pub(crate) struct Oracle {
+    points: HashMap<Point, Possible>,
+    /// The next value.
+    value: i64,
+    /// Acknowledged points and deletes so far.
+    pub(crate) acked: u64,
+    pub(crate) deletes: u64,
+}
+
+/// A delete of one series' points.
+struct Removal {
+    series: String,
+    from: i64,
+    to: i64,
+    /// Values at least this.
+    at_least: Option<i64>,
+}
+
+impl Removal {
+    fn hits(&self, (series, time): &Point, value: i64) -> bool {
+        *series == self.series
+            && (self.from..self.to).contains(time)
+            && self.at_least.is_none_or(|limit| value >= limit)
+    }
+}
+
+impl Oracle {
+    pub(crate) fn len(&self) -> usize {
+        self.points.len()
+    }
+
+    /// Batches of new, late and overwriting points, and deletes, until the server is gone. `told` hears of every
+    /// answer and says whether to go on.
+    pub(crate) fn load(
+        &mut self,
+        url: &str,
+        connection: usize,
+        mut rng: Rng,
+        told: impl Fn() -> bool,
+    ) {
+        let mut client = Client::new(url, None).unwrap();
+        let mut going = true;
+        while going {
+            going = if rng.below(10) == 0 {
+                self.delete(&mut client, connection, &mut rng)
+            } else {
+                self.write(&mut client, connection, &mut rng)
+            } && told();
+        }
+    }
+
+    fn write(&mut self, client: &mut Client, connection: usize, rng: &mut Rng) -> bool {
+        let mut body = String::new();
+        let mut batch = Vec::new();
+        for _ in 0..=rng.below(BATCH_LINES_MAX) {
+            let series = format!("m connection={connection} series={}", rng.below(SERIES));
+            self.value += 1;
+            let value = self.value;
+            // Values grow with every line, and times mostly with values; some are late or hit an older point.
+            let time = match rng.below(10) {
+                0 => rng.below(value as u64) as i64,
+                _ => value,
+            } * 1000;
+            let tags = series.replace(' ', ",");
+            writeln!(body, "{tags} n={value}i,w={value}.5 {time}").unwrap();
+            batch.push(((series, time), value));
+        }
+        let answer = client.request("POST", "/write?db=kill", &[], body.as_bytes());
+        let Ok(answer) = answer else {
+            for (point, value) in batch {
+                let possible = self.points.entry(point).or_default();
+                possible.in_doubt.push(Some(value));
+            }
+            return false;
+        };
+        assert_eq!(answer.status, 204, "{}", answer.text());
+        self.acked += 2 * batch.len() as u64;
+        for (point, value) in batch {
+            let acknowledged = Possible {
+                acknowledged: Some(value),
+                in_doubt: Vec::new(),
+            };
+            self.points.insert(point, acknowledged);
+        }
+        true
+    }
+
+    fn delete(&mut self, client: &mut Client, connection: usize, rng: &mut Rng) -> bool {
+        let number = rng.below(SERIES);
+        let newest = self.value * 1000;
+        let span = 1 + rng.below(newest as u64 + 1) as i64 / 8;
+        let from = rng.below(newest as u64 + 1) as i64;
+        // A stretch, a stretch of large values, everything of the series.
+        let (from, to, at_least) = match rng.below(8) {
+            0 => (i64::MIN, i64::MAX, None),
+            1 | 2 => (from, from + span, Some(self.value / 2)),
+            _ => (from, from + span, None),
+        };
+        let removal = Removal {
+            series: format!("m connection={connection} series={number}"),
+            from,
+            to,
+            at_least,
+        };
+        let mut body = format!(
+            r#"{{"measurement": "m", "where": {{"connection": "{connection}", "series": "{number}"}}"#
+        );
+        if from > i64::MIN {
+            write!(body, r#", "range": {{"from": {from}, "to": {to}}}"#).unwrap();
+        }
+        if let Some(limit) = at_least {
+            write!(body, r#", "value": {{">=": {limit}}}"#).unwrap();
+        }
+        body.push('}');
+        let answer = client.request("POST", "/api/delete?db=kill", &[], body.as_bytes());
+        let Ok(answer) = answer else {
+            for (point, possible) in &mut self.points {
+                if possible
+                    .acknowledged
+                    .is_some_and(|v| removal.hits(point, v))
+                {
+                    possible.in_doubt.push(None);
+                }
+            }
+            return false;
+        };
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        self.deletes += 1;
+        self.points.retain(|point, possible| {
+            !possible
+                .acknowledged
+                .is_some_and(|v| removal.hits(point, v))
+        });
+        true
+    }
+}
+
+/// All points of one metric as the server tells them, none twice.
+fn read(url: &str, metric: &str) -> BTreeMap<Point, String> {
+    let mut client = Client::new(url, None).unwrap();
+    let query = format!(r#"{{"select": "{metric}", "output": {{"format": "csv"}}}}"#);
+    let answer = client
+        .request("POST", "/api/query?db=kill", &[], query.as_bytes())
+        .unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let mut points = BTreeMap::new();
+    for line in answer.text().lines() {
+        let cells: Vec<&str> = line.split(',').collect();
+        let series = cells[0].replacen(metric, "m", 1);
+        let before = points.insert((series, cells[1].parse().unwrap()), cells[2].to_owned());
+        assert!(before.is_none(), "a point came twice: {line}");
+    }
+    points
+}
+
+/// Compares, then settles what was in doubt by what is there. `oracles` are by connection.
+pub(crate) fn compare(url: &str, oracles: &mut [Oracle]) {
+    let integers = read(url, "m_n");
+    let floats = read(url, "m_w");
+    for (point, value) in &integers {
+        let connection: usize = point.0[13..14].parse().unwrap();
+        let possible = oracles[connection].points.get(point).unwrap_or_else(|| {
+            panic!("{point:?} = {value} was never written, or its delete was acknowledged")
+        });
+        let found: i64 = value.parse().unwrap();
+        assert!(
+            possible.acknowledged == Some(found) || possible.in_doubt.contains(&Some(found)),
+            "{point:?} is {found}, but should be {possible:?}"
+        );
+        let float = floats
+            .get(point)
+            .unwrap_or_else(|| panic!("{point:?} has lost its other field"));
+        assert_eq!(*float, format!("{found}.5"), "{point:?}");
+    }
+    assert_eq!(integers.len(), floats.len());
+    for oracle in oracles {
+        oracle.points.retain(|point, possible| {
+            let found = integers.get(point).and_then(|v| v.parse().ok());
+            let may_be_gone = possible.acknowledged.is_none() || possible.in_doubt.contains(&None);
+            assert!(
+                found.is_some() || may_be_gone,
+                "{point:?} was acknowledged and is lost: {possible:?}"
+            );
+            *possible = Possible {
+                acknowledged: found,
+                in_doubt: Vec::new(),
+            };
+            found.is_some()
+        });
+    }
+}

@@ -1,0 +1,80 @@
+//! What a run did: the figures of its report.
+
+use std::fmt;
+use std::ops::AddAssign;
+
+/// Counts of simulated lives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Disks that began empty.
+    pub worlds: u64,
+    /// Process lives that wrote.
+    pub lives: u64,
+    /// Power cuts and kills, those of openings included.
+    pub crashes: u64,
+    /// Pages the device wrote: log, data, tails, manifests.
+    pub page_writes: u64,
+    /// Of them: leaves, inner and overflow pages.
+    pub data_pages: u64,
+    /// Operations of the device that failed by plan.
+    pub faults: u64,
+    /// Values that were acknowledged and had to survive.
+    pub acked: u64,
+    /// Deletes that were acknowledged.
+    pub deletes: u64,
+    /// Merges that ended.
+    pub merges: u64,
+    /// Volumes that expired.
+    pub volumes_freed: u64,
+    /// Dead pages given back.
+    pub given_back: u64,
+    /// Volumes left for that.
+    pub left: u64,
+    /// Values found after crashes and compared.
+    pub compared: u64,
+    /// Openings that refused a damaged directory, and reads that named a damaged page.
+    pub damage_named: u64,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, more: Self) {
+        self.worlds += more.worlds;
+        self.lives += more.lives;
+        self.crashes += more.crashes;
+        self.page_writes += more.page_writes;
+        self.data_pages += more.data_pages;
+        self.faults += more.faults;
+        self.acked += more.acked;
+        self.deletes += more.deletes;
+        self.merges += more.merges;
+        self.volumes_freed += more.volumes_freed;
+        self.given_back += more.given_back;
+        self.left += more.left;
+        self.compared += more.compared;
+        self.damage_named += more.damage_named;
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "worlds={} lives={} crashes={} page_writes={} data_pages={} faults={} acked={} deletes={} merges={} \
+             volumes_freed={} given_back={} left={} compared={} damage_named={}",
+            self.worlds,
+            self.lives,
+            self.crashes,
+            self.page_writes,
+            self.data_pages,
+            self.faults,
+            self.acked,
+            self.deletes,
+            self.merges,
+            self.volumes_freed,
+            self.given_back,
+            self.left,
+            self.compared,
+            self.damage_named,
+        )
+    }
+}

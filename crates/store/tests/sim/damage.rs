@@ -1,0 +1,199 @@
+//! What was written rots, goes astray or never arrives: an opening refuses by name or the store answers, and an
+//! answer is right or says that something is missing.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use alluvium_sim::{Fault, FaultPlan};
+use alluvium_store::{Database, Device, Direction, ReadStats, Selector, Store, TimeRange};
+use alluvium_types::{Column, Value};
+
+use super::counts::Counts;
+use super::world::{Kind, World, drive_some, host_of, trace, wait};
+use crate::model::{Model, write};
+
+/// Values of one time, oldest first.
+type History = BTreeMap<(u32, String, bool), BTreeMap<i64, Vec<Value>>>;
+
+/// Pages per series and batch past which a cursor is thought to go round in circles.
+const BATCHES_MAX: u32 = 100_000;
+
+/// One world whose data pages get lost or misdirected on the way, or whose files rot after the end.
+pub fn run(seed: u64) -> Counts {
+    let kind = Kind {
+        heavy: true,
+        ..Kind::default()
+    };
+    let mut world = World::new(seed, kind);
+    let (mut model, mut history) = (Model::default(), History::new());
+    let store = world.open().unwrap();
+    let (database, created) = store.create_database("db").unwrap();
+    wait(&store, created, &world.clock).unwrap();
+    let on_the_way = world.dice.below(3) == 0;
+    if on_the_way {
+        let fault = match world.dice.below(2) {
+            0 => Fault::Lost,
+            _ => Fault::Misdirected {
+                by: 4096 * (1 + world.dice.below(8)),
+            },
+        };
+        let faults = (0..=world.dice.below(3)).map(|_| (world.dice.below(60), fault));
+        let faults = BTreeMap::from_iter(faults.collect::<Vec<_>>());
+        world.device.set_faults(FaultPlan {
+            writes_below: Some(("vol/".to_owned(), faults)),
+            ..FaultPlan::default()
+        });
+    }
+    for _ in 0..10 + world.dice.below(30) {
+        let lines = 10 + world.dice.below(50);
+        let lines = world.batch(6, lines);
+        world.oracle.send(&lines);
+        for line in &lines {
+            for (field, value) in &line.fields {
+                let key = (
+                    line.host,
+                    (*field).to_owned(),
+                    matches!(value, Value::Str(_)),
+                );
+                let times = history.entry(key).or_default();
+                times.entry(line.time).or_default().push(value.clone());
+            }
+        }
+        model.apply(&lines);
+        let commit = write(&database, &lines, None).unwrap();
+        world.place_hosts(&database, &lines);
+        wait(&store, commit, &world.clock).unwrap();
+        if world.dice.below(8) == 0 {
+            wait(&store, store.checkpoint(), &world.clock).unwrap();
+        }
+        drive_some(&store, &world.clock, 8);
+    }
+    world.counts.data_pages += store.status().pages_written;
+    if on_the_way || world.dice.below(2) == 0 {
+        store.close().unwrap();
+    }
+    world.counts.lives += 1;
+    drop((database, store));
+    world.end(false);
+    let rotten = if on_the_way {
+        "vol/".to_owned()
+    } else {
+        flip(&mut world)
+    };
+    let opened = world.open();
+    trace(|| {
+        format!(
+            "  rot in {rotten}: {:?}",
+            opened.as_ref().map(Store::recovery)
+        )
+    });
+    match opened {
+        Err(error) => {
+            // Of a volume's file only the header is needed to open.
+            let text = error.to_string();
+            let allowed = !rotten.starts_with("vol/") || text.contains("header");
+            assert!(allowed, "a data page keeps the store shut: {text}");
+            world.counts.damage_named += 1;
+        }
+        Ok(store) => {
+            let database = store.database("db");
+            if rotten.starts_with("wal/") {
+                // The last frame may be the one that rots: it cannot be told from one that a crash tore.
+                let found = database
+                    .as_ref()
+                    .map_or(Model::default(), crate::model::read_all);
+                world.oracle.check(&found, i64::MIN).unwrap();
+            } else {
+                let database = database.expect("its creation was acknowledged");
+                check(&database, &model, &history, &mut world.counts);
+            }
+        }
+    }
+    world.count_device();
+    world.counts
+}
+
+/// Turns over a bit or two of one file, anywhere in it; returns its path.
+fn flip(world: &mut World) -> String {
+    loop {
+        let folder = ["", "wal/", "vol/", "vol/"][world.dice.below(4) as usize];
+        let files = world.device.list(folder.trim_end_matches('/')).unwrap();
+        let files: Vec<_> = files
+            .iter()
+            .filter(|f| f.len > 0 && f.name != "LOCK")
+            .collect();
+        if files.is_empty() {
+            continue;
+        }
+        let file = files[world.dice.below(files.len() as u64) as usize];
+        let path = format!("{folder}{}", file.name);
+        let mut any = false;
+        for _ in 0..=world.dice.below(2) {
+            let (offset, bit) = (world.dice.below(file.len), world.dice.below(8) as u8);
+            any |= world.device.flip_bit(&path, offset, bit);
+        }
+        if any {
+            return path;
+        }
+    }
+}
+
+/// Every point that is given was sent; one that is missing or old has an error beside it; and so for counts.
+fn check(database: &Database, model: &Model, history: &History, counts: &mut Counts) {
+    let snapshot = database.snapshot();
+    let mut stats = ReadStats::default();
+    let mut seen = 0;
+    for info in snapshot.select(&Selector::default()).unwrap() {
+        let series = snapshot.series(&info);
+        let text = !series.kind().is_numeric();
+        let key = (host_of(&info.key), info.field.to_string(), text);
+        let sent = &model.series[&key];
+        let mut cursor = series.scan(TimeRange::ALL, Direction::Forward);
+        let mut column = Column::new(series.kind());
+        let (mut found, mut errors) = (BTreeMap::new(), 0_u64);
+        for batch in 0.. {
+            assert!(batch < BATCHES_MAX, "a cursor that does not end");
+            match cursor.next_batch(&mut stats, &mut column) {
+                Ok(false) => break,
+                Err(_) => errors += 1,
+                Ok(true) => {
+                    for (i, time) in column.times.iter().enumerate() {
+                        let value = column.value(i).unwrap().to_owned();
+                        assert!(found.insert(*time, value).is_none(), "a time given twice");
+                    }
+                }
+            }
+        }
+        for (time, value) in &found {
+            let newest = sent.get(time).map(|v| v.as_ref().same(value.as_ref()));
+            let older = || {
+                let values = history[&key].get(time);
+                values.is_some_and(|all| all.iter().any(|v| v.as_ref().same(value.as_ref())))
+            };
+            let is_right = newest == Some(true) || errors > 0 && newest.is_some() && older();
+            assert!(is_right, "{key:?} at {time} is {value:?}, {errors} errors");
+        }
+        let missing = sent.len() - found.len();
+        assert!(
+            missing == 0 || errors > 0,
+            "{key:?} lacks {missing} points without a word"
+        );
+        match series.aggregate(TimeRange::ALL, &mut stats) {
+            Ok(all) => assert_eq!(all.count, sent.len() as u64, "{key:?}"),
+            Err(_) => errors += 1,
+        }
+        let mut bucketed = 0;
+        let buckets = series.buckets(TimeRange::ALL, 500, 0, &mut stats, &mut |_, a| {
+            bucketed += a.count;
+            ControlFlow::Continue(())
+        });
+        match buckets {
+            Ok(()) => assert_eq!(bucketed, sent.len() as u64, "{key:?}"),
+            Err(_) => errors += 1,
+        }
+        counts.damage_named += errors;
+        counts.compared += found.len() as u64;
+        seen += 1;
+    }
+    assert_eq!(seen, model.series.len(), "a series is not listed");
+}

@@ -1,0 +1,298 @@
+//! What a process does between its start and its end.
+
+use std::collections::BTreeMap;
+use std::task::{Poll, Waker};
+
+use alluvium_sim::{Fault, FaultPlan};
+use alluvium_store::{Commit, Database, Durability, Store};
+
+use super::counts::Counts;
+use super::world::{Kind, World, drive_some, trace, wait};
+use crate::model::{self, Model, Removal, read_all, write};
+
+/// Lives of a world where nobody says another number.
+pub const LIVES: u64 = 6;
+
+/// What is to be waited for: its number, how it was asked for.
+type Pending = (usize, Durability, Commit);
+
+/// Runs a world until it had so many lives and wrote so many pages.
+pub fn run(seed: u64, kind: Kind, lives: u64, writes: u64) -> Counts {
+    run_watched(seed, kind, lives, writes, &mut |_| {})
+}
+
+/// As [`run`]; calls `watch` at the end of every life, when the store is open again.
+pub fn run_watched(
+    seed: u64,
+    kind: Kind,
+    lives: u64,
+    writes: u64,
+    watch: &mut dyn FnMut(&World),
+) -> Counts {
+    let mut world = World::new(seed, kind);
+    let mut store = world.recover();
+    while world.counts.lives < lives || world.counts.page_writes < writes {
+        world.live(store);
+        store = world.recover();
+        world.check(&store);
+        watch(&world);
+    }
+    // Recovering again without writing changes nothing.
+    let all = |store: &Store| {
+        store
+            .database("db")
+            .map_or(Model::default(), |db| read_all(&db))
+    };
+    let once = all(&store);
+    drop(store);
+    world.end(false);
+    let store = world.open().unwrap();
+    model::same(&once, &all(&store)).unwrap();
+    world.count_device();
+    world.counts
+}
+
+/// What goes wrong in a life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    Nothing,
+    /// The end comes at an operation, not between two calls.
+    CutAt(u64),
+    /// One operation fails.
+    Fails(u64, Fault),
+    /// One sync fails; what it should have kept is lost or not.
+    SyncFails(u64, Fault),
+    /// So much room is left.
+    Room(u64),
+}
+
+impl World {
+    fn trouble(&mut self) -> Trouble {
+        let (ops, syncs) = (self.device.ops(), self.device.syncs());
+        let at = ops + self.dice.below(if self.kind.busy { 1500 } else { 400 });
+        match self.dice.below(16) {
+            0..=6 => Trouble::CutAt(at),
+            7 => Trouble::Fails(at, Fault::Eio),
+            8 => Trouble::Fails(at, Fault::Torn),
+            9 => Trouble::Fails(at, Fault::NoSpace),
+            10 => Trouble::SyncFails(syncs + self.dice.below(60), Fault::LosesContent),
+            11 => Trouble::Room(64 << 10 << self.dice.below(6)),
+            _ => Trouble::Nothing,
+        }
+    }
+
+    fn plan(&mut self, trouble: Trouble) {
+        let mut plan = FaultPlan::default();
+        match trouble {
+            Trouble::Nothing => {}
+            Trouble::CutAt(at) => plan.crash_after_ops = Some(at),
+            Trouble::Fails(at, fault) => plan.ops = BTreeMap::from([(at, fault)]),
+            Trouble::SyncFails(at, fault) => plan.syncs = BTreeMap::from([(at, fault)]),
+            Trouble::Room(more) => plan.capacity = Some(self.device.footprint() + more),
+        }
+        self.device.set_faults(plan);
+    }
+
+    /// One process life, which ends in a power cut or a kill.
+    pub fn live(&mut self, store: Store) {
+        self.counts.lives += 1;
+        self.power_cut = self.dice.below(3) > 0;
+        let trouble = self.trouble();
+        self.plan(trouble);
+        if let Trouble::SyncFails(..) = trouble {
+            // What a kernel could not write it keeps in memory as if it had: it goes with the power, whenever that
+            // goes. A restart before that would read what is not on the disk.
+            self.power_cut = true;
+        }
+        if self.kind.churn {
+            self.first_host += 10;
+        }
+        let mut pending: Vec<Pending> = Vec::new();
+        if let Ok((database, created)) = store.create_database("db")
+            && wait(&store, created, &self.clock).is_some()
+        {
+            let went_through = self.work(&store, &database, &mut pending);
+            let is_sound = went_through && !self.device.is_crashed();
+            if is_sound && self.dice.below(6) == 0 && store.status().failure.is_none() {
+                self.check_live(&database);
+            }
+            if self.dice.below(8) == 0 && trouble == Trouble::Nothing && store.close().is_ok() {
+                // What is closed is durable, whatever level was asked for.
+                for (_, level, _) in &mut pending {
+                    *level = Durability::Sync;
+                }
+                self.take_acknowledgements(&mut pending);
+                assert!(
+                    pending.is_empty(),
+                    "closed, and something is not acknowledged"
+                );
+            }
+            self.nothing_is_acknowledged_after_a_failure(&store, &database);
+        }
+        let status = store.status();
+        if trouble == Trouble::Nothing {
+            assert_eq!(
+                (status.merging.failed, status.merging.last_error),
+                (0, None)
+            );
+            // A hole may be on its way when the power goes.
+            let error = status
+                .space
+                .last_error
+                .filter(|e| !e.contains("the power is off"));
+            assert_eq!((status.space.failed, error), (0, None));
+        }
+        self.counts.merges += status.merging.merges;
+        self.counts.data_pages += status.pages_written;
+        self.counts.given_back += status.space.pages_given_back;
+        self.counts.left += status.space.volumes_left;
+        let freed = status.databases.iter().map(|d| d.retention.volumes_freed);
+        self.counts.volumes_freed += freed.sum::<u64>();
+        trace(|| {
+            format!(
+                "  life with {trouble:?} ends in {}, checkpoints {}, failure {:?}, {} not acknowledged",
+                if self.power_cut {
+                    "a power cut"
+                } else {
+                    "a kill"
+                },
+                status.checkpoints,
+                status.failure,
+                pending.len(),
+            )
+        });
+        drop((pending, store));
+        self.end(self.power_cut);
+    }
+
+    /// Batches, deletes, checkpoints, a database beside. Whether it came to its end without an error.
+    fn work(&mut self, store: &Store, database: &Database, pending: &mut Vec<Pending>) -> bool {
+        let batches = if self.kind.heavy { 160 } else { 60 };
+        for _ in 0..self.dice.below(batches) {
+            let lines = 1 + self.dice.below(if self.kind.busy { 300 } else { 60 });
+            let mut lines = self.batch(6, lines);
+            let live = database.live().0;
+            lines.retain(|line| live.contains(line.time));
+            let level = if self.dice.below(4) == 0 {
+                Durability::Os
+            } else {
+                Durability::Sync
+            };
+            let number = self.oracle.send(&lines);
+            match write(database, &lines, Some(level)) {
+                Ok(commit) => pending.push((number, level, commit)),
+                Err(error) => {
+                    trace(|| format!("  a write is refused: {error}"));
+                    return false;
+                }
+            }
+            self.place_hosts(database, &lines);
+            // Deletes leave little to expire.
+            let rare = match (self.kind.busy, self.kind.retention.is_on()) {
+                (true, _) => 4,
+                (_, true) => 40,
+                _ => 5,
+            };
+            if self.dice.below(rare) == 0 {
+                let mut removal = Removal::random(&mut self.dice, self.now, 6);
+                for host in removal.hosts.iter_mut().flatten() {
+                    *host += self.first_host;
+                }
+                let number = self.oracle.send_removal(&removal);
+                match database.delete(&removal.request()) {
+                    Ok(deleted) => pending.push((number, Durability::Sync, deleted.commit)),
+                    Err(error) => {
+                        trace(|| format!("  a delete is refused: {error}"));
+                        return false;
+                    }
+                }
+                self.counts.deletes += 1;
+            }
+            if self.dice.below(12) == 0 {
+                drop(store.checkpoint());
+            }
+            if self.dice.below(60) == 0 && !self.make_or_drop_another(store) {
+                return false;
+            }
+            let turns = self.dice.below(if self.kind.busy { 120 } else { 12 });
+            drive_some(store, &self.clock, turns);
+            self.cut = self.cut.max(database.live().0.begin());
+            self.take_acknowledgements(pending);
+        }
+        true
+    }
+
+    /// The database beside comes with a batch, or goes.
+    fn make_or_drop_another(&mut self, store: &Store) -> bool {
+        let is_there = store.database("beside").is_some();
+        let before = std::mem::take(&mut self.beside);
+        let commit = if is_there {
+            store.drop_database("beside").ok()
+        } else {
+            store
+                .create_database("beside")
+                .ok()
+                .map(|(_, created)| created)
+        };
+        let Some(commit) = commit else {
+            // Refused as a whole.
+            self.beside = before;
+            return false;
+        };
+        if wait(store, commit, &self.clock).is_none() {
+            return false;
+        }
+        self.beside = Some(!is_there);
+        if let Some(beside) = store.database("beside") {
+            let lines = self.batch(6, 40);
+            drop(write(&beside, &lines, None));
+        }
+        true
+    }
+
+    fn take_acknowledgements(&mut self, pending: &mut Vec<Pending>) {
+        let Self {
+            oracle,
+            counts,
+            power_cut,
+            ..
+        } = self;
+        pending.retain_mut(|(number, level, commit)| match commit.poll(Waker::noop()) {
+            Poll::Pending => true,
+            Poll::Ready(result) => {
+                let survives = *level == Durability::Sync || !*power_cut;
+                if result.is_ok() && survives {
+                    counts.acked += oracle.acknowledge(*number);
+                }
+                false
+            }
+        });
+    }
+
+    /// A store that lost nothing holds exactly what was sent, in the middle of whatever it is doing.
+    fn check_live(&mut self, database: &Database) {
+        let cut = database.live().0.begin();
+        let mut expected = self.oracle.live();
+        for points in expected.series.values_mut() {
+            *points = points.split_off(&cut);
+        }
+        model::same(&expected, &read_all(database)).unwrap();
+    }
+
+    /// A failed write or sync ends acknowledging until the store is opened anew.
+    fn nothing_is_acknowledged_after_a_failure(&mut self, store: &Store, database: &Database) {
+        if store.status().failure.is_none() {
+            return;
+        }
+        // A host of its own, whose partition the oracle does not know: a batch refused before may be there in part.
+        let mut lines = self.batch(1, 6);
+        for line in &mut lines {
+            line.host = 1_000_000 + self.counts.lives as u32;
+        }
+        self.oracle.send(&lines);
+        if let Ok(commit) = write(database, &lines, Some(Durability::Sync)) {
+            let acknowledged = wait(store, commit, &self.clock).is_some();
+            assert!(!acknowledged, "acknowledged behind a failure");
+        }
+    }
+}
