@@ -29,7 +29,7 @@
 //!         Matcher::new(Label::Tag("rack".into()), Test::Equal("7".into())).negated(),
 //!     ],
 //! };
-//! let found = index.select(&selector.compile()?);
+//! let found = index.select(&selector.compile()?)?;
 //! assert_eq!((found[0].row, found[0].field), (row, idle));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -44,24 +44,28 @@ mod error;
 mod evaluate;
 mod field_sets;
 mod hash;
+mod head;
 mod journal;
 mod kind_set;
 mod layout;
 mod paged;
+mod palette;
 mod part;
 mod partition;
 mod postings;
 mod removal;
 mod schema;
+mod segment;
 mod selector;
 mod table;
 mod tag_rows;
 mod varint;
 
-pub use error::{IndexError, PartError, SelectorError};
-pub use evaluate::SelectedRow;
+pub use error::{IndexError, LoadError, PartError, SegmentError, SelectorError};
+pub use evaluate::{SealedPlan, SealedRows, SelectedRow};
 pub use hash::KeyHash;
 pub use kind_set::KindSet;
-pub use part::DefinitionMark;
+pub use part::{DefinitionMark, begins_anew};
 pub use partition::{MAX_NAME_BYTES, MAX_TAGS, MeasurementId, PartitionIndex};
+pub use segment::{SealJob, Segment, SegmentFile, merge_segments};
 pub use selector::{CompiledSelector, Label, MAX_REGEX_BYTES, Matcher, Selector, Test};
