@@ -1,11 +1,14 @@
 //! Builds an index of TSBS-like tag sets and prints what a row costs.
 //!
 //! ```text
-//! cargo run --release -p alluvium-index --example cardinality [ROWS [hosts|devops|random]]
+//! cargo run --release -p alluvium-index --example cardinality [ROWS [hosts|devops|random [SEGMENT_ROWS]]]
 //! ```
 //!
 //! `hosts` (the default): one measurement, every row a host of its own. `devops`: nine measurements for each
 //! host. `random`: four tags, one of them 32 random hexadecimal digits on each row.
+//!
+//! With SEGMENT_ROWS the rows are sealed in segments of so many, after each of which look-ups and selectors are
+//! measured over those; their bytes are in memory, so a read costs a checksum and no device.
 
 #![expect(
     clippy::disallowed_methods,
@@ -13,9 +16,12 @@
 )]
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use alluvium_index::{DefinitionMark, KeyHash, Label, Matcher, PartitionIndex, Selector, Test};
+use alluvium_index::{
+    DefinitionMark, KeyHash, Label, Matcher, PartitionIndex, Segment, Selector, Test,
+};
 use alluvium_types::{FieldId, SeriesKey, ValueKind};
 
 const SEED: u64 = 42;
@@ -45,6 +51,10 @@ fn main() {
         other => panic!("no shape '{other}': hosts, devops or random"),
     };
 
+    let segment_rows: u32 = arguments.next().map_or(u32::MAX, |text| {
+        text.parse().expect("SEGMENT_ROWS is a number")
+    });
+
     // Keys are made in groups beforehand, so that only the index is on the clock.
     let mut index = PartitionIndex::new();
     let mut hashes = Vec::with_capacity(rows as usize);
@@ -52,7 +62,13 @@ fn main() {
     let mut times: Vec<u32> = Vec::with_capacity(rows as usize);
     let before = resident_bytes();
     let (mut inserting, mut adding) = (Duration::ZERO, Duration::ZERO);
+    let (mut sealing, mut segment_bytes) = (Duration::ZERO, 0);
     for begin in (0..rows).step_by(4096) {
+        if index.head_rows() >= segment_rows {
+            let start = Instant::now();
+            segment_bytes += seal(&mut index);
+            sealing += start.elapsed();
+        }
         let keys: Vec<SeriesKey> = (begin..rows.min(begin + 4096)).map(key).collect();
         for key in &keys {
             let hash = KeyHash::of(SEED, key, &mut scratch);
@@ -76,8 +92,21 @@ fn main() {
             adding += start.elapsed();
         }
     }
+    if segment_rows < u32::MAX {
+        let start = Instant::now();
+        segment_bytes += seal(&mut index);
+        sealing += start.elapsed();
+    }
     let resident = resident_bytes() - before;
     let n = f64::from(rows);
+    if segment_bytes > 0 {
+        println!(
+            "{} segments of {:.1} B/row, made in {:.0} ns/row",
+            index.segments().len(),
+            segment_bytes as f64 / n,
+            sealing.as_nanos() as f64 / n
+        );
+    }
     println!(
         "{rows} rows, {} series, shape {shape}",
         index.series_count()
@@ -170,16 +199,29 @@ fn main() {
     let start = Instant::now();
     let part = index.encode_part(DefinitionMark::default()).expect("rows");
     let encoding = start.elapsed();
-    let mut copy = PartitionIndex::new();
+    let segments = index.segments().to_vec();
     let start = Instant::now();
-    copy.apply_part(SEED, &part).expect("own bytes");
+    let copy = PartitionIndex::open(SEED, &part, segments, None).expect("own bytes");
     println!(
-        "part {:.1} B/row; encoding {:.0} ns/row, applying {:.0} ns/row",
+        "part {:.1} B/row; encoding {:.0} ns/row, opening {:.0} ns/row",
         part.len() as f64 / n,
         encoding.as_nanos() as f64 / n,
         start.elapsed().as_nanos() as f64 / n
     );
     assert_eq!(copy.series_count(), index.series_count());
+}
+
+/// Makes a segment of the rows in memory; returns its bytes.
+fn seal(index: &mut PartitionIndex) -> usize {
+    index.freeze();
+    let Some(job) = index.seal_job() else {
+        return 0;
+    };
+    let bytes = job.build();
+    let len = bytes.len();
+    let segment = Segment::open(Arc::new(bytes)).expect("own bytes");
+    index.seal(Arc::new(segment)).expect("the frozen rows");
+    len
 }
 
 /// The ten tags of a TSBS host.

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use alluvium_types::{FieldId, Row};
+use roaring::RoaringBitmap;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::field_sets::NO_FIELDS;
@@ -115,14 +116,19 @@ impl PartitionIndex {
     }
 
     /// An index of the first part: one from the start, or one that begins anew with the segments of its sealed rows in
-    /// their order. Reads their name tables.
+    /// their order. Reads their name tables: of all rows, or only of those in `active`, the others being silent.
     ///
     /// # Errors
     /// As [`Self::apply_part`], or if segments are missing, damaged or of another index.
-    pub fn open(seed: u64, part: &[u8], segments: Vec<Arc<Segment>>) -> Result<Self, LoadError> {
+    pub fn open(
+        seed: u64,
+        part: &[u8],
+        segments: Vec<Arc<Segment>>,
+        active: Option<&RoaringBitmap>,
+    ) -> Result<Self, LoadError> {
         let header = check_part(part).map_err(IndexError::from)?;
         let mut index = Self::new();
-        index.attach(segments, header.sealed_rows.get())?;
+        index.attach(segments, header.sealed_rows.get(), active)?;
         if header.kind.get() == BEGINS_ANEW {
             index.head = Head::new(header.sealed_rows.get(), (0, 0, 0));
             let mut rest = &part[HEADER_BYTES..];
@@ -536,6 +542,12 @@ impl PartitionIndex {
 /// Whether a part replaces all parts before it; `false` for what is no part.
 pub fn begins_anew(part: &[u8]) -> bool {
     PartHeader::read_from_prefix(part).is_ok_and(|(h, _)| h.kind.get() == BEGINS_ANEW)
+}
+
+/// Rows of an index that has applied a part; 0 for what is no part.
+pub fn rows_after(part: &[u8]) -> u32 {
+    let header = PartHeader::read_from_prefix(part);
+    header.map_or(0, |(h, _)| h.rows_before.get().saturating_add(h.rows.get()))
 }
 
 /// Checks all that can be checked without an index.

@@ -60,6 +60,9 @@ pub struct PartitionIndex {
     pub(crate) series: u64,
     /// Rows that had series and have none.
     pub(crate) removed: RoaringBitmap,
+    /// Sealed rows that are not in the table, and how often some left it.
+    pub(crate) silent: u32,
+    pub(crate) silences: u64,
     /// Changes of field lists so far.
     pub(crate) changes: u64,
 }
@@ -102,11 +105,13 @@ impl PartitionIndex {
             journal: Journal::default(),
             series: 0,
             removed: RoaringBitmap::new(),
+            silent: 0,
+            silences: 0,
             changes: 0,
         }
     }
 
-    /// The row of a tag set. One cache miss or two.
+    /// The row of a tag set, unless it is [silent](Self::may_be_silent). One cache miss or two.
     #[inline]
     pub fn lookup(&self, hash: KeyHash) -> Option<Row> {
         self.table.find(hash.bits(), |_| true).map(Row)
@@ -125,7 +130,8 @@ impl PartitionIndex {
 
     /// Creates the next row. Rows ascend from 0.
     ///
-    /// `hash` is [`KeyHash::of`] of `key` under the seed of the database.
+    /// `hash` is [`KeyHash::of`] of `key` under the seed of the database. A tag set whose row is silent must have been
+    /// looked for in [`Self::may_be_silent`].
     ///
     /// # Errors
     /// If the tag set exists, the partition is full, or a name or the list of tags is too long; nothing is

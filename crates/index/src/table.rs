@@ -110,22 +110,17 @@ impl<S: Slot> Table<S> {
         self.shards.iter().flat_map(Shard::entries)
     }
 
-    /// Shards there are, for [`Self::retain_shard`].
-    pub(crate) fn shard_count(&self) -> usize {
-        self.shards.len()
-    }
-
-    /// Forgets the ids of one shard that `keep` refuses; returns how many. Costs a copy of the shard if there are any.
-    pub(crate) fn retain_shard(&mut self, shard: usize, mut keep: impl FnMut(u32) -> bool) -> u32 {
-        let Some(shard) = self.shards.get_mut(shard) else {
-            return 0;
-        };
-        let kept: Vec<S> = shard.entries().filter(|s| keep(s.id())).collect();
-        let gone = shard.len - kept.len();
-        if gone > 0 {
-            *shard = Shard::rebuilt(&kept, shard.depth);
+    /// Forgets the ids that `keep` refuses; returns how many. Costs a look at each, and a copy of the shards that change.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(u32) -> bool) -> u32 {
+        let mut gone = 0;
+        for shard in &mut self.shards {
+            let kept: Vec<S> = shard.entries().filter(|s| keep(s.id())).collect();
+            if kept.len() < shard.len {
+                gone += (shard.len - kept.len()) as u32;
+                *shard = Shard::rebuilt(&kept, shard.depth);
+            }
         }
-        gone as u32
+        gone
     }
 
     /// Finds the id stored under `hash` that `is_it` accepts.
@@ -353,9 +348,7 @@ mod tests {
             for i in 0..n + 20_000 {
                 assert_eq!(table.find(mixed(i.into()), |_| true), Some(i));
             }
-            let gone: u32 = (0..table.shard_count())
-                .map(|shard| table.retain_shard(shard, |id| id % 3 == 0))
-                .sum();
+            let gone = table.retain(|id| id % 3 == 0);
             assert_eq!(gone, n + 20_000 - (n + 20_000).div_ceil(3));
             for i in 0..n + 20_000 {
                 let expected = (i % 3 == 0).then_some(i);

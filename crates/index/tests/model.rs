@@ -37,6 +37,8 @@ enum Op {
     Seal,
     /// Makes one segment of several.
     Merge(Index, Index),
+    /// Takes the rows out of the name table that do not divide.
+    Silence(u32),
     /// Deletes a field of a row.
     Remove(Index, &'static str),
 }
@@ -72,6 +74,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Freeze),
         1 => Just(Op::Seal),
         1 => (any::<Index>(), any::<Index>()).prop_map(|(a, b)| Op::Merge(a, b)),
+        1 => (1_u32..4).prop_map(Op::Silence),
         2 => (any::<Index>(), select(FIELDS.to_vec())).prop_map(|(i, f)| Op::Remove(i, f)),
     ]
 }
@@ -221,6 +224,10 @@ fn run(ops: Vec<Op>) -> (PartitionIndex, Model, PartitionIndex) {
                 let hash = KeyHash::of(SEED, &key, &mut scratch);
                 let next = model.keys.len() as u32;
                 let row = *seen.entry(key.clone()).or_insert(next);
+                if let Some(found) = index.find(hash).unwrap() {
+                    assert_eq!(found.0, row);
+                    index.restore(hash, found);
+                }
                 if row == next {
                     assert_eq!(index.insert_row(hash, &key), Ok(Row(row)));
                     model.keys.push(key);
@@ -251,7 +258,7 @@ fn run(ops: Vec<Op>) -> (PartitionIndex, Model, PartitionIndex) {
                         // The segment of what it does not have is written beside it.
                         seal(&mut index);
                         let segments = index.segments().to_vec();
-                        replica = PartitionIndex::open(SEED, &part, segments).unwrap();
+                        replica = PartitionIndex::open(SEED, &part, segments, None).unwrap();
                     } else {
                         replica.apply_part(SEED, &part).unwrap();
                     }
@@ -261,6 +268,10 @@ fn run(ops: Vec<Op>) -> (PartitionIndex, Model, PartitionIndex) {
                     index.forget_before(mark);
                 }
                 assert_eq!(index.encode_part(mark), None);
+            }
+            Op::Silence(n) => {
+                let active = (0..index.row_count()).filter(|row| row % n == 0).collect();
+                index.silence(&active);
             }
             Op::Freeze => index.freeze(),
             Op::Seal => seal(&mut index),
@@ -291,10 +302,13 @@ fn check_against_model(index: &PartitionIndex, model: &Model) {
     let series: usize = model.series.values().map(Vec::len).sum();
     assert_eq!(index.series_count(), series as u64);
     let mut found = BTreeMap::new();
+    let mut silent = 0;
     for (row, key) in (0..).zip(&model.keys) {
         assert_eq!(key_of(index, Row(row)).as_ref(), Some(key));
         let hash = KeyHash::of(SEED, key, &mut Vec::new());
-        assert_eq!(index.lookup(hash), Some(Row(row)));
+        assert_eq!(index.find(hash).unwrap(), Some(Row(row)));
+        let is_silent = index.lookup(hash).is_none();
+        silent += u32::from(is_silent);
         let mut segments = index.segments().iter();
         let in_segment = segments.find_map(|s| s.find(hash).unwrap());
         let is_sealed = row < index.sealed_rows();
@@ -315,6 +329,7 @@ fn check_against_model(index: &PartitionIndex, model: &Model) {
         (*at, sorted)
     });
     assert_eq!(found, expected.collect());
+    assert_eq!(index.silent_rows(), silent);
 }
 
 fn check_select(index: &PartitionIndex, model: &Model, selector: &Selector) {
@@ -397,11 +412,12 @@ proptest! {
         prop_assert_eq!(&whole, &replica.encode_part(DefinitionMark::default()));
         if let Some(whole) = whole {
             let segments = index.segments().to_vec();
-            let mut copy = PartitionIndex::open(SEED, &whole, segments).unwrap();
+            let odd = (0..index.row_count()).filter(|row| row % 2 == 1).collect();
+            let mut copy = PartitionIndex::open(SEED, &whole, segments, Some(&odd)).unwrap();
             check_against_model(&copy, &model);
             let less = index.segments().iter().skip(1).cloned().collect();
             if !index.segments().is_empty() {
-                prop_assert!(PartitionIndex::open(SEED, &whole, less).is_err());
+                prop_assert!(PartitionIndex::open(SEED, &whole, less, None).is_err());
             }
             let twice = copy.apply_part(SEED, &whole);
             let refused = matches!(twice, Err(IndexError::Part(PartError::NotNext { .. })));
@@ -422,7 +438,7 @@ proptest! {
             let at = at.index(bad.len());
             bad[at] ^= byte;
         }
-        let open = |part: &[u8]| PartitionIndex::open(SEED, part, index.segments().to_vec());
+        let open = |part: &[u8]| PartitionIndex::open(SEED, part, index.segments().to_vec(), None);
         if bad != part {
             prop_assert!(open(&bad).is_err());
         }

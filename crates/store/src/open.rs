@@ -21,6 +21,7 @@ use crate::ledger::Ledger;
 use crate::merging::Merger;
 use crate::recovery::{RecoveryReport, recover};
 use crate::retention::RetentionDriver;
+use crate::segments::IndexCache;
 use crate::shard::{PointCounters, Shard, ShardState, shard_of};
 use crate::sweep::{ledger_before, sweep};
 
@@ -31,6 +32,7 @@ pub(crate) struct StoreInner {
     pub clock: Arc<dyn Clock>,
     pub config: StoreConfig,
     pub budget: Arc<Budget>,
+    pub index_cache: Arc<IndexCache>,
     pub instance: [u8; 16],
     pub incarnation: u32,
     pub block: Arc<BlockStore>,
@@ -178,6 +180,8 @@ impl StoreInner {
                 }
             })
             .collect();
+        let index_cache = config.index_cache_bytes;
+        let index_cache = Arc::new(IndexCache::new(index_cache, Arc::clone(&budget)));
         let mut inner = Self {
             catalog: RwLock::default(),
             checkpointer: Mutex::new(Checkpointer::new(&root, ledger.clone(), before)),
@@ -198,6 +202,7 @@ impl StoreInner {
             device,
             clock,
             config,
+            index_cache,
             budget,
             block,
             shards,

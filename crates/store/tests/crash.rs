@@ -7,18 +7,21 @@
 
 mod model;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use alluvium_sim::{Fault, FaultPlan, SimClock, SimConfig, SimDevice};
 use alluvium_store::{
-    Age, Commit, Durability, KeepAggregates, Retention, Store, StoreConfig, WriteError,
+    Age, Commit, Database, Durability, KeepAggregates, Retention, Selector, Store, StoreConfig,
+    WriteError,
 };
-use alluvium_types::Value;
+use alluvium_types::{TimeRange, Value, ValueKind};
 use model::{Dice, Line, Model, Removal, late_batch, read_all, write};
 
 type Key = (u32, String, bool);
+
+const DAY_NS: i64 = 86_400_000_000_000;
 
 /// Every value a point may have after the next restart, `None` where it was deleted, and which must not be missing.
 #[derive(Debug, Default)]
@@ -140,6 +143,11 @@ fn config(shards: usize) -> StoreConfig {
         cache_percent: 1,
         retention_check_ms: 5,
         instance: Some([5; 16]),
+        // Segments of single rows, merged in twos.
+        index_segment_rows: 1,
+        index_merge_segments: 2,
+        index_merge_rows_max: 64,
+        index_cache_bytes: 16 << 10,
         ..StoreConfig::default()
     }
 }
@@ -154,6 +162,11 @@ struct World {
     /// Merges that ended, in all lives, and deletes.
     merges: u64,
     deletes: u64,
+    /// Hosts that lines are of: more in each life.
+    hosts: u64,
+    /// Index segments made, and merged.
+    seals: u64,
+    index_merges: u64,
     retention: Retention,
     /// The furthest cut that was seen: no restart goes behind it.
     cut: i64,
@@ -176,6 +189,9 @@ impl World {
             power_cut: true,
             merges: 0,
             deletes: 0,
+            hosts: 0,
+            seals: 0,
+            index_merges: 0,
             retention: Retention::default(),
             cut: i64::MIN,
             volumes_freed: 0,
@@ -250,14 +266,27 @@ impl World {
         }
         self.cut = cut;
         self.oracle.check(&found, cut).unwrap();
+        if let Some(database) = store.database("db") {
+            check_days(&database, &found);
+        }
         self.oracle = Oracle::of(&found);
     }
 
     /// One process life, which ends in a power cut or a kill.
     fn live(&mut self, store: Store) {
+        // What rings keep is too little for more of them.
+        self.hosts = if self.retention.is_on() {
+            6
+        } else {
+            self.hosts + 6
+        };
+        if self.hosts.is_multiple_of(12) && !self.retention.is_on() {
+            self.now += DAY_NS;
+        }
         let power_cut = self.dice.below(3) > 0;
         self.power_cut = power_cut;
-        if self.dice.below(2) == 0 {
+        let is_cut = self.dice.below(2) == 0;
+        if is_cut {
             let cut = self.device.ops() + self.dice.below(400);
             self.device.set_faults(FaultPlan {
                 crash_after_ops: Some(cut),
@@ -275,7 +304,7 @@ impl World {
                     // Never ahead of what the volumes know of the clock.
                     self.now = self.now.max(self.clock.wall_ns() - 10_000_000);
                 }
-                let mut lines = late_batch(&mut self.dice, &mut self.now, 6, lines);
+                let mut lines = late_batch(&mut self.dice, &mut self.now, self.hosts, lines);
                 let live = database.live().0;
                 lines.retain(|line| live.contains(line.time));
                 let level = if self.dice.below(4) == 0 {
@@ -291,7 +320,7 @@ impl World {
                 // Deletes leave little to expire.
                 let rare = if self.retention.is_on() { 40 } else { 5 };
                 if self.dice.below(rare) == 0 {
-                    let removal = Removal::random(&mut self.dice, self.now, 6);
+                    let removal = Removal::random(&mut self.dice, self.now, self.hosts);
                     let number = self.oracle.begin_removal(&removal);
                     match database.delete(&removal.request()) {
                         Ok(deleted) => pending.push((number, Durability::Sync, deleted.commit)),
@@ -317,6 +346,11 @@ impl World {
         let merging = store.status().merging;
         assert_eq!((merging.failed, merging.last_error), (0, None));
         self.merges += merging.merges;
+        let index = store.status().index;
+        // Behind a cut nothing can be read.
+        assert!(is_cut || index.failed_merges == 0);
+        self.seals += index.seals;
+        self.index_merges += index.merges;
         if std::env::var_os("ALLUVIUM_TRACE").is_some() {
             println!(
                 "  life ends in {}, checkpoints {}, failure {:?}, acked {:?}",
@@ -340,6 +374,37 @@ impl World {
     }
 }
 
+/// Each series is found by the days of its points, and none by a day that nobody wrote to.
+fn check_days(database: &Database, found: &Model) {
+    let mut by_day: BTreeMap<i64, BTreeSet<Key>> = BTreeMap::new();
+    for (key, points) in &found.series {
+        for time in points.keys() {
+            let of_day = by_day.entry(time.div_euclid(DAY_NS)).or_default();
+            of_day.insert(key.clone());
+        }
+    }
+    let last = by_day.keys().next_back().copied().unwrap_or(0);
+    let snapshot = database.snapshot();
+    for day in -1..=last + 2 {
+        let range = TimeRange::new(day * DAY_NS, (day + 1) * DAY_NS).unwrap();
+        let listed = snapshot.select_in(&Selector::default(), range).unwrap();
+        let listed: BTreeSet<Key> = listed
+            .iter()
+            .map(|info| {
+                let host = info.key.tag("host").unwrap()[1..].parse().unwrap();
+                let text = info.id.kind() == ValueKind::Str;
+                (host, info.field.to_string(), text)
+            })
+            .collect();
+        let wanted = by_day.remove(&day).unwrap_or_default();
+        assert!(listed.is_superset(&wanted), "day {day}");
+        assert!(
+            listed.is_empty() || (0..=last + 1).contains(&day),
+            "day {day}"
+        );
+    }
+}
+
 fn drive_some(store: &Store, clock: &SimClock, turns: u64) {
     for _ in 0..turns {
         store.drive();
@@ -357,10 +422,10 @@ fn wait(store: &Store, mut commit: Commit, clock: &SimClock) -> Option<()> {
     panic!("a commit neither ended nor failed");
 }
 
-/// Returns how many merges ended, and how many deletes there were.
-fn run(seed: u64) -> (u64, u64) {
+/// Returns how many merges ended, how many deletes there were, how many index segments were made, and merged.
+fn run(seed: u64) -> [u64; 4] {
     let world = run_with(seed, Retention::default());
-    (world.merges, world.deletes)
+    [world.merges, world.deletes, world.seals, world.index_merges]
 }
 
 fn run_with(seed: u64, retention: Retention) -> World {
@@ -407,15 +472,24 @@ const PINNED: [u64; 3] = [159, 832, 3126];
 
 #[test]
 fn nothing_acknowledged_is_lost() {
-    let (mut lives, mut merges, mut deletes) = (0, 0, 0);
+    let (mut lives, mut counts) = (0, [0; 4]);
     for seed in PINNED.into_iter().chain(seeds()) {
         println!("seed {seed}");
-        let (merged, deleted) = run(seed);
-        merges += merged;
-        deletes += deleted;
+        let of_seed = run(seed);
+        counts = std::array::from_fn(|i| counts[i] + of_seed[i]);
         lives += 6;
     }
+    let [merges, deletes, seals, index_merges] = counts;
     println!("{merges} merges and {deletes} deletes in {lives} lives");
+    println!("{seals} index segments made of rows, {index_merges} of others");
+    assert!(
+        seals > lives,
+        "only {seals} index segments in {lives} lives"
+    );
+    assert!(
+        index_merges > lives / 4,
+        "only {index_merges} merged in {lives} lives"
+    );
     assert!(deletes > lives, "only {deletes} deletes in {lives} lives");
     assert!(merges > lives, "only {merges} merges in {lives} lives");
 }

@@ -38,8 +38,12 @@ enum Resolved {
 }
 
 impl Segment {
-    /// Rows that pass the matchers on tags, of these measurements if they are given, ascending.
-    pub(crate) fn matching(
+    /// Rows that pass the matchers on tags, of these measurements if they are given, ascending; matchers on other labels
+    /// are for the index. Costs about the rows of the narrowest matcher.
+    ///
+    /// # Errors
+    /// If a block cannot be read or is damaged.
+    pub fn matching(
         &self,
         selector: &CompiledSelector,
         measurements: Option<&[u32]>,

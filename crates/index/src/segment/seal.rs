@@ -128,11 +128,13 @@ impl PartitionIndex {
         Ok(())
     }
 
-    /// Takes the segments of rows that parts speak of; called before any part is applied.
+    /// Takes the segments of rows that parts speak of; called before any part is applied. The name table gets the rows in
+    /// `active` only, if that is given.
     pub(crate) fn attach(
         &mut self,
         segments: Vec<Arc<Segment>>,
         sealed_rows: u32,
+        active: Option<&RoaringBitmap>,
     ) -> Result<(), SegmentError> {
         let mut next = 0;
         for segment in &segments {
@@ -148,13 +150,30 @@ impl PartitionIndex {
                 found: next,
             });
         }
-        let mut slots = Vec::with_capacity(sealed_rows as usize);
+        let mut slots = Vec::new();
+        let mut silent = 0;
         for segment in &segments {
-            segment.slots(|slot| slots.push(slot))?;
+            let rows = segment.rows();
+            let count = rows.len();
+            if active.is_some_and(|active| active.range_cardinality(rows) == 0) {
+                silent += count as u32;
+                continue;
+            }
+            let before = slots.len();
+            slots.reserve(if active.is_none() { count } else { 0 });
+            let mut seen = 0;
+            segment.slots(|slot| {
+                seen += 1;
+                if active.is_none_or(|active| active.contains(slot as u32)) {
+                    slots.push(slot);
+                }
+            })?;
+            if seen != count {
+                return Err(damaged("number of hashes", u64::from(segment.rows().start)));
+            }
+            silent += (count - (slots.len() - before)) as u32;
         }
-        if slots.len() != sealed_rows as usize {
-            return Err(damaged("number of hashes", 0));
-        }
+        self.silent = silent;
         // Sorted runs, one a segment: a merge sort finds them.
         slots.sort();
         self.table = Table::from_sorted(&slots);
@@ -369,6 +388,9 @@ fn merge_key(
             continue;
         };
         if rows.is_empty() {
+            // They ascend unless a segment is damaged behind good checksums.
+            few.sort_unstable();
+            few.dedup();
             if few.is_empty() {
                 return Err(damaged("value without rows", 0));
             }
