@@ -60,9 +60,8 @@ pub struct PartitionIndex {
     pub(crate) series: u64,
     /// Rows that had series and have none.
     pub(crate) removed: RoaringBitmap,
-    /// Sealed rows that are not in the table, and how often some left it.
+    /// Sealed rows that are not in the table.
     pub(crate) silent: u32,
-    pub(crate) silences: u64,
     /// Changes of field lists so far.
     pub(crate) changes: u64,
 }
@@ -106,7 +105,6 @@ impl PartitionIndex {
             series: 0,
             removed: RoaringBitmap::new(),
             silent: 0,
-            silences: 0,
             changes: 0,
         }
     }

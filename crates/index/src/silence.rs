@@ -19,21 +19,13 @@ impl PartitionIndex {
         let gone = self
             .table
             .retain(|row| row >= sealed || active.contains(row));
-        if gone > 0 {
-            self.silent += gone;
-            self.silences += 1;
-        }
+        self.silent += gone;
         gone
     }
 
     /// Rows that are not in the name table.
     pub fn silent_rows(&self) -> u32 {
         self.silent
-    }
-
-    /// How often rows have left the name table: what was not found before the last time may be there now.
-    pub fn silences(&self) -> u64 {
-        self.silences
     }
 
     /// Segments that may have the row of a tag set that [`Self::lookup`] does not find; none if there surely is no such

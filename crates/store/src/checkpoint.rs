@@ -702,6 +702,13 @@ impl StoreInner {
         for (part, mark) in running.live_sealed {
             *part.live_sealed.lock() = mark;
         }
+        let is_named = |n: &&NewSegment| ledger.segments.iter().any(|s| s.file == n.held.file);
+        // Of a database that was dropped meanwhile.
+        let unnamed = running.segments.iter().filter(|n| !is_named(n));
+        for segment in unnamed {
+            let path = segment.held.file.index_path();
+            drop(self.device.submit(lane, Op::Remove { path }));
+        }
         let renewed: Vec<_> = running
             .segments
             .iter()

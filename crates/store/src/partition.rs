@@ -26,6 +26,8 @@ pub(crate) struct PartitionState {
     pub sealed: Mutex<DefinitionMark>,
     /// The index's segments and their files, in order. Changed by checkpoints only.
     pub segments: Mutex<Vec<HeldSegment>>,
+    /// How often rows have left the name table: a writer that has looked for some before looks again.
+    pub silences: AtomicU64,
     /// The day on which rows were last let out of the name table.
     pub silenced_day: AtomicI64,
     /// Rows by the days of their points. Changed by its shard's owner; nothing else is locked while this is.
@@ -52,6 +54,7 @@ impl PartitionState {
             table: RwLock::default(),
             sealed,
             segments: Mutex::default(),
+            silences: AtomicU64::new(0),
             silenced_day: AtomicI64::new(i64::MIN),
             live: RwLock::default(),
             live_sealed: Mutex::default(),

@@ -389,8 +389,10 @@ impl StoreInner {
                 }
                 let _shard = self.shard_of(part.partition).state.lock();
                 let active = self.active_rows(&part.live.read());
-                if let Some(active) = active {
-                    part.index.write().silence(&active);
+                if let Some(active) = active
+                    && part.index.write().silence(&active) > 0
+                {
+                    part.silences.fetch_add(1, Ordering::Release);
                 }
             }
         }

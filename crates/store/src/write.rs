@@ -402,11 +402,17 @@ impl Writer {
         Ok(Commit::new(store, tickets, position))
     }
 
-    /// Whether rows have left the name table since this batch's were looked for.
+    /// Whether rows have left the name table since this batch's were looked for. Takes no lock.
     fn has_missed(&self, p: usize) -> bool {
         let part = self.database.touched_partition(Partition(p as u8));
-        !self.batch.lines[p].is_empty()
-            && part.is_some_and(|part| part.index.read().silences() != self.silences[p])
+        self.has_unknown(p)
+            && part.is_some_and(|part| part.silences.load(Ordering::Acquire) != self.silences[p])
+    }
+
+    /// Whether lines of a partition are of tag sets whose row this writer does not know.
+    fn has_unknown(&self, p: usize) -> bool {
+        let mut lines = self.batch.lines[p].iter();
+        lines.any(|line| self.keys.known[line.token as usize].row == NONE)
     }
 
     /// Finds the rows of tag sets that have left the name table. Waits for a page of a segment for each of those, and for
@@ -415,10 +421,14 @@ impl Writer {
         let Some(part) = self.database.touched_partition(Partition(p as u8)) else {
             return Ok(());
         };
+        if !self.has_unknown(p) {
+            return Ok(());
+        }
+        // In this order: what leaves behind the look below counts as missed.
+        self.silences[p] = part.silences.load(Ordering::Acquire);
         let mut wanted = Vec::new();
         {
             let index = part.index.read();
-            self.silences[p] = index.silences();
             if index.silent_rows() == 0 {
                 return Ok(());
             }
