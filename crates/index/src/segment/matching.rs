@@ -148,7 +148,7 @@ impl Segment {
             let mut bitmaps = vec![false; count];
             self.rows_of_values(
                 key,
-                &[first..first + count as u32],
+                std::slice::from_ref(&(first..first + count as u32)),
                 |rank, row| meets[(rank - first) as usize] |= rows.contains(row),
                 |rank, bitmap| bitmaps[(rank - first) as usize] |= !bitmap.is_disjoint(rows),
             )?;

@@ -174,8 +174,7 @@ impl PartitionIndex {
             silent += (count - (slots.len() - before)) as u32;
         }
         self.silent = silent;
-        // Sorted runs, one a segment: a merge sort finds them.
-        slots.sort();
+        sort_runs(&mut slots);
         self.table = Table::from_sorted(&slots);
         self.sealed = Arc::new(segments);
         Ok(())
@@ -239,6 +238,15 @@ impl SealJob {
         self.slots.sort_unstable();
         writer.finish(&entries, &self.slots)
     }
+}
+
+/// Sorts slots that are sorted runs, one a segment.
+#[expect(
+    clippy::stable_sort_primitive,
+    reason = "the stable sort finds the runs and merges them"
+)]
+fn sort_runs(slots: &mut [u128]) {
+    slots.sort();
 }
 
 /// One segment of the rows of several, which follow each other. Reads all of them and holds the result in memory.
@@ -317,7 +325,7 @@ pub fn merge_segments(segments: &[Arc<Segment>]) -> Result<Vec<u8>, SegmentError
         })?;
         segment.slots(|slot| slots.push(slot))?;
     }
-    slots.sort();
+    sort_runs(&mut slots);
     let rows: usize = segments.iter().map(|s| s.rows().len()).sum();
     if slots.len() != rows {
         return Err(damaged("number of hashes", 0));
