@@ -23,6 +23,7 @@ use alluvium_index::{
     DefinitionMark, KeyHash, Label, Matcher, PartitionIndex, Segment, Selector, Test,
 };
 use alluvium_types::{FieldId, SeriesKey, ValueKind};
+use roaring::RoaringBitmap;
 
 const SEED: u64 = 42;
 
@@ -196,6 +197,8 @@ fn main() {
         println!("select {what}: {found} series, {:.2} ms", time / 1e6);
     }
 
+    silent_rows(&mut index, rows, &order);
+
     let start = Instant::now();
     let part = index.encode_part(DefinitionMark::default()).expect("rows");
     let encoding = start.elapsed();
@@ -210,6 +213,53 @@ fn main() {
     );
     assert_eq!(copy.series_count(), index.series_count());
 }
+
+/// What is left in memory when only the newest rows are active, and what the others cost a question about these.
+fn silent_rows(index: &mut PartitionIndex, rows: u32, hashes: &[KeyHash]) {
+    if index.segments().is_empty() || rows <= ACTIVE_ROWS {
+        return;
+    }
+    let mut active = RoaringBitmap::new();
+    active.insert_range(rows - ACTIVE_ROWS..rows);
+    let start = Instant::now();
+    let silent = index.silence(&active);
+    println!(
+        "{silent} rows fall silent in {:.1} ms; heap {:.1} MB, of it:",
+        start.elapsed().as_secs_f64() * 1e3,
+        index.heap_bytes() as f64 / 1e6
+    );
+    for (what, bytes) in index.heap_breakdown() {
+        println!("  {what:16} {:8.2} MB", bytes as f64 / 1e6);
+    }
+    let some = &hashes[..hashes.len().min(100_000)];
+    let found = best(|| some.iter().filter(|h| index.find(**h).is_ok()).count());
+    println!(
+        "find, active or silent: {:.0} ns",
+        found / some.len() as f64
+    );
+    for (what, matcher) in [
+        ("equality", tag("region", equal("eu-west-1"))),
+        ("prefix", tag("hostname", Test::Regex("host_12.*".into()))),
+    ] {
+        let selector = Selector {
+            matchers: vec![matcher],
+        };
+        let compiled = selector.compile().expect("valid");
+        let count = || {
+            let sealed = index.plan(&compiled).rows().expect("in memory");
+            index.count_with(&compiled, &sealed, Some(&active))
+        };
+        let time = best(count);
+        println!(
+            "select {what} among the active: {}, {:.2} ms",
+            count(),
+            time / 1e6
+        );
+    }
+}
+
+/// Rows that stay active.
+const ACTIVE_ROWS: u32 = 1_000_000;
 
 /// Makes a segment of the rows in memory; returns its bytes.
 fn seal(index: &mut PartitionIndex) -> usize {

@@ -5,7 +5,9 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use alluvium_index::{KeyHash, PartitionIndex, Segment, SegmentError};
+use alluvium_index::{
+    KeyHash, Label, Matcher, PartitionIndex, Segment, SegmentError, Selector, Test, merge_segments,
+};
 use alluvium_types::{Row, SeriesKey};
 
 const SEED: u64 = 1;
@@ -95,4 +97,50 @@ fn no_byte_of_a_segment_may_change_unseen() {
     for cut in 0..whole.len() {
         assert!(Segment::open(Arc::new(whole[..cut].to_vec())).is_err());
     }
+}
+
+/// Behind good checksums anything may stand: an error or an answer within the segment's rows, never a panic.
+#[test]
+fn a_directory_that_lies_does_no_harm() {
+    let whole = example();
+    let trailer = whole.len() - 40;
+    let number = |at: usize| u64::from_le_bytes(whole[at..at + 8].try_into().unwrap()) as usize;
+    let (begin, bytes) = (number(trailer + 16), number(trailer + 24));
+    let mut opened = 0;
+    // The directory, and base and rows in the trailer.
+    let places = (begin..begin + bytes).chain(trailer + 8..trailer + 16);
+    for (at, bit) in places.flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+        let mut bad = whole.clone();
+        bad[at] ^= 1 << bit;
+        let crc = crc32c::crc32c(&bad[begin..begin + bytes]);
+        bad[begin + bytes..begin + bytes + 4].copy_from_slice(&crc.to_le_bytes());
+        let crc = crc32c::crc32c(&bad[trailer..trailer + 36]);
+        bad[trailer + 36..].copy_from_slice(&crc.to_le_bytes());
+        let Ok(segment) = Segment::open(Arc::new(bad)) else {
+            continue;
+        };
+        opened += 1;
+        let segment = Arc::new(segment);
+        let rows = segment.rows();
+        for row in rows.clone().take(9) {
+            drop(segment.key(Row(row)));
+        }
+        for key in keys() {
+            drop(segment.find(KeyHash::of(SEED, &key, &mut Vec::new())));
+        }
+        for pattern in ["a1", "a.*", ".*2", ".+", ".*"] {
+            let matcher = Matcher::new(Label::Tag("host".into()), Test::Regex(pattern.into()));
+            for matcher in [matcher.clone(), matcher.negated()] {
+                let selector = Selector {
+                    matchers: vec![matcher],
+                };
+                if let Ok(found) = segment.matching(&selector.compile().unwrap(), None) {
+                    assert!(found.iter().all(|row| rows.contains(&row)), "byte {at}");
+                    drop(segment.tag_values(&found, "host", "", 9));
+                }
+            }
+        }
+        drop(merge_segments(&[segment]));
+    }
+    assert!(opened > 100, "{opened} were not refused at once");
 }

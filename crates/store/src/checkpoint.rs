@@ -486,7 +486,7 @@ impl StoreInner {
                     *part.sealed.lock()
                 };
                 // Before the definitions, which then have every row of them.
-                self.capture_days(running, &database, part);
+                Self::capture_days(running, &database, part);
                 // Those frozen by a checkpoint that failed take the other half of the numbers.
                 let has_room = (running.segments.len() as u64) < SEGMENTS_PER_CHECKPOINT / 2;
                 let rows_max = self.config.index_segment_rows.max(1);
@@ -513,12 +513,7 @@ impl StoreInner {
     }
 
     /// The days on which rows were written to since they were last captured.
-    fn capture_days(
-        &self,
-        running: &mut Running,
-        database: &DatabaseState,
-        part: &Arc<PartitionState>,
-    ) {
+    fn capture_days(running: &mut Running, database: &DatabaseState, part: &Arc<PartitionState>) {
         let since = if running.full {
             LivenessMark::default()
         } else {

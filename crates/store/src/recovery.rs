@@ -538,12 +538,11 @@ impl Redo<'_> {
                 Entry::Row { row, key } => {
                     let hash = KeyHash::of(database.seed, &key, &mut self.hash_scratch);
                     let found = part.index.read().lookup(hash);
-                    let known = match found {
-                        Some(row) => Some(row),
-                        None => {
-                            let segments = part.index.read().may_be_silent(hash);
-                            find_in(&segments, hash).map_err(LoadError::from)?
-                        }
+                    let known = if found.is_some() {
+                        found
+                    } else {
+                        let segments = part.index.read().may_be_silent(hash);
+                        find_in(&segments, hash).map_err(LoadError::from)?
                     };
                     let mut index = part.index.write();
                     let got = if let Some(known) = known {

@@ -85,7 +85,7 @@ impl Snapshot {
         let compiled = selector.compile()?;
         let mut found: Vec<SeriesInfo> = Vec::new();
         for part in self.database.touched() {
-            self.select_part(part, &compiled, range, &mut found)?;
+            select_part(part, &compiled, range, &mut found)?;
         }
         if !self.cut.is_none() {
             found.retain(|info| self.has_live(info));
@@ -97,59 +97,6 @@ impl Snapshot {
                 .then_with(|| a.id.kind().cmp(&b.id.kind()))
         });
         Ok(found)
-    }
-
-    /// The series of one partition, in no order.
-    fn select_part(
-        &self,
-        part: &PartitionState,
-        selector: &CompiledSelector,
-        range: TimeRange,
-        found: &mut Vec<SeriesInfo>,
-    ) -> Result<(), StoreError> {
-        let mut names: Vec<(u32, u32, Arc<str>)> = Vec::new();
-        let selected = part.select(selector, range, |index, selected| {
-            let named = selected.into_iter().filter_map(|item| {
-                let measurement = index.measurement_of(item.row)?;
-                let known = |(m, f, _): &(u32, u32, _)| *m == measurement.0 && *f == item.field.0;
-                let at = names.iter().position(known).unwrap_or_else(|| {
-                    let name = index.field_name(measurement, item.field);
-                    let name = name.unwrap_or_default().into();
-                    names.push((measurement.0, item.field.0, name));
-                    names.len() - 1
-                });
-                Some((item, at))
-            });
-            named.collect::<Vec<(SelectedRow, usize)>>()
-        })?;
-        let mut rows: Vec<Row> = selected.iter().map(|(item, _)| item.row).collect();
-        rows.dedup();
-        let mut keys = rows.iter().zip(part.keys(&rows)?).peekable();
-        for (SelectedRow { row, field, kinds }, name) in selected {
-            while keys.next_if(|(r, _)| **r < row).is_some() {}
-            let Some((_, Some(key))) = keys.peek() else {
-                continue;
-            };
-            let mut push = |kind| {
-                found.push(SeriesInfo {
-                    id: SeriesId::new(part.partition, row, field, kind),
-                    key: Arc::clone(key),
-                    field: Arc::clone(&names[name].2),
-                });
-            };
-            let mut numeric = kinds.iter().filter(|k| k.is_numeric());
-            if let Some(first) = numeric.next() {
-                push(if numeric.next().is_some() {
-                    ValueKind::F64
-                } else {
-                    first
-                });
-            }
-            if kinds.contains(ValueKind::Str) {
-                push(ValueKind::Str);
-            }
-        }
-        Ok(())
     }
 
     /// Whether anything of a series has not expired. Cost: its lock.
@@ -185,6 +132,58 @@ impl Snapshot {
             },
         }
     }
+}
+
+/// The series of one partition, in no order.
+fn select_part(
+    part: &PartitionState,
+    selector: &CompiledSelector,
+    range: TimeRange,
+    found: &mut Vec<SeriesInfo>,
+) -> Result<(), StoreError> {
+    let mut names: Vec<(u32, u32, Arc<str>)> = Vec::new();
+    let selected = part.select(selector, range, |index, selected| {
+        let named = selected.into_iter().filter_map(|item| {
+            let measurement = index.measurement_of(item.row)?;
+            let known = |(m, f, _): &(u32, u32, _)| *m == measurement.0 && *f == item.field.0;
+            let at = names.iter().position(known).unwrap_or_else(|| {
+                let name = index.field_name(measurement, item.field);
+                let name = name.unwrap_or_default().into();
+                names.push((measurement.0, item.field.0, name));
+                names.len() - 1
+            });
+            Some((item, at))
+        });
+        named.collect::<Vec<(SelectedRow, usize)>>()
+    })?;
+    let mut rows: Vec<Row> = selected.iter().map(|(item, _)| item.row).collect();
+    rows.dedup();
+    let mut keys = rows.iter().zip(part.keys(&rows)?).peekable();
+    for (SelectedRow { row, field, kinds }, name) in selected {
+        while keys.next_if(|(r, _)| **r < row).is_some() {}
+        let Some((_, Some(key))) = keys.peek() else {
+            continue;
+        };
+        let mut push = |kind| {
+            found.push(SeriesInfo {
+                id: SeriesId::new(part.partition, row, field, kind),
+                key: Arc::clone(key),
+                field: Arc::clone(&names[name].2),
+            });
+        };
+        let mut numeric = kinds.iter().filter(|k| k.is_numeric());
+        if let Some(first) = numeric.next() {
+            push(if numeric.next().is_some() {
+                ValueKind::F64
+            } else {
+                first
+            });
+        }
+        if kinds.contains(ValueKind::Str) {
+            push(ValueKind::Str);
+        }
+    }
+    Ok(())
 }
 
 /// Something that holds points of one kind in order of time, and where nothing of it is deleted.

@@ -366,29 +366,37 @@ impl Segment {
         mut bitmap: impl FnMut(u32, RoaringBitmap),
     ) -> Result<(), SegmentError> {
         let mut far: Vec<(u32, u64, u32)> = Vec::new();
-        for range in ranks {
-            let mut at = range.start;
-            while at < range.end {
-                let number = at / BLOCK_VALUES;
-                let end = range.end.min((number + 1) * BLOCK_VALUES);
-                let (low, high) = (at % BLOCK_VALUES, end - number * BLOCK_VALUES);
-                self.value_block(key, number, |block| {
-                    block.rows(|i, rows| {
-                        if !(low..high).contains(&i) {
-                            return Some(());
+        // Cut at the borders of blocks, so that each block is read once.
+        let pieces = ranks.iter().flat_map(|range| {
+            let blocks = range.start / BLOCK_VALUES..range.end.div_ceil(BLOCK_VALUES);
+            blocks.map(move |number| {
+                let first = number * BLOCK_VALUES;
+                let low = range.start.max(first) - first;
+                (number, low..(range.end - first).min(BLOCK_VALUES))
+            })
+        });
+        let pieces: Vec<(u32, Range<u32>)> = pieces.collect();
+        for of_block in pieces.chunk_by(|a, b| a.0 == b.0) {
+            let Some((number, _)) = of_block.first() else {
+                continue;
+            };
+            let mut wanted = of_block.iter().map(|(_, piece)| piece).peekable();
+            self.value_block(key, *number, |block| {
+                block.rows(|i, rows| {
+                    while wanted.next_if(|piece| piece.end <= i).is_some() {}
+                    if wanted.peek().is_none_or(|piece| i < piece.start) {
+                        return Some(());
+                    }
+                    let rank = number * BLOCK_VALUES + i;
+                    match rows {
+                        ValueRows::Inline(bytes, _) => {
+                            inline_rows(bytes, self.rows, |r| row(rank, self.base + r))?;
                         }
-                        let rank = number * BLOCK_VALUES + i;
-                        match rows {
-                            ValueRows::Inline(bytes, _) => {
-                                inline_rows(bytes, self.rows, |r| row(rank, self.base + r))?;
-                            }
-                            ValueRows::Bitmap(at, bytes) => far.push((rank, at, bytes)),
-                        }
-                        Some(())
-                    })
-                })?;
-                at = end;
-            }
+                        ValueRows::Bitmap(at, bytes) => far.push((rank, at, bytes)),
+                    }
+                    Some(())
+                })
+            })?;
         }
         for (rank, at, bytes) in far {
             let block = BlockRef { at, bytes };
