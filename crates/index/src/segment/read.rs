@@ -94,7 +94,7 @@ pub(crate) struct SegmentShape {
 
 /// The tag sets of a range of rows, for ever: found by hash, by tag, and spelt out.
 ///
-/// In memory are the directory and a filter, about 1.3 bytes a row; everything else is read when asked for. Everything
+/// In memory are the directory and a filter, about 2.5 bytes a row; everything else is read when asked for. Everything
 /// that reads may wait and may fail.
 #[derive(Debug)]
 pub struct Segment {
