@@ -1,11 +1,14 @@
 //! Builds an index of TSBS-like tag sets and prints what a row costs.
 //!
 //! ```text
-//! cargo run --release -p alluvium-index --example cardinality [ROWS [hosts|devops|random]]
+//! cargo run --release -p alluvium-index --example cardinality [ROWS [hosts|devops|random [SEGMENT_ROWS]]]
 //! ```
 //!
 //! `hosts` (the default): one measurement, every row a host of its own. `devops`: nine measurements for each
 //! host. `random`: four tags, one of them 32 random hexadecimal digits on each row.
+//!
+//! With SEGMENT_ROWS the rows are sealed in segments of so many, after each of which look-ups and selectors are
+//! measured over those; their bytes are in memory, so a read costs a checksum and no device.
 
 #![expect(
     clippy::disallowed_methods,
@@ -13,10 +16,14 @@
 )]
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use alluvium_index::{DefinitionMark, KeyHash, Label, Matcher, PartitionIndex, Selector, Test};
+use alluvium_index::{
+    DefinitionMark, KeyHash, Label, Matcher, PartitionIndex, Segment, Selector, Test,
+};
 use alluvium_types::{FieldId, SeriesKey, ValueKind};
+use roaring::RoaringBitmap;
 
 const SEED: u64 = 42;
 
@@ -45,6 +52,10 @@ fn main() {
         other => panic!("no shape '{other}': hosts, devops or random"),
     };
 
+    let segment_rows: u32 = arguments.next().map_or(u32::MAX, |text| {
+        text.parse().expect("SEGMENT_ROWS is a number")
+    });
+
     // Keys are made in groups beforehand, so that only the index is on the clock.
     let mut index = PartitionIndex::new();
     let mut hashes = Vec::with_capacity(rows as usize);
@@ -52,7 +63,13 @@ fn main() {
     let mut times: Vec<u32> = Vec::with_capacity(rows as usize);
     let before = resident_bytes();
     let (mut inserting, mut adding) = (Duration::ZERO, Duration::ZERO);
+    let (mut sealing, mut segment_bytes) = (Duration::ZERO, 0);
     for begin in (0..rows).step_by(4096) {
+        if index.head_rows() >= segment_rows {
+            let start = Instant::now();
+            segment_bytes += seal(&mut index);
+            sealing += start.elapsed();
+        }
         let keys: Vec<SeriesKey> = (begin..rows.min(begin + 4096)).map(key).collect();
         for key in &keys {
             let hash = KeyHash::of(SEED, key, &mut scratch);
@@ -76,8 +93,21 @@ fn main() {
             adding += start.elapsed();
         }
     }
+    if segment_rows < u32::MAX {
+        let start = Instant::now();
+        segment_bytes += seal(&mut index);
+        sealing += start.elapsed();
+    }
     let resident = resident_bytes() - before;
     let n = f64::from(rows);
+    if segment_bytes > 0 {
+        println!(
+            "{} segments of {:.1} B/row, made in {:.0} ns/row",
+            index.segments().len(),
+            segment_bytes as f64 / n,
+            sealing.as_nanos() as f64 / n
+        );
+    }
     println!(
         "{rows} rows, {} series, shape {shape}",
         index.series_count()
@@ -162,24 +192,86 @@ fn main() {
     ] {
         let selector = Selector { matchers: selector };
         let compiled = selector.compile().expect("valid");
-        let found = index.count(&compiled);
-        let time = best(|| index.count(&compiled));
+        let found = index.count(&compiled).expect("in memory");
+        let time = best(|| index.count(&compiled).is_ok());
         println!("select {what}: {found} series, {:.2} ms", time / 1e6);
     }
+
+    silent_rows(&mut index, rows, &order);
 
     let start = Instant::now();
     let part = index.encode_part(DefinitionMark::default()).expect("rows");
     let encoding = start.elapsed();
-    let mut copy = PartitionIndex::new();
+    let segments = index.segments().to_vec();
     let start = Instant::now();
-    copy.apply_part(SEED, &part).expect("own bytes");
+    let copy = PartitionIndex::open(SEED, &part, segments, None).expect("own bytes");
     println!(
-        "part {:.1} B/row; encoding {:.0} ns/row, applying {:.0} ns/row",
+        "part {:.1} B/row; encoding {:.0} ns/row, opening {:.0} ns/row",
         part.len() as f64 / n,
         encoding.as_nanos() as f64 / n,
         start.elapsed().as_nanos() as f64 / n
     );
     assert_eq!(copy.series_count(), index.series_count());
+}
+
+/// What is left in memory when only the newest rows are active, and what the others cost a question about these.
+fn silent_rows(index: &mut PartitionIndex, rows: u32, hashes: &[KeyHash]) {
+    if index.segments().is_empty() || rows <= ACTIVE_ROWS {
+        return;
+    }
+    let mut active = RoaringBitmap::new();
+    active.insert_range(rows - ACTIVE_ROWS..rows);
+    let start = Instant::now();
+    let silent = index.silence(&active);
+    println!(
+        "{silent} rows fall silent in {:.1} ms; heap {:.1} MB, of it:",
+        start.elapsed().as_secs_f64() * 1e3,
+        index.heap_bytes() as f64 / 1e6
+    );
+    for (what, bytes) in index.heap_breakdown() {
+        println!("  {what:16} {:8.2} MB", bytes as f64 / 1e6);
+    }
+    let some = &hashes[..hashes.len().min(100_000)];
+    let found = best(|| some.iter().filter(|h| index.find(**h).is_ok()).count());
+    println!(
+        "find, active or silent: {:.0} ns",
+        found / some.len() as f64
+    );
+    for (what, matcher) in [
+        ("equality", tag("region", equal("eu-west-1"))),
+        ("prefix", tag("hostname", Test::Regex("host_12.*".into()))),
+    ] {
+        let selector = Selector {
+            matchers: vec![matcher],
+        };
+        let compiled = selector.compile().expect("valid");
+        let count = || {
+            let sealed = index.plan(&compiled).rows().expect("in memory");
+            index.count_with(&compiled, &sealed, Some(&active))
+        };
+        let time = best(count);
+        println!(
+            "select {what} among the active: {}, {:.2} ms",
+            count(),
+            time / 1e6
+        );
+    }
+}
+
+/// Rows that stay active.
+const ACTIVE_ROWS: u32 = 1_000_000;
+
+/// Makes a segment of the rows in memory; returns its bytes.
+fn seal(index: &mut PartitionIndex) -> usize {
+    index.freeze();
+    let Some(job) = index.seal_job() else {
+        return 0;
+    };
+    let bytes = job.build();
+    let len = bytes.len();
+    let segment = Segment::open(Arc::new(bytes)).expect("own bytes");
+    index.seal(Arc::new(segment)).expect("the frozen rows");
+    len
 }
 
 /// The ten tags of a TSBS host.

@@ -1,12 +1,13 @@
 //! What exists: the lists behind SHOW statements and completion.
 
-use std::collections::BinaryHeap;
+use std::collections::BTreeSet;
 
-use crate::schema::Schema;
-use crate::selector::CompiledSelector;
 use alluvium_types::FieldId;
+use roaring::{MultiOps, RoaringBitmap};
 
-use crate::{KindSet, MeasurementId, PartitionIndex};
+use crate::head::Head;
+use crate::selector::CompiledSelector;
+use crate::{KindSet, MeasurementId, PartitionIndex, SegmentError};
 
 impl PartitionIndex {
     /// All measurements, in creation order.
@@ -15,78 +16,122 @@ impl PartitionIndex {
         (0..).map(MeasurementId).zip(names)
     }
 
-    /// Names of the measurements with a matching series, sorted.
-    pub fn measurement_names(&self, selector: &CompiledSelector) -> Vec<&str> {
+    /// Names of the measurements with one of these rows, sorted. Never waits.
+    pub fn measurements_of(&self, rows: &RoaringBitmap) -> Vec<&str> {
         let mut ids: Vec<u32> = self
-            .schemas_selected(selector)
-            .map(|schema| schema.measurement)
+            .shapes_of(rows)
+            .filter_map(|schema| Some(self.schemas.get(schema)?.measurement))
             .collect();
         ids.sort_unstable();
         ids.dedup();
-        let mut names: Vec<&str> = ids
-            .into_iter()
+        let names = ids.into_iter();
+        let mut names: Vec<&str> = names
             .filter_map(|id| self.measurement_names.name(id))
             .collect();
         names.sort_unstable();
         names
     }
 
-    /// Keys of all tags that a matching series has, sorted.
-    pub fn tag_keys(&self, selector: &CompiledSelector) -> Vec<&str> {
-        let mut ids: Vec<u32> = self
-            .schemas_selected(selector)
-            .flat_map(|schema| schema.keys.iter().copied())
-            .collect();
+    /// Keys of all tags that one of these rows has, sorted. Never waits.
+    pub fn tag_keys_of(&self, rows: &RoaringBitmap) -> Vec<&str> {
+        let shapes = self.shapes_of(rows).filter_map(|s| self.schemas.get(s));
+        let mut ids: Vec<u32> = shapes.flat_map(|s| s.keys.iter().copied()).collect();
         ids.sort_unstable();
         ids.dedup();
-        let mut names: Vec<&str> = ids
-            .into_iter()
-            .filter_map(|id| self.key_names.name(id))
-            .collect();
+        let names = ids.into_iter().filter_map(|id| self.key_names.name(id));
+        let mut names: Vec<&str> = names.collect();
         names.sort_unstable();
         names
     }
 
-    /// The first `limit` values of a tag that begin with `prefix`, sorted. Costs a scan of the tag's values.
-    pub fn tag_values(&self, key: &str, prefix: &str, limit: usize) -> Vec<&str> {
+    /// The first `limit` values that a tag has in these rows, of those in memory, and that begin with `prefix`;
+    /// sorted. Of the sealed ones [`Segment::tag_values`] tells. Costs a look at every value, and at the rows of those
+    /// that may be among the answers.
+    pub fn tag_values_in_memory(
+        &self,
+        rows: &RoaringBitmap,
+        key: &str,
+        prefix: &str,
+        limit: usize,
+    ) -> Vec<&str> {
         let Some(id) = self.key_names.find(key) else {
             return Vec::new();
         };
-        let key = &self.tag_keys[id as usize];
-        let listed = |value: u32| {
-            let rows = key.postings.get(value as usize);
-            rows.is_none_or(|rows| self.any_listed(self.postings.rows(rows)))
-        };
-        let values = (0..).zip(key.values.iter());
-        let values = values.filter(|(id, v)| v.starts_with(prefix) && listed(*id));
-        lowest(values.map(|(_, v)| v), limit)
+        let mut names = BTreeSet::new();
+        for head in self.heads() {
+            let Some(key) = head.key(id) else { continue };
+            let values = (0..).zip(key.values.iter());
+            for (value, name) in values.filter(|(_, name)| name.starts_with(prefix)) {
+                let is_far = names.len() >= limit && names.last().is_some_and(|last| name >= *last);
+                let of_value = head.value_rows(id, value);
+                if is_far || !of_value.is_some_and(|of_value| of_value.meets(rows)) {
+                    continue;
+                }
+                names.insert(name);
+                if names.len() > limit {
+                    names.pop_last();
+                }
+            }
+        }
+        names.into_iter().collect()
     }
 
-    /// As [`PartitionIndex::tag_values`], of matching series only. Costs a read of every matching row.
-    pub fn tag_values_of(
+    /// Rows that have a series: all but those of which everything was deleted.
+    pub fn listed_rows(&self) -> RoaringBitmap {
+        let mut rows = RoaringBitmap::new();
+        rows.insert_range(0..self.row_count());
+        rows - &self.removed
+    }
+
+    /// Rows with a series that matches, all in one step.
+    fn rows_selected(&self, selector: &CompiledSelector) -> Result<RoaringBitmap, SegmentError> {
+        if selector.matchers.is_empty() {
+            return Ok(self.listed_rows());
+        }
+        let sealed = self.plan(selector).rows()?;
+        Ok(self.rows_with(selector, &sealed, None))
+    }
+
+    /// Names of the measurements with a matching series, sorted, in one step. Waits for blocks if rows are sealed.
+    ///
+    /// # Errors
+    /// If a block cannot be read or is damaged.
+    pub fn measurement_names(
+        &self,
+        selector: &CompiledSelector,
+    ) -> Result<Vec<&str>, SegmentError> {
+        Ok(self.measurements_of(&self.rows_selected(selector)?))
+    }
+
+    /// Keys of all tags that a matching series has, sorted, in one step.
+    ///
+    /// # Errors
+    /// As [`Self::measurement_names`].
+    pub fn tag_keys(&self, selector: &CompiledSelector) -> Result<Vec<&str>, SegmentError> {
+        Ok(self.tag_keys_of(&self.rows_selected(selector)?))
+    }
+
+    /// The first `limit` values of a tag that a matching series has and that begin with `prefix`, sorted, in one step.
+    ///
+    /// # Errors
+    /// As [`Self::measurement_names`].
+    pub fn tag_values(
         &self,
         selector: &CompiledSelector,
         key: &str,
         prefix: &str,
         limit: usize,
-    ) -> Vec<&str> {
-        if selector.matchers.is_empty() {
-            return self.tag_values(key, prefix, limit);
+    ) -> Result<Vec<String>, SegmentError> {
+        let rows = self.rows_selected(selector)?;
+        let names = self.tag_values_in_memory(&rows, key, prefix, limit);
+        let mut names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+        for segment in self.sealed.iter() {
+            names.extend(segment.tag_values(&rows, key, prefix, limit)?);
         }
-        let Some(id) = self.key_names.find(key) else {
-            return Vec::new();
-        };
-        let rows = self.rows_selected(selector);
-        let mut values: Vec<u32> = rows
-            .iter()
-            .filter_map(|row| self.value_of(row, id))
-            .collect();
-        values.sort_unstable();
-        values.dedup();
-        let names = values
-            .into_iter()
-            .filter_map(|value| self.tag_keys[id as usize].values.name(value));
-        lowest(names.filter(|v| v.starts_with(prefix)), limit)
+        names.sort_unstable();
+        names.dedup();
+        names.truncate(limit);
+        Ok(names)
     }
 
     /// Names of all fields of a measurement, in creation order; none if there is no such measurement.
@@ -126,31 +171,26 @@ impl PartitionIndex {
         (0..).map(FieldId).zip(kinds).collect()
     }
 
-    /// Shapes of the rows with a matching series, each once.
-    fn schemas_selected(&self, selector: &CompiledSelector) -> impl Iterator<Item = &Schema> + '_ {
-        let every = selector.matchers.is_empty();
-        let rows = (!every).then(|| self.rows_selected(selector));
-        (0..self.schemas.len())
-            .filter_map(|id| self.schemas.get(id))
-            .filter(move |schema| match &rows {
-                Some(rows) => !rows.is_disjoint(&schema.rows),
-                None => self.is_listed(schema),
-            })
+    /// Shapes that have one of these rows; one that is in several segments comes several times.
+    fn shapes_of(&self, rows: &RoaringBitmap) -> impl Iterator<Item = u32> {
+        let of_heads = self.heads().flat_map(Head::shapes);
+        let of_segments = self.sealed.iter().flat_map(|s| &s.shapes);
+        let of_segments = of_segments.map(|shape| (shape.schema, &shape.rows));
+        let meeting = of_heads.chain(of_segments);
+        let meeting = meeting.filter(|(_, of_shape)| !of_shape.is_disjoint(rows));
+        meeting.map(|(schema, _)| schema)
     }
-}
 
-/// The lowest `limit` of distinct names, sorted, in memory for no more than those.
-fn lowest<'a>(names: impl Iterator<Item = &'a str>, limit: usize) -> Vec<&'a str> {
-    let mut heap = BinaryHeap::new();
-    for name in names {
-        if heap.len() < limit {
-            heap.push(name);
-        } else if heap.peek().is_some_and(|&highest| name < highest) {
-            heap.pop();
-            heap.push(name);
+    /// The rows of some shapes.
+    fn rows_of_schemas(&self, schemas: &[u32]) -> RoaringBitmap {
+        let of_segments = self.sealed.iter().flat_map(|s| &s.shapes);
+        let of_segments = of_segments.filter(|shape| schemas.contains(&shape.schema));
+        let mut rows = of_segments.map(|shape| &shape.rows).union();
+        for head in self.heads() {
+            rows |= head.rows_of_shapes(schemas);
         }
+        rows
     }
-    heap.into_sorted_vec()
 }
 
 #[cfg(test)]
@@ -203,18 +243,27 @@ mod tests {
         let all = Selector::default().compile().unwrap();
         let mem = on(Label::Name, "mem");
         let idle = on(Label::Field, "idle");
-        assert_eq!(index.measurement_names(&all), ["cpu", "mem"]);
-        assert_eq!(index.measurement_names(&idle), ["cpu"]);
-        assert_eq!(index.tag_keys(&all), ["dc", "host", "rack"]);
-        assert_eq!(index.tag_keys(&mem), ["host", "rack"]);
-        assert_eq!(index.tag_values("host", "", 9), ["a", "ab", "b"]);
-        assert_eq!(index.tag_values("host", "", 2), ["a", "ab"]);
-        assert_eq!(index.tag_values("host", "a", 1), ["a"]);
-        assert_eq!(index.tag_values("none", "", 9), Vec::<&str>::new());
-        assert_eq!(index.tag_values_of(&idle, "host", "", 9), ["a", "b"]);
-        assert_eq!(index.tag_values_of(&mem, "dc", "", 9), Vec::<&str>::new());
+        assert_eq!(index.measurement_names(&all).unwrap(), ["cpu", "mem"]);
+        assert_eq!(index.measurement_names(&idle).unwrap(), ["cpu"]);
+        assert_eq!(index.tag_keys(&all).unwrap(), ["dc", "host", "rack"]);
+        assert_eq!(index.tag_keys(&mem).unwrap(), ["host", "rack"]);
         assert_eq!(
-            index.tag_values_of(&mem, "host", "b", 9),
+            index.tag_values(&all, "host", "", 9).unwrap(),
+            ["a", "ab", "b"]
+        );
+        assert_eq!(index.tag_values(&all, "host", "", 2).unwrap(), ["a", "ab"]);
+        assert_eq!(index.tag_values(&all, "host", "a", 1).unwrap(), ["a"]);
+        assert_eq!(
+            index.tag_values(&all, "none", "", 9).unwrap(),
+            Vec::<&str>::new()
+        );
+        assert_eq!(index.tag_values(&idle, "host", "", 9).unwrap(), ["a", "b"]);
+        assert_eq!(
+            index.tag_values(&mem, "dc", "", 9).unwrap(),
+            Vec::<&str>::new()
+        );
+        assert_eq!(
+            index.tag_values(&mem, "host", "b", 9).unwrap(),
             Vec::<&str>::new()
         );
     }

@@ -129,3 +129,50 @@ pub enum SelectorError {
         source: Box<regex::Error>,
     },
 }
+
+/// A segment that cannot be read.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum SegmentError {
+    /// A checksum does not hold, or behind a good one something makes no sense.
+    #[error("damaged {what} at byte {at} of an index segment")]
+    Damaged {
+        /// What was being read.
+        what: &'static str,
+        /// Where it begins.
+        at: u64,
+    },
+    /// A version this program does not know.
+    #[error("format version {found} of an index segment is not known")]
+    Version {
+        /// The version found.
+        found: u16,
+    },
+    /// The bytes could not be read.
+    #[error("an index segment cannot be read")]
+    Read {
+        /// Why.
+        #[source]
+        source: std::sync::Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// Segments do not fit together or to their index: one is missing, doubled or of another.
+    #[error("index segments end at row {found}, {expected} rows are sealed")]
+    NotWhole {
+        /// Rows that should be sealed.
+        expected: u32,
+        /// Where the segments end.
+        found: u32,
+    },
+}
+
+/// An index that cannot be opened from its durable form.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// Its first part cannot be applied.
+    #[error(transparent)]
+    Part(#[from] IndexError),
+    /// A segment is missing or cannot be read.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+}

@@ -1,15 +1,15 @@
 //! Selectors to series: narrowest positive set first, negations subtract.
 
+use std::sync::Arc;
+
 use alluvium_types::{FieldId, Row};
 use roaring::RoaringBitmap;
 
 use crate::field_sets::NO_FIELDS;
+use crate::head::Head;
 use crate::selector::{CompiledSelector, Label};
 use crate::tag_rows::Resolved;
-use crate::{KindSet, PartitionIndex};
-
-/// Rows up to which the measurement of each is read from its tuple.
-const ROWS_BY_TUPLE: u64 = 1000;
+use crate::{KindSet, PartitionIndex, Segment, SegmentError};
 
 /// One field of one row that a selector matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,39 +38,148 @@ enum Names {
     Some(Vec<(u32, Fields)>),
 }
 
+/// A selector made ready for the sealed rows of one index: what of it segments can answer without the index.
+#[derive(Debug, Clone)]
+pub struct SealedPlan {
+    selector: CompiledSelector,
+    /// Measurements that pass, ascending; `None` if all do.
+    measurements: Option<Vec<u32>>,
+    segments: Arc<Vec<Arc<Segment>>>,
+    end: u32,
+}
+
+impl SealedPlan {
+    /// The sealed rows that pass the matchers on tags. Reads blocks, so it may wait: the index is not locked.
+    ///
+    /// # Errors
+    /// If a block cannot be read or is damaged.
+    pub fn rows(&self) -> Result<SealedRows, SegmentError> {
+        let mut rows = RoaringBitmap::new();
+        for segment in self.segments.iter() {
+            rows |= segment.matching(&self.selector, self.measurements.as_deref())?;
+        }
+        Ok(SealedRows {
+            end: self.end,
+            rows,
+        })
+    }
+}
+
+/// Sealed rows that pass the matchers on tags: what [`SealedPlan::rows`] found.
+#[derive(Debug, Clone)]
+pub struct SealedRows {
+    /// The first row that was not sealed then.
+    end: u32,
+    rows: RoaringBitmap,
+}
+
 impl PartitionIndex {
-    /// The series that match, in order of row, then field.
+    /// Makes a selector ready for the sealed rows. Costs little.
+    pub fn plan(&self, selector: &CompiledSelector) -> SealedPlan {
+        let measurements = match self.names(selector) {
+            Names::All => None,
+            Names::Some(passing) => Some(passing.into_iter().map(|(m, _)| m).collect()),
+        };
+        SealedPlan {
+            selector: selector.clone(),
+            measurements,
+            segments: Arc::clone(&self.sealed),
+            end: self.sealed_rows(),
+        }
+    }
+
+    /// Whether rows have been sealed since: what was found then is not all there is now.
+    pub fn is_outdated(&self, sealed: &SealedRows) -> bool {
+        sealed.end != self.sealed_rows()
+    }
+
+    /// The series that match, in order of row, then field: those of the sealed rows found before, and those in memory.
+    /// Of these only the ones whose row is in `live`, if that is given.
     ///
     /// Costs about the size of the narrowest positive set: texts are looked up, expressions scan the values of
-    /// their tag once.
-    pub fn select(&self, selector: &CompiledSelector) -> Vec<SelectedRow> {
+    /// their tag once. Never waits.
+    pub fn select_with(
+        &self,
+        selector: &CompiledSelector,
+        sealed: &SealedRows,
+        live: Option<&RoaringBitmap>,
+    ) -> Vec<SelectedRow> {
         let mut selected = Vec::new();
-        self.visit(selector, |item| selected.push(item));
+        self.visit(selector, sealed, live, |item| selected.push(item));
         selected
     }
 
-    /// Number of (row, field) pairs that match, without listing them.
-    pub fn count(&self, selector: &CompiledSelector) -> u64 {
+    /// Number of (row, field) pairs that [`Self::select_with`] would list.
+    pub fn count_with(
+        &self,
+        selector: &CompiledSelector,
+        sealed: &SealedRows,
+        live: Option<&RoaringBitmap>,
+    ) -> u64 {
         let mut count = 0;
-        self.visit(selector, |_| count += 1);
+        self.visit(selector, sealed, live, |_| count += 1);
         count
     }
 
-    fn visit(&self, selector: &CompiledSelector, mut found: impl FnMut(SelectedRow)) {
+    /// Rows with at least one series that [`Self::select_with`] would list.
+    pub fn rows_with(
+        &self,
+        selector: &CompiledSelector,
+        sealed: &SealedRows,
+        live: Option<&RoaringBitmap>,
+    ) -> RoaringBitmap {
+        let mut rows = Vec::new();
+        self.visit(selector, sealed, live, |item| {
+            if rows.last() != Some(&item.row.0) {
+                rows.push(item.row.0);
+            }
+        });
+        rows.into_iter().collect()
+    }
+
+    /// The series that match, all in one step. Waits for blocks if rows are sealed.
+    ///
+    /// # Errors
+    /// If a block cannot be read or is damaged.
+    pub fn select(&self, selector: &CompiledSelector) -> Result<Vec<SelectedRow>, SegmentError> {
+        let sealed = self.plan(selector).rows()?;
+        Ok(self.select_with(selector, &sealed, None))
+    }
+
+    /// Number of (row, field) pairs that match, all in one step.
+    ///
+    /// # Errors
+    /// As [`Self::select`].
+    pub fn count(&self, selector: &CompiledSelector) -> Result<u64, SegmentError> {
+        let sealed = self.plan(selector).rows()?;
+        Ok(self.count_with(selector, &sealed, None))
+    }
+
+    fn visit(
+        &self,
+        selector: &CompiledSelector,
+        sealed: &SealedRows,
+        live: Option<&RoaringBitmap>,
+        mut found: impl FnMut(SelectedRow),
+    ) {
         let names = self.names(selector);
-        let Some(mut rows) = self.matching_rows(selector, &names) else {
-            return;
-        };
-        // Many rows of one measurement: one pass over bitmaps is cheaper than a look at every tuple.
-        let mut of_all = None;
-        if let Names::Some(passing) = &names
-            && let [(measurement, fields)] = passing.as_slice()
-            && rows.len() > ROWS_BY_TUPLE
-            && let Some(it) = self.measurements.get(*measurement as usize)
-        {
-            rows &= self.rows_of_schemas(&it.schemas);
-            of_all = Some(fields);
+        let mut rows = sealed.rows.clone();
+        for head in self.heads().filter(|h| h.base >= sealed.end) {
+            if let Some(more) = self.matching_rows(head, selector, &names) {
+                rows |= more;
+            }
         }
+        if let Some(live) = live {
+            rows &= live;
+        }
+        // All rows left are of a measurement that passes: where there is one, its fields need no look-up.
+        let of_all = match &names {
+            Names::Some(passing) => match passing.as_slice() {
+                [(_, fields)] => Some(fields),
+                _ => None,
+            },
+            Names::All => Some(&Fields::All),
+        };
         for row in &rows {
             let set = self.row_sets.get(row as usize).unwrap_or(NO_FIELDS);
             let Some(fields) = of_all.or_else(|| self.fields_passing(row, &names)) else {
@@ -94,17 +203,6 @@ impl PartitionIndex {
                 }
             }
         }
-    }
-
-    /// Rows with at least one matching series.
-    pub(crate) fn rows_selected(&self, selector: &CompiledSelector) -> RoaringBitmap {
-        let mut rows = Vec::new();
-        self.visit(selector, |item| {
-            if rows.last() != Some(&item.row.0) {
-                rows.push(item.row.0);
-            }
-        });
-        rows.into_iter().collect()
     }
 
     /// Measurements with at least one matching field, by their names alone.
@@ -200,13 +298,17 @@ impl PartitionIndex {
         (!fields.is_empty()).then_some(Fields::Only(fields))
     }
 
-    /// Rows that pass the matchers on tags. Measurements are only used to narrow them: the caller asks
-    /// [`PartitionIndex::fields_passing`] for each.
-    fn matching_rows(&self, selector: &CompiledSelector, names: &Names) -> Option<RoaringBitmap> {
+    /// Rows of a head that pass the matchers on tags, of measurements that pass.
+    fn matching_rows(
+        &self,
+        head: &Head,
+        selector: &CompiledSelector,
+        names: &Names,
+    ) -> Option<RoaringBitmap> {
         let mut positive = Vec::new();
         let mut negative = Vec::new();
         for (key, matcher) in selector.tag_matchers() {
-            match self.resolve(key, matcher) {
+            match self.resolve(head, key, matcher) {
                 Resolved::Everything => {}
                 Resolved::Nothing => return None,
                 Resolved::Rows(rows) if rows.negative => negative.push(rows),
@@ -215,45 +317,38 @@ impl PartitionIndex {
         }
         positive.sort_by_key(|rows| rows.estimate);
 
-        let schemas: Option<Vec<u32>> = match names {
+        let named = match names {
             Names::All => None,
-            Names::Some(passing) => Some(
-                passing
-                    .iter()
-                    .filter_map(|(m, _)| self.measurements.get(*m as usize))
+            Names::Some(passing) => {
+                let measurements = passing.iter();
+                let measurements =
+                    measurements.filter_map(|(m, _)| self.measurements.get(*m as usize));
+                let schemas: Vec<u32> = measurements
                     .flat_map(|m| m.schemas.iter().copied())
-                    .collect(),
-            ),
-        };
-        let named: Option<u64> = schemas.as_ref().map(|schemas| {
-            let schemas = schemas.iter().filter_map(|&s| self.schemas.get(s));
-            schemas.map(|s| s.rows.len()).sum()
-        });
-
-        let mut rest = positive.iter();
-        let mut rows = match (&schemas, named) {
-            (Some(schemas), Some(named))
-                if positive.first().is_none_or(|first| named < first.estimate) =>
-            {
-                self.rows_of_schemas(schemas)
+                    .collect();
+                Some(head.rows_of_shapes(&schemas))
             }
-            _ => rest
-                .next()
-                .map_or_else(|| self.all_rows(), |first| self.rows_of(first)),
         };
+        let mut rest = positive.iter();
+        let mut rows = match &named {
+            Some(named) if positive.first().is_none_or(|p| named.len() < p.estimate) => {
+                named.clone()
+            }
+            _ => match rest.next() {
+                Some(first) => self.rows_of(head, first),
+                None => all_rows(head),
+            },
+        };
+        if let Some(named) = &named {
+            rows &= named;
+        }
         for matcher in rest.chain(&negative) {
             if rows.is_empty() {
                 return None;
             }
-            self.narrow(&mut rows, matcher);
+            self.narrow(head, &mut rows, matcher);
         }
         Some(rows)
-    }
-
-    fn all_rows(&self) -> RoaringBitmap {
-        let mut all = RoaringBitmap::new();
-        all.insert_range(0..self.row_count());
-        all
     }
 
     #[inline]
@@ -261,12 +356,18 @@ impl PartitionIndex {
         match names {
             Names::All => Some(&Fields::All),
             Names::Some(passing) => {
-                let (schema, _) = self.tuple(row)?;
+                let measurement = self.schema_of(row)?.measurement;
                 let at = passing
-                    .binary_search_by(|(m, _)| m.cmp(&schema.measurement))
+                    .binary_search_by(|(m, _)| m.cmp(&measurement))
                     .ok()?;
                 passing.get(at).map(|(_, fields)| fields)
             }
         }
     }
+}
+
+fn all_rows(head: &Head) -> RoaringBitmap {
+    let mut all = RoaringBitmap::new();
+    all.insert_range(head.base..head.end());
+    all
 }

@@ -9,14 +9,20 @@ pub(crate) const MAGIC: [u8; 4] = *b"AlDf";
 /// The format this program writes and the only one it reads.
 pub(crate) const VERSION: u16 = 1;
 
+/// The kind of a part that continues another.
+pub(crate) const CONTINUES: u16 = 0;
+
+/// The kind of a part that needs no other.
+pub(crate) const BEGINS_ANEW: u16 = 1;
+
 /// What every part begins with; little-endian.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(crate) struct PartHeader {
     pub(crate) magic: [u8; 4],
     pub(crate) version: U16,
-    /// Zero.
-    pub(crate) reserved: U16,
+    /// 0: continues the part before. 1: begins anew, with the names that sealed rows use in front.
+    pub(crate) kind: U16,
     /// CRC-32C of everything after this word, body included.
     pub(crate) crc: U32,
     /// Rows of the index before this part.
@@ -31,8 +37,8 @@ pub(crate) struct PartHeader {
     pub(crate) lists: U32,
     /// Runs of rows that got a field list.
     pub(crate) runs: U32,
-    /// Zero.
-    pub(crate) reserved_too: U32,
+    /// Rows whose tag sets are in segments: those before the head that the values here are numbered in.
+    pub(crate) sealed_rows: U32,
     /// Series before this part.
     pub(crate) series_before: U64,
     /// Series after this part.

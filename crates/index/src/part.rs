@@ -6,16 +6,23 @@
 //! exact form is in `docs/format/definitions.md`.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use alluvium_types::{FieldId, Row};
+use roaring::RoaringBitmap;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::field_sets::NO_FIELDS;
 use crate::hash::push_hash_part;
-use crate::layout::{CRC_END, HEADER_BYTES, MAGIC, PartHeader, VERSION};
+use crate::head::Head;
+use crate::layout::{BEGINS_ANEW, CONTINUES, CRC_END, HEADER_BYTES, MAGIC, PartHeader, VERSION};
 use crate::partition::tuple_bytes;
+use crate::postings::RowsRef;
 use crate::varint::{get_str, get_u32, get_u64, put_str, put_u64};
-use crate::{IndexError, KeyHash, KindSet, MAX_NAME_BYTES, MAX_TAGS, PartError, PartitionIndex};
+use crate::{
+    IndexError, KeyHash, KindSet, LoadError, MAX_NAME_BYTES, MAX_TAGS, PartError, PartitionIndex,
+    Segment,
+};
 
 /// How far an index had come: rows, fields and series up to here are in earlier parts.
 ///
@@ -27,6 +34,8 @@ pub struct DefinitionMark {
     series: u64,
     touches: u64,
     changes: u64,
+    /// First row of the head.
+    base: u32,
 }
 
 impl PartitionIndex {
@@ -38,19 +47,34 @@ impl PartitionIndex {
             series: self.series,
             touches: self.journal.position(),
             changes: self.changes,
+            base: self.head.base,
         }
     }
 
-    /// Everything defined since a mark of this index, as one part; `None` if there is nothing.
+    /// Everything defined since a mark of this index, as one part; `None` if there is nothing. If rows were frozen since,
+    /// the part begins anew: it replaces all before it, and needs the segments of the frozen rows beside it.
     ///
     /// About the bytes of the new strings, 12 bytes for each row with ten tags, and little for the series of
     /// rows with the same fields. Costs a read of each new or changed row.
     pub fn encode_part(&self, since: DefinitionMark) -> Option<Vec<u8>> {
         let now = self.mark();
-        if (since.rows, since.fields, since.changes) == (now.rows, now.fields, now.changes) {
+        let anew = since.base != now.base;
+        let since = if anew {
+            DefinitionMark {
+                rows: now.base,
+                ..DefinitionMark::default()
+            }
+        } else {
+            since
+        };
+        let same = (since.rows, since.fields, since.changes) == (now.rows, now.fields, now.changes);
+        if same && !anew {
             return None;
         }
         let mut out = vec![0; HEADER_BYTES];
+        if anew {
+            self.encode_names(&mut out);
+        }
         for row in since.rows..now.rows {
             self.encode_row(row, &mut out);
         }
@@ -64,6 +88,8 @@ impl PartitionIndex {
         let mut header = PartHeader::new_zeroed();
         header.magic = MAGIC;
         header.version = VERSION.into();
+        header.kind = if anew { BEGINS_ANEW } else { CONTINUES }.into();
+        header.sealed_rows = now.base.into();
         header.rows_before = since.rows.into();
         header.fields_before = since.fields.into();
         header.rows = (now.rows - since.rows).into();
@@ -86,6 +112,62 @@ impl PartitionIndex {
     /// [`PartError::Invalid`] the index may hold a piece of the part and must be dropped.
     pub fn apply_part(&mut self, seed: u64, bytes: &[u8]) -> Result<(), IndexError> {
         let header = check_part(bytes)?;
+        self.apply_checked(seed, &header, bytes)
+    }
+
+    /// An index of the first part: one from the start, or one that begins anew with the segments of its sealed rows in
+    /// their order. Reads their name tables: of all rows, or only of those in `active`, the others being silent.
+    ///
+    /// # Errors
+    /// As [`Self::apply_part`], or if segments are missing, damaged or of another index.
+    pub fn open(
+        seed: u64,
+        part: &[u8],
+        segments: Vec<Arc<Segment>>,
+        active: Option<&RoaringBitmap>,
+    ) -> Result<Self, LoadError> {
+        let header = check_part(part).map_err(IndexError::from)?;
+        let mut index = Self::new();
+        index.attach(segments, header.sealed_rows.get(), active)?;
+        if header.kind.get() == BEGINS_ANEW {
+            index.head = Head::new(header.sealed_rows.get(), (0, 0, 0));
+            let mut rest = &part[HEADER_BYTES..];
+            let names = index.apply_names(&mut rest).and_then(|()| {
+                index.head.known_before = index.known();
+                index.apply_shapes_of_segments()
+            });
+            let at = part.len() - rest.len();
+            let invalid = |what| IndexError::Part(PartError::Invalid { what, at });
+            names.ok_or(invalid("names of sealed rows"))?;
+            index.apply_rest(seed, &header, part, rest)?;
+        } else {
+            index.apply_checked(seed, &header, part)?;
+        }
+        Ok(index)
+    }
+
+    fn apply_checked(
+        &mut self,
+        seed: u64,
+        header: &PartHeader,
+        bytes: &[u8],
+    ) -> Result<(), IndexError> {
+        if header.kind.get() != CONTINUES || header.sealed_rows.get() != self.head.base {
+            return Err(IndexError::Part(PartError::NotNext {
+                begins_at_row: header.rows_before.get(),
+                rows: self.row_count(),
+            }));
+        }
+        self.apply_rest(seed, header, bytes, &bytes[HEADER_BYTES..])
+    }
+
+    fn apply_rest(
+        &mut self,
+        seed: u64,
+        header: &PartHeader,
+        bytes: &[u8],
+        mut rest: &[u8],
+    ) -> Result<(), IndexError> {
         let now = self.mark();
         let before = (
             header.rows_before.get(),
@@ -98,8 +180,7 @@ impl PartitionIndex {
                 rows: now.rows,
             }));
         }
-        let mut rest = &bytes[HEADER_BYTES..];
-        let applied = self.apply_body(seed, &header, &mut rest);
+        let applied = self.apply_body(seed, header, &mut rest);
         applied.map_err(|what| {
             let at = bytes.len() - rest.len();
             IndexError::Part(PartError::Invalid { what, at })
@@ -114,8 +195,9 @@ impl PartitionIndex {
 
     /// A row: shape, then values. Numbers are one higher than they are, 0 says that a new one is spelt out.
     fn encode_row(&self, row: u32, out: &mut Vec<u8>) {
-        let mut tuple = self.tuples.get(row as usize).unwrap_or_default();
-        let Some(id) = get_u32(&mut tuple) else {
+        let head = &self.head;
+        let (Some(mut tuple), Some(id)) = (head.tuple(row), self.row_schemas.get(row as usize))
+        else {
             return;
         };
         let Some(schema) = self.schemas.get(id) else {
@@ -128,15 +210,13 @@ impl PartitionIndex {
             put_u64(out, u64::from(id) + 1);
         }
         for &key in &schema.keys {
-            let key = &self.tag_keys[key as usize];
-            let Some(value) = get_u32(&mut tuple) else {
+            let (Some(value), Some(values)) = (get_u32(&mut tuple), head.key(key)) else {
                 return;
             };
-            let postings = key.postings.get(value as usize);
-            let first = postings.and_then(|p| self.postings.rows(p).first());
+            let first = head.value_rows(key, value).and_then(RowsRef::first);
             if first == Some(row) {
                 put_u64(out, 0);
-                put_str(out, key.values.name(value).unwrap_or_default());
+                put_str(out, values.values.name(value).unwrap_or_default());
             } else {
                 put_u64(out, u64::from(value) + 1);
             }
@@ -167,6 +247,84 @@ impl PartitionIndex {
                 put_u64(out, u64::from(key) + 1);
             }
         }
+    }
+
+    /// Measurements, keys and shapes that there were when the head began.
+    fn encode_names(&self, out: &mut Vec<u8>) {
+        let (measurements, keys, schemas) = self.head.known_before;
+        put_u64(out, measurements.into());
+        for id in 0..measurements {
+            put_str(out, self.measurement_names.name(id).unwrap_or_default());
+        }
+        put_u64(out, keys.into());
+        for id in 0..keys {
+            put_str(out, self.key_names.name(id).unwrap_or_default());
+        }
+        put_u64(out, schemas.into());
+        for schema in (0..schemas).filter_map(|id| self.schemas.get(id)) {
+            put_u64(out, schema.measurement.into());
+            put_u64(out, schema.keys.len() as u64);
+            schema.keys.iter().for_each(|k| put_u64(out, u64::from(*k)));
+        }
+    }
+
+    fn apply_names(&mut self, rest: &mut &[u8]) -> Option<()> {
+        for id in 0..get_u32(rest)? {
+            let name = decode_name(rest)?;
+            (self.intern_measurement(name) == id).then_some(())?;
+        }
+        for id in 0..get_u32(rest)? {
+            let name = decode_name(rest)?;
+            (self.intern_key(name) == id).then_some(())?;
+        }
+        for _ in 0..get_u32(rest)? {
+            let measurement = get_u32(rest).filter(|m| *m < self.measurement_names.len())?;
+            let count = get_u32(rest).filter(|n| *n as usize <= MAX_TAGS)?;
+            let mut keys = Vec::new();
+            for _ in 0..count {
+                keys.push(get_u32(rest).filter(|k| *k < self.key_names.len())?);
+            }
+            if !self.is_new_shape(measurement, &keys) {
+                return None;
+            }
+            // No row of a head has it first.
+            self.add_schema(measurement, &keys, u32::MAX);
+        }
+        Some(())
+    }
+
+    /// Gives each sealed row its shape, which must be one of those that were named.
+    fn apply_shapes_of_segments(&mut self) -> Option<()> {
+        for segment in Arc::clone(&self.sealed).iter() {
+            let rows = segment.rows();
+            let mut of_row = vec![u32::MAX; rows.len()];
+            for shape in &segment.shapes {
+                let schema = self.schemas.get(shape.schema)?;
+                let ids = shape.keys.iter().map(|k| segment.keys.get(*k as usize));
+                let same = schema.measurement == shape.measurement
+                    && schema.keys.len() == shape.keys.len()
+                    && ids.zip(&schema.keys).all(|(k, id)| {
+                        k.is_some_and(|k| k.id == *id && self.key_names.name(*id) == Some(&*k.name))
+                    });
+                same.then_some(())?;
+                for row in &shape.rows {
+                    *of_row.get_mut((row - rows.start) as usize)? = shape.schema;
+                }
+            }
+            for schema in of_row {
+                (schema != u32::MAX).then_some(())?;
+                self.row_schemas.push(schema);
+                self.row_sets.push(NO_FIELDS);
+            }
+        }
+        Some(())
+    }
+
+    fn is_new_shape(&self, measurement: u32, keys: &[u32]) -> bool {
+        let ascending = keys
+            .windows(2)
+            .all(|pair| self.key_names.name(pair[0]) < self.key_names.name(pair[1]));
+        ascending && self.schemas.find(measurement, keys).is_none()
     }
 
     fn encode_fields(&self, from: usize, out: &mut Vec<u8>) {
@@ -275,13 +433,12 @@ impl PartitionIndex {
         };
         let shape = self.schemas.get(schema).ok_or("shape")?;
         let mut tuple = Vec::with_capacity(tuple_bytes(shape.keys.len()));
-        put_u64(&mut tuple, schema.into());
         scratch.clear();
         let measurement = self.measurement_names.name(shape.measurement);
         push_hash_part(measurement.ok_or("measurement")?, scratch);
         for &id in &shape.keys {
-            let key = self.tag_keys.get_mut(id as usize).ok_or("key")?;
             push_hash_part(self.key_names.name(id).ok_or("key")?, scratch);
+            let key = self.head.key_mut(id);
             let value = match get_u64(rest).ok_or("value")? {
                 0 => {
                     // A value spelt out again would get a number that the writer did not mean.
@@ -291,7 +448,7 @@ impl PartitionIndex {
                 number => known(number, key.values.len()).ok_or("value")?,
             };
             push_hash_part(key.values.name(value).ok_or("value")?, scratch);
-            key.append(&mut self.postings, value, row);
+            self.head.add_row_of_value(id, value, row);
             put_u64(&mut tuple, value.into());
         }
         let hash = KeyHash::of_input(seed, scratch);
@@ -325,10 +482,7 @@ impl PartitionIndex {
             };
             keys.push(key);
         }
-        let ascending = keys
-            .windows(2)
-            .all(|pair| self.key_names.name(pair[0]) < self.key_names.name(pair[1]));
-        if !ascending || self.schemas.find(measurement, &keys).is_some() {
+        if !self.is_new_shape(measurement, &keys) {
             return None;
         }
         Some(self.add_schema(measurement, &keys, row))
@@ -366,7 +520,7 @@ impl PartitionIndex {
         let fields_needed = list.last().map_or(0, |(field, _)| field.0 + 1);
         let size: u64 = list.iter().map(|(_, kinds)| kinds.len() as u64).sum();
         for row in first..end {
-            let (schema, _) = self.tuple(row)?;
+            let schema = self.schema_of(row)?;
             if fields_needed > self.measurements[schema.measurement as usize].fields.len() {
                 return None;
             }
@@ -385,6 +539,17 @@ impl PartitionIndex {
     }
 }
 
+/// Whether a part replaces all parts before it; `false` for what is no part.
+pub fn begins_anew(part: &[u8]) -> bool {
+    PartHeader::read_from_prefix(part).is_ok_and(|(h, _)| h.kind.get() == BEGINS_ANEW)
+}
+
+/// Rows of an index that has applied a part; 0 for what is no part.
+pub fn rows_after(part: &[u8]) -> u32 {
+    let header = PartHeader::read_from_prefix(part);
+    header.map_or(0, |(h, _)| h.rows_before.get().saturating_add(h.rows.get()))
+}
+
 /// Checks all that can be checked without an index.
 fn check_part(bytes: &[u8]) -> Result<PartHeader, PartError> {
     let found = bytes.len() as u64;
@@ -401,9 +566,9 @@ fn check_part(bytes: &[u8]) -> Result<PartHeader, PartError> {
         });
     }
     // The checksum begins behind it.
-    if header.reserved.get() != 0 {
+    if header.kind.get() > BEGINS_ANEW {
         return Err(PartError::Invalid {
-            what: "reserved bytes",
+            what: "kind",
             at: 6,
         });
     }

@@ -1,19 +1,21 @@
 //! The index of one partition: rows, fields, series.
 
+use std::sync::Arc;
+
 use alluvium_types::{FieldId, Row, SeriesKey, ValueKind};
 use roaring::RoaringBitmap;
 
-use crate::blobs::Blobs;
 use crate::dictionary::Dictionary;
 use crate::field_sets::{FieldSets, NO_FIELDS};
+use crate::head::Head;
 use crate::journal::Journal;
-use crate::paged::Paged;
-use crate::postings::{Postings, PostingsStore, bitmap_bytes};
+use crate::palette::Palette;
+use crate::postings::bitmap_bytes;
 use crate::removal::mark_row;
 use crate::schema::{Schema, Schemas};
 use crate::table::Table;
 use crate::varint::{get_u32, put_u64};
-use crate::{IndexError, KeyHash, KindSet};
+use crate::{IndexError, KeyHash, KindSet, Segment};
 
 /// Longest measurement, tag key, tag value or field name.
 pub const MAX_NAME_BYTES: usize = 65_536;
@@ -36,23 +38,30 @@ pub struct MeasurementId(pub u32);
 pub struct PartitionIndex {
     /// Tag set to row.
     pub(crate) table: Table<u128>,
-    /// By row: schema number, then one value number for each of its keys, as varints.
-    pub(crate) tuples: Blobs,
+    /// Rows whose tag sets were sealed, in order from row 0 on.
+    pub(crate) sealed: Arc<Vec<Arc<Segment>>>,
+    /// Rows behind those, while a segment is made of them.
+    pub(crate) frozen: Option<Arc<Head>>,
+    /// The rows behind those.
+    pub(crate) head: Head,
+    /// By row: its shape.
+    pub(crate) row_schemas: Palette,
     /// By row: its field list.
-    pub(crate) row_sets: Paged<u32>,
+    pub(crate) row_sets: Palette,
     pub(crate) sets: FieldSets,
     pub(crate) schemas: Schemas,
     pub(crate) measurement_names: Dictionary,
     pub(crate) measurements: Vec<Measurement>,
     pub(crate) key_names: Dictionary,
     pub(crate) tag_keys: Vec<TagKey>,
-    pub(crate) postings: PostingsStore,
     /// The measurement of each field, in creation order over all measurements.
     pub(crate) field_order: Vec<u32>,
     pub(crate) journal: Journal,
     pub(crate) series: u64,
     /// Rows that had series and have none.
     pub(crate) removed: RoaringBitmap,
+    /// Sealed rows that are not in the table.
+    pub(crate) silent: u32,
     /// Changes of field lists so far.
     pub(crate) changes: u64,
 }
@@ -65,9 +74,6 @@ pub(crate) struct Measurement {
 
 #[derive(Debug, Clone)]
 pub(crate) struct TagKey {
-    pub(crate) values: Dictionary,
-    /// By value.
-    pub(crate) postings: Paged<Postings>,
     /// Shapes that have this key.
     pub(crate) schemas: Vec<u32>,
 }
@@ -83,24 +89,27 @@ impl PartitionIndex {
     pub fn new() -> Self {
         Self {
             table: Table::new(),
-            tuples: Blobs::default(),
-            row_sets: Paged::default(),
+            sealed: Arc::default(),
+            frozen: None,
+            head: Head::default(),
+            row_schemas: Palette::default(),
+            row_sets: Palette::default(),
             sets: FieldSets::new(),
             schemas: Schemas::default(),
             measurement_names: Dictionary::new(),
             measurements: Vec::new(),
             key_names: Dictionary::new(),
             tag_keys: Vec::new(),
-            postings: PostingsStore::default(),
             field_order: Vec::new(),
             journal: Journal::default(),
             series: 0,
             removed: RoaringBitmap::new(),
+            silent: 0,
             changes: 0,
         }
     }
 
-    /// The row of a tag set. One cache miss or two.
+    /// The row of a tag set, unless it is [silent](Self::may_be_silent). One cache miss or two.
     #[inline]
     pub fn lookup(&self, hash: KeyHash) -> Option<Row> {
         self.table.find(hash.bits(), |_| true).map(Row)
@@ -119,7 +128,8 @@ impl PartitionIndex {
 
     /// Creates the next row. Rows ascend from 0.
     ///
-    /// `hash` is [`KeyHash::of`] of `key` under the seed of the database.
+    /// `hash` is [`KeyHash::of`] of `key` under the seed of the database. A tag set whose row is silent must have been
+    /// looked for in [`Self::may_be_silent`].
     ///
     /// # Errors
     /// If the tag set exists, the partition is full, or a name or the list of tags is too long; nothing is
@@ -144,12 +154,9 @@ impl PartitionIndex {
 
         let schema = self.intern_schema(row, key);
         let mut tuple = Vec::with_capacity(tuple_bytes(key.tags().len()));
-        put_u64(&mut tuple, schema.into());
         let shape = self.schemas.get(schema).expect("just interned");
         for (&key, (_, value)) in shape.keys.iter().zip(key.tags()) {
-            let key = &mut self.tag_keys[key as usize];
-            let id = key.values.intern(value);
-            key.append(&mut self.postings, id, row);
+            let id = self.head.add_value(key, value, row);
             put_u64(&mut tuple, id.into());
         }
         self.append_row(hash, row, schema, &tuple);
@@ -158,35 +165,37 @@ impl PartitionIndex {
 
     /// Number of rows.
     pub fn row_count(&self) -> u32 {
-        self.tuples.len() as u32
+        self.row_schemas.len() as u32
     }
 
-    /// The tag set of a row, spelt out. Costs an allocation for each name.
+    /// The tag set of a row in memory, spelt out; `None` too for a row that is sealed, of which
+    /// [`Segment::spell`] tells. Costs an allocation for each name.
     pub fn key(&self, row: Row) -> Option<SeriesKey> {
-        let (schema, mut values) = self.tuple(row.0)?;
+        let head = self.head_of(row.0)?;
+        let schema = self.schema_of(row.0)?;
+        let mut values = head.tuple(row.0)?;
         let measurement = self.measurement_names.name(schema.measurement)?;
         let mut tags = Vec::with_capacity(schema.keys.len());
         for &key in &schema.keys {
             let value = get_u32(&mut values)?;
             tags.push((
                 self.key_names.name(key)?,
-                self.tag_keys.get(key as usize)?.values.name(value)?,
+                head.key(key)?.values.name(value)?,
             ));
         }
         SeriesKey::new(measurement, tags).ok()
     }
 
-    /// The value of one tag of a row; `None` if the row has no such tag.
+    /// The value of one tag of a row in memory; `None` if the row has no such tag or is sealed.
     pub fn tag(&self, row: Row, key: &str) -> Option<&str> {
         let key = self.key_names.find(key)?;
         let value = self.value_of(row.0, key)?;
-        self.tag_keys.get(key as usize)?.values.name(value)
+        self.head_of(row.0)?.key(key)?.values.name(value)
     }
 
     /// The measurement of a row.
     pub fn measurement_of(&self, row: Row) -> Option<MeasurementId> {
-        let (schema, _) = self.tuple(row.0)?;
-        Some(MeasurementId(schema.measurement))
+        Some(MeasurementId(self.schema_of(row.0)?.measurement))
     }
 
     /// The measurement of this name.
@@ -287,21 +296,18 @@ impl PartitionIndex {
     }
 
     /// What [`PartitionIndex::heap_bytes`] adds up, by structure.
-    pub fn heap_breakdown(&self) -> [(&'static str, usize); 8] {
+    pub fn heap_breakdown(&self) -> [(&'static str, usize); 10] {
         let fields: usize = self
             .measurements
             .iter()
             .map(|m| m.fields.heap_bytes() + m.schemas.capacity() * 4)
             .sum();
-        let values: usize = self.tag_keys.iter().map(|k| k.values.heap_bytes()).sum();
-        let words: usize = self
-            .tag_keys
-            .iter()
-            .map(|k| k.postings.heap_bytes() + k.schemas.capacity() * 4)
-            .sum();
+        let heads = || self.heads();
+        let lists: usize = self.tag_keys.iter().map(|k| k.schemas.capacity() * 4).sum();
         [
             ("table", self.table.heap_bytes()),
-            ("tuples", self.tuples.heap_bytes()),
+            ("tuples", heads().map(|h| h.tuples.heap_bytes()).sum()),
+            ("row shapes", self.row_schemas.heap_bytes()),
             ("row field lists", self.row_sets.heap_bytes()),
             ("field lists", self.sets.heap_bytes()),
             (
@@ -313,34 +319,42 @@ impl PartitionIndex {
                     + self.measurements.capacity() * size_of::<Measurement>()
                     + self.tag_keys.capacity() * size_of::<TagKey>(),
             ),
-            ("values", values),
+            ("values", heads().map(Head::values_bytes).sum()),
             (
                 "postings",
-                words
-                    + self.postings.heap_bytes()
+                heads().map(Head::postings_bytes).sum::<usize>()
+                    + lists
                     + self.schemas.heap_bytes()
                     + bitmap_bytes(&self.removed),
             ),
+            ("segments", self.sealed.iter().map(|s| s.heap_bytes()).sum()),
             ("journal", self.journal.heap_bytes()),
         ]
     }
 
-    /// The shape of a row and the varints of its values.
+    /// The shape of a row.
     #[inline]
-    pub(crate) fn tuple(&self, row: u32) -> Option<(&Schema, &[u8])> {
-        let mut bytes = self.tuples.get(row as usize)?;
-        let schema = self.schemas.get(get_u32(&mut bytes)?)?;
-        Some((schema, bytes))
+    pub(crate) fn schema_of(&self, row: u32) -> Option<&Schema> {
+        self.schemas.get(self.row_schemas.get(row as usize)?)
     }
 
-    /// The number of a row's value under a key.
-    pub(crate) fn value_of(&self, row: u32, key: u32) -> Option<u32> {
-        let (schema, mut values) = self.tuple(row)?;
-        let at = schema.keys.iter().position(|&k| k == key)?;
-        for _ in 0..at {
-            get_u32(&mut values)?;
+    /// What is in memory, in the order of rows.
+    pub(crate) fn heads(&self) -> impl Iterator<Item = &Head> {
+        self.frozen.as_deref().into_iter().chain([&self.head])
+    }
+
+    /// The head that a row's tag set is in; `None` if it is sealed.
+    pub(crate) fn head_of(&self, row: u32) -> Option<&Head> {
+        if row >= self.head.base {
+            return Some(&self.head);
         }
-        get_u32(&mut values)
+        self.frozen.as_deref().filter(|frozen| row >= frozen.base)
+    }
+
+    /// The number, within its head, of a row's value under a key.
+    pub(crate) fn value_of(&self, row: u32, key: u32) -> Option<u32> {
+        let at = self.schema_of(row)?.keys.iter().position(|&k| k == key)?;
+        self.head_of(row)?.value_at(row, at)
     }
 
     #[inline]
@@ -350,8 +364,7 @@ impl PartitionIndex {
 
     /// Notes a row's new field list.
     pub(crate) fn set_row(&mut self, row: u32, set: u32) {
-        if let Some(place) = self.row_sets.get_mut(row as usize) {
-            *place = set;
+        if self.row_sets.set(row as usize, set) {
             self.journal.touch(row);
             self.changes += 1;
             mark_row(&mut self.removed, row, set);
@@ -375,8 +388,6 @@ impl PartitionIndex {
         let id = self.key_names.intern(name);
         if id as usize == self.tag_keys.len() {
             self.tag_keys.push(TagKey {
-                values: Dictionary::new(),
-                postings: Paged::default(),
                 schemas: Vec::new(),
             });
         }
@@ -395,12 +406,8 @@ impl PartitionIndex {
 
     /// Appends row `row`, whose hash is new and whose values know of it already.
     pub(crate) fn append_row(&mut self, hash: KeyHash, row: u32, schema: u32, tuple: &[u8]) {
-        let shape = self
-            .schemas
-            .get_mut(schema)
-            .expect("interned by the caller");
-        shape.rows.insert(row);
-        self.tuples.push(tuple);
+        self.head.append(schema, tuple);
+        self.row_schemas.push(schema);
         self.row_sets.push(NO_FIELDS);
         self.table.insert(hash.bits(), row);
     }
@@ -430,23 +437,13 @@ impl PartitionIndex {
     }
 
     fn last_schema(&self, row: u32) -> Option<u32> {
-        get_u32(&mut self.tuples.get(row.checked_sub(1)? as usize)?)
-    }
-}
-
-impl TagKey {
-    /// Adds the highest row so far to the rows of a value.
-    pub(crate) fn append(&mut self, store: &mut PostingsStore, value: u32, row: u32) {
-        match self.postings.get_mut(value as usize) {
-            Some(postings) => *postings = store.push(*postings, row),
-            None => self.postings.push(Postings::one(row)),
-        }
+        self.row_schemas.get(row.checked_sub(1)? as usize)
     }
 }
 
 /// Room for most tuples: the numbers of most values fit two bytes.
 pub(crate) fn tuple_bytes(tags: usize) -> usize {
-    5 + 2 * tags
+    2 + 2 * tags
 }
 
 fn check_name(name: &str) -> Result<(), IndexError> {

@@ -54,6 +54,15 @@ impl RowsRef<'_> {
         }
     }
 
+    /// Whether one of these rows is in it.
+    pub(crate) fn meets(self, rows: &RoaringBitmap) -> bool {
+        match self {
+            Self::One(row) => rows.contains(row),
+            Self::List(list) => list.iter().any(|row| rows.contains(*row)),
+            Self::Bitmap(bitmap) => !bitmap.is_disjoint(rows),
+        }
+    }
+
     /// The lowest row.
     pub(crate) fn first(self) -> Option<u32> {
         match self {

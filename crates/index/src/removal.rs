@@ -7,8 +7,6 @@ use alluvium_types::{FieldId, Row};
 use roaring::RoaringBitmap;
 
 use crate::field_sets::NO_FIELDS;
-use crate::postings::RowsRef;
-use crate::schema::Schema;
 use crate::{KindSet, PartitionIndex};
 
 impl PartitionIndex {
@@ -54,23 +52,6 @@ impl PartitionIndex {
             .take(limit)
             .collect()
     }
-
-    /// Whether a shape has a row with a series.
-    pub(crate) fn is_listed(&self, schema: &Schema) -> bool {
-        self.removed.is_empty() || !schema.rows.is_subset(&self.removed)
-    }
-
-    /// Whether one of these rows has a series.
-    pub(crate) fn any_listed(&self, rows: RowsRef<'_>) -> bool {
-        if self.removed.is_empty() {
-            return true;
-        }
-        match rows {
-            RowsRef::One(row) => !self.removed.contains(row),
-            RowsRef::List(list) => list.iter().any(|row| !self.removed.contains(*row)),
-            RowsRef::Bitmap(bitmap) => !bitmap.is_subset(&self.removed),
-        }
-    }
 }
 
 /// Keeps the marks of rows without series right when a row's field list changes.
@@ -108,10 +89,11 @@ mod tests {
     fn lists(index: &PartitionIndex) -> (Vec<String>, Vec<String>, u64) {
         let all = Selector::default().compile().unwrap();
         let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
-        assert_eq!(index.count(&all), index.select(&all).len() as u64);
+        let selected = index.select(&all).unwrap();
+        assert_eq!(index.count(&all).unwrap(), selected.len() as u64);
         (
-            owned(index.measurement_names(&all)),
-            owned(index.tag_values("host", "", 9)),
+            owned(index.measurement_names(&all).unwrap()),
+            index.tag_values(&all, "host", "", 9).unwrap(),
             index.series_count(),
         )
     }
@@ -135,7 +117,9 @@ mod tests {
         );
         assert_eq!(hosts, ["a", "b"]);
         assert_eq!(
-            index.tag_keys(&Selector::default().compile().unwrap()),
+            index
+                .tag_keys(&Selector::default().compile().unwrap())
+                .unwrap(),
             ["host"]
         );
         index

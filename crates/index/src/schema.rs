@@ -2,10 +2,7 @@
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
-use roaring::RoaringBitmap;
 use std::hash::BuildHasher;
-
-use crate::postings::bitmap_bytes;
 
 /// A measurement and a list of tag keys.
 #[derive(Debug, Clone)]
@@ -13,8 +10,6 @@ pub(crate) struct Schema {
     pub(crate) measurement: u32,
     /// Ids of the keys, in the order of their names.
     pub(crate) keys: Box<[u32]>,
-    /// The rows of this shape, never empty.
-    pub(crate) rows: RoaringBitmap,
     pub(crate) first_row: u32,
 }
 
@@ -34,10 +29,6 @@ impl Schemas {
         self.list.get(id as usize)
     }
 
-    pub(crate) fn get_mut(&mut self, id: u32) -> Option<&mut Schema> {
-        self.list.get_mut(id as usize)
-    }
-
     pub(crate) fn find(&self, measurement: u32, keys: &[u32]) -> Option<u32> {
         let found = self.by_content.find(hash(measurement, keys), |&id| {
             let schema = &self.list[id as usize];
@@ -52,7 +43,6 @@ impl Schemas {
         self.list.push(Schema {
             measurement,
             keys: keys.into(),
-            rows: RoaringBitmap::new(),
             first_row,
         });
         let list = &self.list;
@@ -65,11 +55,7 @@ impl Schemas {
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
-        let inner: usize = self
-            .list
-            .iter()
-            .map(|s| s.keys.len() * 4 + bitmap_bytes(&s.rows))
-            .sum();
+        let inner: usize = self.list.iter().map(|s| s.keys.len() * 4).sum();
         inner + self.list.capacity() * size_of::<Schema>() + self.by_content.allocation_size()
     }
 }

@@ -159,6 +159,14 @@ impl CompiledMatcher {
 }
 
 impl CompiledTest {
+    /// What every value that passes begins with; empty where the empty string may pass.
+    pub(crate) fn prefix(&self) -> &str {
+        match self {
+            Self::Begins(prefix) | Self::Regex { prefix, .. } => prefix,
+            Self::In(_) | Self::Exists | Self::Ends(_) | Self::Contains(_) => "",
+        }
+    }
+
     fn matches(&self, value: &str) -> bool {
         match self {
             Self::In(texts) => texts.binary_search_by(|t| t.as_str().cmp(value)).is_ok(),

@@ -85,6 +85,44 @@ impl<S: Slot> Table<S> {
         }
     }
 
+    /// The table of slots that ascend. Costs a copy of each.
+    pub(crate) fn from_sorted(slots: &[S]) -> Self {
+        let mut depth = 0;
+        while depth < DEPTH_MAX && slots.len() >> depth > SHARD_CAPACITY_MAX * 3 / 4 {
+            depth += 1;
+        }
+        let mut rest = slots;
+        let shards = (1..=1_u64 << depth).map(|next| {
+            let end = rest.partition_point(|s| u64::from(s.leading()) >> (32 - depth) < next);
+            let (these, others) = rest.split_at(end);
+            rest = others;
+            Shard::rebuilt(these, depth)
+        });
+        Self {
+            shards: shards.collect(),
+            directory: (0..1 << depth).collect(),
+            depth,
+        }
+    }
+
+    /// Every slot, in no particular order.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = S> + '_ {
+        self.shards.iter().flat_map(Shard::entries)
+    }
+
+    /// Forgets the ids that `keep` refuses; returns how many. Costs a look at each, and a copy of the shards that change.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(u32) -> bool) -> u32 {
+        let mut gone = 0;
+        for shard in &mut self.shards {
+            let kept: Vec<S> = shard.entries().filter(|s| keep(s.id())).collect();
+            if kept.len() < shard.len {
+                gone += (shard.len - kept.len()) as u32;
+                *shard = Shard::rebuilt(&kept, shard.depth);
+            }
+        }
+        gone
+    }
+
     /// Finds the id stored under `hash` that `is_it` accepts.
     #[inline]
     pub(crate) fn find(&self, hash: S, is_it: impl FnMut(u32) -> bool) -> Option<u32> {
@@ -291,6 +329,32 @@ mod tests {
         }
         let bytes = table.heap_bytes() as f64 / 200_000.0;
         assert!(bytes < 24.0, "{bytes} bytes per entry");
+    }
+
+    #[test]
+    fn a_table_of_sorted_slots_finds_them_and_takes_more() {
+        for n in [0_u32, 1, 100, 50_000, 200_000] {
+            let slot = |i: u32| u128::new(mixed(i.into()), i);
+            let mut slots: Vec<u128> = (0..n).map(slot).collect();
+            slots.sort_unstable();
+            let mut table = Table::from_sorted(&slots);
+            let mut all: Vec<u128> = table.slots().collect();
+            all.sort_unstable();
+            assert_eq!(all, slots);
+            for i in n..n + 20_000 {
+                assert_eq!(table.find(mixed(i.into()), |_| true), None);
+                table.insert(mixed(i.into()), i);
+            }
+            for i in 0..n + 20_000 {
+                assert_eq!(table.find(mixed(i.into()), |_| true), Some(i));
+            }
+            let gone = table.retain(|id| id % 3 == 0);
+            assert_eq!(gone, n + 20_000 - (n + 20_000).div_ceil(3));
+            for i in 0..n + 20_000 {
+                let expected = (i % 3 == 0).then_some(i);
+                assert_eq!(table.find(mixed(i.into()), |_| true), expected);
+            }
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! The rows that one matcher on a tag keeps or takes away.
+//! The rows in memory that one matcher on a tag keeps or takes away.
 
 use roaring::{MultiOps, RoaringBitmap};
 
 use crate::PartitionIndex;
+use crate::head::Head;
 use crate::postings::RowsRef;
 use crate::selector::{CompiledMatcher, CompiledTest};
 
@@ -38,16 +39,17 @@ pub(crate) enum Resolved {
 
 impl PartitionIndex {
     /// Finds the values a matcher speaks of: by look-up for texts, by a scan of the dictionary for expressions.
-    pub(crate) fn resolve(&self, key: &str, matcher: &CompiledMatcher) -> Resolved {
+    pub(crate) fn resolve(&self, head: &Head, key: &str, matcher: &CompiledMatcher) -> Resolved {
         let negative = matcher.matches("");
-        let Some(id) = self.key_names.find(key) else {
+        let found = self.key_names.find(key);
+        let found = found.and_then(|id| Some((id, &head.key(id)?.values)));
+        let Some((id, dictionary)) = found else {
             return if negative {
                 Resolved::Everything
             } else {
                 Resolved::Nothing
             };
         };
-        let dictionary = &self.tag_keys[id as usize].values;
         // The wanted values are those that differ from an absent tag in the matcher's eyes.
         let (values, complement) = match &matcher.test {
             CompiledTest::In(texts) => {
@@ -89,29 +91,27 @@ impl PartitionIndex {
         }
         rows.estimate = if complement {
             let schemas = self.tag_keys[id as usize].schemas.iter();
-            schemas
-                .filter_map(|&s| self.schemas.get(s))
-                .map(|s| s.rows.len())
-                .sum()
+            let rows = schemas.filter_map(|&s| head.rows_of_shape(s));
+            rows.map(RoaringBitmap::len).sum()
         } else {
-            self.listed_rows(&rows)
+            listed_rows(head, &rows)
         };
         Resolved::Rows(rows)
     }
 
     /// All the rows meant, whether to keep or to take away.
-    pub(crate) fn rows_of(&self, rows: &TagRows) -> RoaringBitmap {
-        let listed = self.union(rows);
+    pub(crate) fn rows_of(&self, head: &Head, rows: &TagRows) -> RoaringBitmap {
+        let listed = union(head, rows);
         if !rows.complement {
             return listed;
         }
-        self.rows_of_schemas(&self.tag_keys[rows.key as usize].schemas) - listed
+        head.rows_of_shapes(&self.tag_keys[rows.key as usize].schemas) - listed
     }
 
     /// Narrows `current` by a matcher: through the postings, or row by row when few rows are left.
-    pub(crate) fn narrow(&self, current: &mut RoaringBitmap, rows: &TagRows) {
+    pub(crate) fn narrow(&self, head: &Head, current: &mut RoaringBitmap, rows: &TagRows) {
         if let ([value], false) = (rows.values.as_slice(), rows.complement)
-            && let Some(RowsRef::Bitmap(bitmap)) = self.value_rows(rows.key, *value)
+            && let Some(RowsRef::Bitmap(bitmap)) = head.value_rows(rows.key, *value)
         {
             if rows.negative {
                 *current -= bitmap;
@@ -127,58 +127,41 @@ impl PartitionIndex {
                 .filter(|&row| self.is_meant(row, rows) != rows.negative)
                 .collect();
         } else if rows.negative {
-            *current -= self.rows_of(rows);
+            *current -= self.rows_of(head, rows);
         } else {
-            *current &= self.rows_of(rows);
+            *current &= self.rows_of(head, rows);
         }
-    }
-
-    /// The union of the rows of some shapes.
-    pub(crate) fn rows_of_schemas(&self, schemas: &[u32]) -> RoaringBitmap {
-        let bitmaps = schemas.iter().filter_map(|&s| self.schemas.get(s));
-        bitmaps.map(|s| &s.rows).union()
-    }
-
-    fn value_rows(&self, key: u32, value: u32) -> Option<RowsRef<'_>> {
-        let postings = self
-            .tag_keys
-            .get(key as usize)?
-            .postings
-            .get(value as usize)?;
-        Some(self.postings.rows(postings))
-    }
-
-    fn listed_rows(&self, rows: &TagRows) -> u64 {
-        let lists = rows
-            .values
-            .iter()
-            .filter_map(|&v| self.value_rows(rows.key, v));
-        lists.map(RowsRef::len).sum()
-    }
-
-    /// Rows with one of the listed values: bitmaps in one pass, short lists gathered and sorted.
-    fn union(&self, rows: &TagRows) -> RoaringBitmap {
-        let mut bitmaps = Vec::new();
-        let mut few: Vec<u32> = Vec::new();
-        for &value in &rows.values {
-            match self.value_rows(rows.key, value) {
-                Some(RowsRef::One(row)) => few.push(row),
-                Some(RowsRef::List(list)) => few.extend_from_slice(list),
-                Some(RowsRef::Bitmap(bitmap)) => bitmaps.push(bitmap),
-                None => {}
-            }
-        }
-        few.sort_unstable();
-        let few: RoaringBitmap = few.into_iter().collect();
-        if bitmaps.is_empty() {
-            return few;
-        }
-        bitmaps.push(&few);
-        bitmaps.union()
     }
 
     fn is_meant(&self, row: u32, rows: &TagRows) -> bool {
         self.value_of(row, rows.key)
             .is_some_and(|value| rows.values.binary_search(&value).is_ok() != rows.complement)
     }
+}
+
+fn listed_rows(head: &Head, rows: &TagRows) -> u64 {
+    let values = rows.values.iter();
+    let lists = values.filter_map(|&v| head.value_rows(rows.key, v));
+    lists.map(RowsRef::len).sum()
+}
+
+/// Rows with one of the listed values: bitmaps in one pass, short lists gathered and sorted.
+fn union(head: &Head, rows: &TagRows) -> RoaringBitmap {
+    let mut bitmaps = Vec::new();
+    let mut few: Vec<u32> = Vec::new();
+    for &value in &rows.values {
+        match head.value_rows(rows.key, value) {
+            Some(RowsRef::One(row)) => few.push(row),
+            Some(RowsRef::List(list)) => few.extend_from_slice(list),
+            Some(RowsRef::Bitmap(bitmap)) => bitmaps.push(bitmap),
+            None => {}
+        }
+    }
+    few.sort_unstable();
+    let few: RoaringBitmap = few.into_iter().collect();
+    if bitmaps.is_empty() {
+        return few;
+    }
+    bitmaps.push(&few);
+    bitmaps.union()
 }

@@ -51,7 +51,7 @@ fn check(index: &PartitionIndex, matchers: &[(&str, Test, bool)], expected: impl
     };
     let name = Matcher::new(Label::Name, Test::Equal("m_other".into()));
     selector.matchers.push(name);
-    let found = index.select(&selector.compile().unwrap());
+    let found = index.select(&selector.compile().unwrap()).unwrap();
     let named = |row: &u32| measurement(*row) == "m" && expected(*row);
     let rows: Vec<u32> = found.iter().map(|s| s.row.0).collect();
     assert!(rows.into_iter().eq((0..ROWS).filter(named)), "{selector:?}");
@@ -59,7 +59,7 @@ fn check(index: &PartitionIndex, matchers: &[(&str, Test, bool)], expected: impl
     selector.matchers.pop();
     let field = Matcher::new(Label::Field, Test::Equal("value".into()));
     selector.matchers.push(field);
-    let found = index.select(&selector.compile().unwrap());
+    let found = index.select(&selector.compile().unwrap()).unwrap();
     let rows: Vec<u32> = found.iter().map(|s| s.row.0).collect();
     let expected: Vec<u32> = (0..ROWS).filter(|&row| expected(row)).collect();
     assert_eq!(rows.len(), expected.len(), "{selector:?}");

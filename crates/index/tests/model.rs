@@ -3,9 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use alluvium_index::{
-    DefinitionMark, IndexError, KeyHash, Label, Matcher, PartError, PartitionIndex, Selector, Test,
+    DefinitionMark, IndexError, KeyHash, KindSet, Label, Matcher, PartError, PartitionIndex,
+    Segment, Selector, Test, begins_anew, merge_segments,
 };
 use alluvium_types::{FieldId, Row, SeriesKey, ValueKind};
 use proptest::collection::vec;
@@ -29,6 +31,16 @@ enum Op {
     Field(Index, &'static str),
     /// Encodes a part; whether older marks are forgotten.
     Part(bool),
+    /// Freezes the rows in memory.
+    Freeze,
+    /// Makes a segment of the frozen rows.
+    Seal,
+    /// Makes one segment of several.
+    Merge(Index, Index),
+    /// Takes the rows out of the name table that do not divide.
+    Silence(u32),
+    /// Deletes a field of a row.
+    Remove(Index, &'static str),
 }
 
 fn kind() -> impl Strategy<Value = ValueKind> {
@@ -59,6 +71,11 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (any::<Index>(), series()).prop_map(|(i, (f, k))| Op::Series(i, f, k)),
         1 => (any::<Index>(), select(FIELDS.to_vec())).prop_map(|(i, f)| Op::Field(i, f)),
         1 => any::<bool>().prop_map(Op::Part),
+        1 => Just(Op::Freeze),
+        1 => Just(Op::Seal),
+        1 => (any::<Index>(), any::<Index>()).prop_map(|(a, b)| Op::Merge(a, b)),
+        1 => (1_u32..4).prop_map(Op::Silence),
+        2 => (any::<Index>(), select(FIELDS.to_vec())).prop_map(|(i, f)| Op::Remove(i, f)),
     ]
 }
 
@@ -170,6 +187,30 @@ fn add(
     }
 }
 
+fn seal(index: &mut PartitionIndex) {
+    if let Some(job) = index.seal_job() {
+        let segment = Segment::open(Arc::new(job.build())).unwrap();
+        index.seal(Arc::new(segment)).unwrap();
+    }
+}
+
+fn merge(index: &mut PartitionIndex, a: Index, b: Index) {
+    let segments = index.segments().to_vec();
+    if !segments.is_empty() {
+        let (a, b) = (a.index(segments.len()), b.index(segments.len()));
+        let bytes = merge_segments(&segments[a.min(b)..=a.max(b)]).unwrap();
+        let merged = Segment::open(Arc::new(bytes)).unwrap();
+        index.replace_segments(Arc::new(merged)).unwrap();
+    }
+}
+
+/// The tag set of a row, wherever it is.
+fn key_of(index: &PartitionIndex, row: Row) -> Option<SeriesKey> {
+    let mut sealed = index.segments().iter();
+    let found = sealed.find_map(|s| s.key(row).unwrap());
+    found.or_else(|| index.key(row))
+}
+
 /// Runs the operations; the replica is fed with parts only.
 fn run(ops: Vec<Op>) -> (PartitionIndex, Model, PartitionIndex) {
     let (mut index, mut replica) = (PartitionIndex::new(), PartitionIndex::new());
@@ -183,6 +224,10 @@ fn run(ops: Vec<Op>) -> (PartitionIndex, Model, PartitionIndex) {
                 let hash = KeyHash::of(SEED, &key, &mut scratch);
                 let next = model.keys.len() as u32;
                 let row = *seen.entry(key.clone()).or_insert(next);
+                if let Some(found) = index.find(hash).unwrap() {
+                    assert_eq!(found.0, row);
+                    index.restore(hash, found);
+                }
                 if row == next {
                     assert_eq!(index.insert_row(hash, &key), Ok(Row(row)));
                     model.keys.push(key);
@@ -209,7 +254,14 @@ fn run(ops: Vec<Op>) -> (PartitionIndex, Model, PartitionIndex) {
             Op::Part(forget) => {
                 if let Some(part) = index.encode_part(mark) {
                     assert_ne!(mark, index.mark());
-                    replica.apply_part(SEED, &part).unwrap();
+                    if begins_anew(&part) {
+                        // The segment of what it does not have is written beside it.
+                        seal(&mut index);
+                        let segments = index.segments().to_vec();
+                        replica = PartitionIndex::open(SEED, &part, segments, None).unwrap();
+                    } else {
+                        replica.apply_part(SEED, &part).unwrap();
+                    }
                 }
                 mark = index.mark();
                 if forget {
@@ -217,9 +269,31 @@ fn run(ops: Vec<Op>) -> (PartitionIndex, Model, PartitionIndex) {
                 }
                 assert_eq!(index.encode_part(mark), None);
             }
-            Op::Series(..) | Op::Field(..) => {}
+            Op::Silence(n) => {
+                let active = (0..index.row_count()).filter(|row| row % n == 0).collect();
+                index.silence(&active);
+            }
+            Op::Freeze => index.freeze(),
+            Op::Seal => seal(&mut index),
+            Op::Merge(a, b) => merge(&mut index, a, b),
+            Op::Remove(at, field) if !model.keys.is_empty() => {
+                let row = Row(at.index(model.keys.len()) as u32);
+                let gone = model.series.remove(&(row.0, field)).is_some();
+                let measurement = index.measurement_of(row).unwrap();
+                let field = index.field(measurement, field);
+                let changed = index.retain_series(row, |f, kinds| {
+                    if Some(f) == field {
+                        KindSet::EMPTY
+                    } else {
+                        kinds
+                    }
+                });
+                assert_eq!(changed, gone);
+            }
+            Op::Series(..) | Op::Field(..) | Op::Remove(..) => {}
         }
     }
+    seal(&mut index);
     (index, model, replica)
 }
 
@@ -228,10 +302,17 @@ fn check_against_model(index: &PartitionIndex, model: &Model) {
     let series: usize = model.series.values().map(Vec::len).sum();
     assert_eq!(index.series_count(), series as u64);
     let mut found = BTreeMap::new();
+    let mut silent = 0;
     for (row, key) in (0..).zip(&model.keys) {
-        assert_eq!(index.key(Row(row)).as_ref(), Some(key));
+        assert_eq!(key_of(index, Row(row)).as_ref(), Some(key));
         let hash = KeyHash::of(SEED, key, &mut Vec::new());
-        assert_eq!(index.lookup(hash), Some(Row(row)));
+        assert_eq!(index.find(hash).unwrap(), Some(Row(row)));
+        let is_silent = index.lookup(hash).is_none();
+        silent += u32::from(is_silent);
+        let mut segments = index.segments().iter();
+        let in_segment = segments.find_map(|s| s.find(hash).unwrap());
+        let is_sealed = row < index.sealed_rows();
+        assert_eq!(in_segment, is_sealed.then_some(Row(row)));
         let measurement = index.measurement_of(Row(row)).unwrap();
         for (field, kinds) in index.fields_of(Row(row)) {
             assert_eq!(index.kinds(Row(row), field), kinds);
@@ -248,13 +329,14 @@ fn check_against_model(index: &PartitionIndex, model: &Model) {
         (*at, sorted)
     });
     assert_eq!(found, expected.collect());
+    assert_eq!(index.silent_rows(), silent);
 }
 
 fn check_select(index: &PartitionIndex, model: &Model, selector: &Selector) {
     let compiled = selector.compile().unwrap();
-    let found = index.select(&compiled);
+    let found = index.select(&compiled).unwrap();
     assert!(found.is_sorted_by_key(|s| (s.row, s.field)));
-    assert_eq!(index.count(&compiled), found.len() as u64);
+    assert_eq!(index.count(&compiled).unwrap(), found.len() as u64);
     let patterns = selector.matchers.iter().filter_map(|m| match &m.test {
         Test::Regex(pattern) => Some(pattern.as_str()),
         _ => None,
@@ -293,8 +375,12 @@ fn check_select(index: &PartitionIndex, model: &Model, selector: &Selector) {
     keys.dedup();
     // Without matchers, rows that have no series yet count too.
     if !selector.matchers.is_empty() {
-        assert_eq!(index.tag_values_of(&compiled, "n", "", usize::MAX), values);
-        assert_eq!(index.tag_keys(&compiled), keys);
+        let found = index.tag_values(&compiled, "n", "", usize::MAX).unwrap();
+        assert_eq!(found, values, "{selector:?}");
+        let narrow: Vec<&str> = values.into_iter().filter(|v| v.starts_with("n1")).collect();
+        let narrow = &narrow[..narrow.len().min(3)];
+        assert_eq!(index.tag_values(&compiled, "n", "n1", 3).unwrap(), narrow);
+        assert_eq!(index.tag_keys(&compiled).unwrap(), keys);
     }
 }
 
@@ -325,9 +411,14 @@ proptest! {
         let whole = index.encode_part(DefinitionMark::default());
         prop_assert_eq!(&whole, &replica.encode_part(DefinitionMark::default()));
         if let Some(whole) = whole {
-            let mut copy = PartitionIndex::new();
-            copy.apply_part(SEED, &whole).unwrap();
+            let segments = index.segments().to_vec();
+            let odd = (0..index.row_count()).filter(|row| row % 2 == 1).collect();
+            let mut copy = PartitionIndex::open(SEED, &whole, segments, Some(&odd)).unwrap();
             check_against_model(&copy, &model);
+            let less = index.segments().iter().skip(1).cloned().collect();
+            if !index.segments().is_empty() {
+                prop_assert!(PartitionIndex::open(SEED, &whole, less, None).is_err());
+            }
             let twice = copy.apply_part(SEED, &whole);
             let refused = matches!(twice, Err(IndexError::Part(PartError::NotNext { .. })));
             prop_assert!(refused);
@@ -347,22 +438,21 @@ proptest! {
             let at = at.index(bad.len());
             bad[at] ^= byte;
         }
+        let open = |part: &[u8]| PartitionIndex::open(SEED, part, index.segments().to_vec(), None);
         if bad != part {
-            prop_assert!(PartitionIndex::new().apply_part(SEED, &bad).is_err());
+            prop_assert!(open(&bad).is_err());
         }
         // With the checksum made right the content may be anything: an error or an index, never a panic.
         let crc = crc32c::crc32c(&bad[12..]);
         bad[8..12].copy_from_slice(&crc.to_le_bytes());
-        let mut other = PartitionIndex::new();
-        if other.apply_part(SEED, &bad).is_ok() {
+        if let Ok(other) = open(&bad) {
             let whole = other.encode_part(DefinitionMark::default());
-            let mut copy = PartitionIndex::new();
             if let Some(whole) = whole {
-                copy.apply_part(SEED, &whole).unwrap();
+                let copy = open(&whole).unwrap();
+                prop_assert_eq!(copy.series_count(), other.series_count());
             }
-            prop_assert_eq!(copy.series_count(), other.series_count());
         }
         let cut = cut.index(part.len());
-        prop_assert!(PartitionIndex::new().apply_part(SEED, &part[..cut]).is_err());
+        prop_assert!(open(&part[..cut]).is_err());
     }
 }

@@ -203,6 +203,7 @@ pub(crate) async fn conflicts(State(app): State<Arc<App>>, request: Request) -> 
             return Err(store_error(&StoreError::NoDatabase { name }));
         };
         let conflicts = database.conflicts(CONFLICTS_MAX);
+        let conflicts = conflicts.map_err(|error| store_error(&error))?;
         let list: Vec<serde_json::Value> = conflicts
             .iter()
             .map(|c| {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use alluvium_block::{Manifest, Root, RootCommit, Sections, SyncBatch};
-use alluvium_index::DefinitionMark;
+use alluvium_index::{DefinitionMark, LivenessMark};
 use alluvium_io::{IoError, IoErrorKind, Lane, Op, Ticket};
 use alluvium_nbtree::{Encoder, TailKey, put_tail_record};
 use alluvium_types::{Column, DatabaseId, Lsn, PARTITION_COUNT, Partition, TimeRange};
@@ -18,11 +18,12 @@ use alluvium_wal::{LogTicket, SectionBuilder, StreamInfo};
 
 use crate::databases::DatabaseState;
 use crate::error::StoreError;
-use crate::ledger::{Ledger, NamedFile};
+use crate::ledger::{Ledger, NamedFile, NamedSegment};
 use crate::open::StoreInner;
 use crate::partition::PartitionState;
 use crate::piece_file::{Abandoned, PieceFile};
-use crate::recovery::part_tag;
+use crate::recovery::{live_tag, part_tag};
+use crate::segments::{NewSegment, SEGMENTS_PER_CHECKPOINT};
 use crate::series::Series;
 use crate::shard::shard_of;
 
@@ -69,6 +70,8 @@ struct Running {
     series: Option<PieceFile>,
     definitions: Sections,
     sealed: Vec<(Arc<PartitionState>, DefinitionMark)>,
+    live_sealed: Vec<(Arc<PartitionState>, LivenessMark)>,
+    segments: Vec<NewSegment>,
     tombstones: Vec<Vec<u8>>,
     /// By partition: what is newer is in the log from `redo_from` on.
     lsn_from: [Lsn; PARTITION_COUNT],
@@ -180,8 +183,12 @@ impl Checkpointer {
 
     /// Bytes of the files that the last superblock names: tails, definitions.
     pub(crate) fn file_bytes(&self) -> (u64, u64) {
-        let sum = |files: &[NamedFile]| files.iter().map(|f| f.len).sum();
-        (sum(&self.current.tails), sum(&self.current.series))
+        let sum = |files: &[NamedFile]| files.iter().map(|f| f.len).sum::<u64>();
+        let segments: u64 = self.current.segments.iter().map(|s| s.file.len).sum();
+        (
+            sum(&self.current.tails),
+            sum(&self.current.series) + segments,
+        )
     }
 
     pub(crate) fn add_removals(&mut self, paths: Vec<String>) {
@@ -329,6 +336,8 @@ impl StoreInner {
             redo_from: Vec::new(),
             definitions: Sections::new(),
             sealed: Vec::new(),
+            live_sealed: Vec::new(),
+            segments: Vec::new(),
             tombstones: Vec::new(),
             lsn_from: [Lsn(0); PARTITION_COUNT],
             captured: Vec::new(),
@@ -463,7 +472,7 @@ impl StoreInner {
         }
         drop(state);
         let done = *shard;
-        self.capture_definitions(running, done);
+        self.capture_definitions(running, done)?;
         if done + 1 < self.shards.len() {
             running.step = Step::Capture {
                 shard: done + 1,
@@ -498,7 +507,7 @@ impl StoreInner {
     }
 
     /// Definitions and deletes come after the series that they are of.
-    fn capture_definitions(&self, running: &mut Running, shard: usize) {
+    fn capture_definitions(&self, running: &mut Running, shard: usize) -> Result<(), IoError> {
         for database in self.catalog.read().all() {
             for part in database
                 .touched()
@@ -511,6 +520,14 @@ impl StoreInner {
                 } else {
                     *part.sealed.lock()
                 };
+                // Before the definitions, which then have every row of them.
+                Self::capture_days(running, &database, part);
+                // Those frozen by a checkpoint that failed take the other half of the numbers.
+                let has_room = (running.segments.len() as u64) < SEGMENTS_PER_CHECKPOINT / 2;
+                let rows_max = self.config.index_segment_rows.max(1);
+                if has_room && part.index.read().head_rows() >= rows_max {
+                    part.index.write().freeze();
+                }
                 let index = part.index.read();
                 if let Some(bytes) = index.encode_part(since) {
                     running
@@ -518,7 +535,32 @@ impl StoreInner {
                         .set(part_tag(database.id, part.partition), bytes);
                     running.sealed.push((Arc::clone(part), index.mark()));
                 }
+                drop(index);
+                let number = running.segments.len() as u64;
+                let number = running.root.seq * SEGMENTS_PER_CHECKPOINT + number;
+                let new = self.renew_segments(part, number, has_room);
+                running.segments.extend(new.map_err(|error| {
+                    IoError::new("write", "an index segment", std::io::Error::other(error))
+                })?);
             }
+        }
+        Ok(())
+    }
+
+    /// The days on which rows were written to since they were last captured.
+    fn capture_days(running: &mut Running, database: &DatabaseState, part: &Arc<PartitionState>) {
+        let since = if running.full {
+            LivenessMark::default()
+        } else {
+            *part.live_sealed.lock()
+        };
+        let cut = database.retention.cut();
+        let mut live = part.live.write();
+        live.forget_before(cut.points.min(cut.aggregates));
+        if let Some(bytes) = live.encode(since) {
+            let tag = live_tag(database.id, part.partition);
+            running.definitions.set(tag, bytes);
+            running.live_sealed.push((Arc::clone(part), live.mark()));
         }
     }
 
@@ -586,8 +628,12 @@ impl StoreInner {
         if let Some(series) = &mut running.series {
             series.drive(self.device.as_ref(), lane, true)?;
         }
-        let files_written =
-            running.tails.is_written() && running.series.as_ref().is_none_or(PieceFile::is_written);
+        for new in &mut running.segments {
+            new.file.drive(self.device.as_ref(), lane, true)?;
+        }
+        let files_written = running.tails.is_written()
+            && running.series.as_ref().is_none_or(PieceFile::is_written)
+            && running.segments.iter().all(|new| new.file.is_written());
         let flushed = flushes.iter().all(|t| matches!(t.result(), Some(Ok(()))));
         for (shard, flush) in self.shards.iter().zip(&*flushes) {
             if flush.result().is_none() {
@@ -632,7 +678,8 @@ impl StoreInner {
         let volumes = self.block.start_sync(lane);
         let device = self.device.as_ref();
         let files = [Some(&running.tails), running.series.as_ref()];
-        let files = files.into_iter().flatten();
+        let segments = running.segments.iter().map(|new| &new.file);
+        let files = files.into_iter().flatten().chain(segments);
         let files = files.filter_map(|f| f.sync(device, lane)).collect();
         running.step = Step::Sync {
             volumes,
@@ -669,6 +716,7 @@ impl StoreInner {
                 &checkpointer.current.series,
                 running.series.as_ref().map(PieceFile::named),
             ),
+            segments: self.named_segments(&running.segments),
             removals: checkpointer.removals.clone(),
             catalog: section.finish().to_vec(),
             tombstones: running.tombstones.clone(),
@@ -681,6 +729,23 @@ impl StoreInner {
             *part.sealed.lock() = mark;
             part.index.write().forget_before(mark);
         }
+        for (part, mark) in running.live_sealed {
+            *part.live_sealed.lock() = mark;
+        }
+        let is_named = |n: &&NewSegment| ledger.segments.iter().any(|s| s.file == n.held.file);
+        // Of a database that was dropped meanwhile.
+        let unnamed = running.segments.iter().filter(|n| !is_named(n));
+        for segment in unnamed {
+            let path = segment.held.file.index_path();
+            drop(self.device.submit(lane, Op::Remove { path }));
+        }
+        let renewed: Vec<_> = running
+            .segments
+            .iter()
+            .map(|n| Arc::clone(&n.part))
+            .collect();
+        self.place_segments(running.segments);
+        self.silence_rows(&renewed);
         self.drop_spent_deletes(&running.lsn_from);
         self.block.close_dropped(lane);
         let remove = |path: String| drop(self.device.submit(lane, Op::Remove { path }));
@@ -698,6 +763,11 @@ impl StoreInner {
         }
         for file in old.series.iter().filter(|f| !named(|l| &l.series, f)) {
             remove(file.series_path());
+        }
+        let kept = [&checkpointer.previous, &checkpointer.current];
+        let is_kept = |s: &NamedSegment| kept.iter().any(|l| l.segments.contains(s));
+        for segment in old.segments.iter().filter(|s| !is_kept(s)) {
+            remove(segment.file.index_path());
         }
         if let Some(seq) = running.root.seq.checked_sub(2).filter(|seq| *seq > 0) {
             remove(alluvium_block::manifest_path(seq));
@@ -771,7 +841,8 @@ impl StoreInner {
             shard.dirty.push((database, series));
         }
         let files = [Some(running.tails), running.series];
-        let files = files.into_iter().flatten();
+        let segments = running.segments.into_iter().map(|new| new.file);
+        let files = files.into_iter().flatten().chain(segments);
         checkpointer
             .abandoned
             .extend(files.map(|f| f.abandon(full)));

@@ -155,6 +155,16 @@ pub struct StoreConfig {
     pub tombstone_bytes_max: usize,
     /// Remembered deletes of more than four tag sets in one partition: each costs every look at a series a little.
     pub wide_tombstones_max: usize,
+    /// Rows of a partition in memory at which a checkpoint makes an index segment of them.
+    pub index_segment_rows: u32,
+    /// Neighbouring index segments of a size that are made one; below 2 none are.
+    pub index_merge_segments: usize,
+    /// Rows of an index segment that is made of others, at most: bounds the work of one merge.
+    pub index_merge_rows_max: u32,
+    /// Days without a point after which a row leaves the table that finds it by its tag set without reading; 0: never.
+    pub index_silent_days: u32,
+    /// Bytes of index segments' blocks kept in memory.
+    pub index_cache_bytes: usize,
     /// Bytes of raw tag sections one writer remembers.
     pub writer_cache_bytes_max: usize,
     /// Databases that may exist.
@@ -202,6 +212,11 @@ impl Default for StoreConfig {
             reserve_bytes: 0,
             tombstone_bytes_max: 8 << 20,
             wide_tombstones_max: 1024,
+            index_segment_rows: 65_536,
+            index_merge_segments: 4,
+            index_merge_rows_max: 262_144,
+            index_silent_days: 2,
+            index_cache_bytes: 32 << 20,
             writer_cache_bytes_max: 64 << 20,
             databases_max: 65_536,
             instance: None,

@@ -361,29 +361,34 @@ impl Database {
 
     /// Fields of tag sets that have values of several kinds, by key and field, at most `limit`. Costs a look at
     /// every tag set where there are any.
-    pub fn conflicts(&self, limit: usize) -> Vec<KindConflict> {
+    ///
+    /// # Errors
+    /// If a segment of the index cannot be read.
+    pub fn conflicts(&self, limit: usize) -> Result<Vec<KindConflict>, StoreError> {
         let mut found = Vec::new();
         for part in self.state.touched() {
             let index = part.index.read();
-            for (row, field, kinds) in index.mixed_kinds(limit - found.len()) {
-                let (Some(key), Some(measurement)) = (index.key(row), index.measurement_of(row))
-                else {
-                    continue;
-                };
+            let mixed = index.mixed_kinds(limit - found.len()).into_iter();
+            let mixed = mixed.filter_map(|(row, field, kinds)| {
+                let name = index.field_name(index.measurement_of(row)?, field)?;
+                Some((row, name.to_owned(), kinds))
+            });
+            let mixed: Vec<_> = mixed.collect();
+            drop(index);
+            let rows: Vec<_> = mixed.iter().map(|(row, ..)| *row).collect();
+            for ((_, field, kinds), key) in mixed.into_iter().zip(part.keys(&rows)?) {
+                let Some(key) = key else { continue };
                 let first = kinds.first();
                 let others = kinds.iter().filter(|k| Some(*k) != first);
                 found.push(KindConflict {
-                    key,
-                    field: index
-                        .field_name(measurement, field)
-                        .unwrap_or_default()
-                        .to_owned(),
+                    key: key.as_ref().clone(),
+                    field,
                     kinds: first.into_iter().chain(others).collect(),
                 });
             }
         }
         found.sort_unstable_by(|a, b| (&a.key, &a.field).cmp(&(&b.key, &b.field)));
-        found
+        Ok(found)
     }
 
     /// Names of the measurements with series that match.
@@ -394,13 +399,12 @@ impl Database {
         let compiled = selector.compile()?;
         let mut names: Vec<String> = Vec::new();
         for part in self.state.touched() {
-            names.extend(
-                part.index
-                    .read()
-                    .measurement_names(&compiled)
-                    .into_iter()
-                    .map(str::to_owned),
-            );
+            let found = part.select(&compiled, TimeRange::ALL, |index, selected| {
+                let rows = selected.iter().map(|s| s.row.0).collect();
+                let found = index.measurements_of(&rows).into_iter();
+                found.map(str::to_owned).collect::<Vec<_>>()
+            });
+            names.extend(found?);
         }
         names.sort_unstable();
         names.dedup();

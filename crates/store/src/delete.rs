@@ -12,7 +12,9 @@ use std::sync::atomic::Ordering;
 
 use alluvium_index::{KindSet, PartitionIndex, SelectedRow, Selector};
 use alluvium_nbtree::{Direction, ReadStats};
-use alluvium_types::{Column, FieldId, Lsn, Position, Row, RowSet, TimeRange, ValueKind, ValueRef};
+use alluvium_types::{
+    Column, FieldId, Lsn, Position, Row, RowSet, SeriesKey, TimeRange, ValueKind, ValueRef,
+};
 use alluvium_wal::{Among, LogTicket, Tombstone};
 use smallvec::SmallVec;
 
@@ -421,22 +423,21 @@ fn select(
     part: &PartitionState,
     selections: &[DeleteSelection],
 ) -> Result<Vec<SelectedRow>, DeleteError> {
-    let index = part.index.read();
     let mut found: Vec<SelectedRow> = Vec::new();
     for selection in selections {
         let compiled = selection.selector.compile().map_err(StoreError::from)?;
-        let mut selected = index.select(&compiled);
+        let selected = part.select(&compiled, TimeRange::ALL, |_, selected| selected);
+        let mut selected = selected.map_err(StoreError::from)?;
         if let Some(sets) = &selection.tag_sets {
-            let mut last = None;
-            selected.retain(|s| match last {
-                Some((row, admitted)) if row == s.row => admitted,
-                _ => {
-                    let key = index.key(s.row);
-                    let admitted = key.is_some_and(|key| sets.contains(key.tags()));
-                    last = Some((s.row, admitted));
-                    admitted
-                }
-            });
+            let mut rows: Vec<Row> = selected.iter().map(|s| s.row).collect();
+            rows.dedup();
+            let keys = part.keys(&rows).map_err(StoreError::from)?;
+            let admitted = |key: &Option<Arc<_>>| {
+                let key: Option<&SeriesKey> = key.as_deref();
+                key.is_some_and(|key| sets.contains(key.tags()))
+            };
+            let admitted: Vec<bool> = keys.iter().map(admitted).collect();
+            selected.retain(|s| rows.binary_search(&s.row).is_ok_and(|at| admitted[at]));
         }
         found.append(&mut selected);
     }

@@ -1,7 +1,7 @@
 //! What can go wrong, by what a caller would do about it.
 
 use alluvium_block::RootError;
-use alluvium_index::{IndexError, SelectorError};
+use alluvium_index::{IndexError, LoadError, SegmentError, SelectorError};
 use alluvium_io::IoError;
 use alluvium_nbtree::TreeError;
 use alluvium_types::{BudgetExceeded, ValueKind};
@@ -22,6 +22,9 @@ pub enum OpenError {
     /// The definitions of series do not hold.
     #[error("the series definitions cannot be read: {0}")]
     Index(#[from] IndexError),
+    /// The segments of the series index do not hold.
+    #[error("the series index cannot be read: {0}; restore from a backup or run salvage")]
+    Segments(#[from] LoadError),
     /// The checkpointed tails do not hold.
     #[error("the checkpointed tails cannot be read: {0}")]
     Tails(#[from] TreeError),
@@ -95,6 +98,9 @@ pub enum StoreError {
     /// A selector does not compile.
     #[error(transparent)]
     Selector(#[from] SelectorError),
+    /// A segment of the series index cannot be read.
+    #[error("the series index cannot be read: {0}")]
+    Index(#[from] SegmentError),
     /// The store is being closed.
     #[error("the store is closing")]
     Closing,

@@ -1,7 +1,7 @@
 //! What a superblock names beside volumes: catalogue, positions, tails, definitions, where redo begins.
 
 use alluvium_block::{Manifest, Sections};
-use alluvium_types::{Lsn, PARTITION_COUNT};
+use alluvium_types::{DatabaseId, Lsn, PARTITION_COUNT, Partition};
 
 use crate::error::OpenError;
 use crate::numbers::{Numbers, to_bytes};
@@ -28,6 +28,20 @@ impl NamedFile {
     pub(crate) fn series_path(self) -> String {
         format!("series.{:016}", self.seq)
     }
+
+    /// Of a segment of the index: its number stands for the commit.
+    pub(crate) fn index_path(self) -> String {
+        format!("index.{:016}", self.seq)
+    }
+}
+
+/// A segment of a partition's index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NamedSegment {
+    pub database: DatabaseId,
+    pub partition: Partition,
+    /// Its blocks have checksums of their own: that of the file is zero.
+    pub file: NamedFile,
 }
 
 /// The store's part of a manifest.
@@ -43,6 +57,8 @@ pub(crate) struct Ledger {
     pub tails: Vec<NamedFile>,
     /// Files of definitions, oldest first: each continues the one before.
     pub series: Vec<NamedFile>,
+    /// Segments of the index, those of a partition in the order of their rows.
+    pub segments: Vec<NamedSegment>,
     /// Files of dropped databases to remove once no superblock names them.
     pub removals: Vec<String>,
     /// Databases, as a section of log entries.
@@ -61,6 +77,16 @@ impl Ledger {
             for file in files {
                 numbers.extend([file.seq, file.len, u64::from(file.crc)]);
             }
+        }
+        numbers.push(self.segments.len() as u64);
+        for NamedSegment {
+            database,
+            partition,
+            file,
+        } in &self.segments
+        {
+            let place = u64::from(database.0) << 8 | u64::from(partition.0);
+            numbers.extend([place, file.seq, file.len]);
         }
         manifest.set(TAG_LEDGER, to_bytes(numbers));
         manifest.set(TAG_CATALOG, self.catalog.clone());
@@ -117,6 +143,18 @@ impl Ledger {
         };
         ledger.tails = files()?;
         ledger.series = files()?;
+        ledger.segments = numbers.list(|n| {
+            let place = n.next()?;
+            Some(NamedSegment {
+                database: DatabaseId(u32::try_from(place >> 8).ok()?),
+                partition: Partition(place as u8 & 15),
+                file: NamedFile {
+                    seq: n.next()?,
+                    len: n.next()?,
+                    crc: 0,
+                },
+            })
+        })?;
         Some(ledger)
     }
 }
@@ -142,6 +180,15 @@ mod tests {
                     crc: 6,
                 },
             ],
+            segments: vec![NamedSegment {
+                database: DatabaseId(7),
+                partition: Partition(15),
+                file: NamedFile {
+                    seq: 9 << 16,
+                    len: 4096,
+                    crc: 0,
+                },
+            }],
             removals: vec!["vol/00000001".into()],
             catalog: vec![1, 2],
             tombstones: vec![vec![3], vec![4, 5]],

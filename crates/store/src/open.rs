@@ -23,6 +23,7 @@ use crate::readers::ReaderAges;
 use crate::recovery::{RecoveryReport, recover};
 use crate::reserve::Reserve;
 use crate::retention::RetentionDriver;
+use crate::segments::IndexCache;
 use crate::shard::{PointCounters, Shard, ShardState, shard_of};
 use crate::sweep::{ledger_before, sweep};
 
@@ -33,6 +34,7 @@ pub(crate) struct StoreInner {
     pub clock: Arc<dyn Clock>,
     pub config: StoreConfig,
     pub budget: Arc<Budget>,
+    pub index_cache: Arc<IndexCache>,
     pub instance: [u8; 16],
     pub incarnation: u32,
     pub block: Arc<BlockStore>,
@@ -182,6 +184,8 @@ impl StoreInner {
                 }
             })
             .collect();
+        let index_cache = config.index_cache_bytes;
+        let index_cache = Arc::new(IndexCache::new(index_cache, Arc::clone(&budget)));
         let mut inner = Self {
             catalog: RwLock::default(),
             checkpointer: Mutex::new(Checkpointer::new(&root, ledger.clone(), before)),
@@ -204,6 +208,7 @@ impl StoreInner {
             device,
             clock,
             config,
+            index_cache,
             budget,
             block,
             shards,

@@ -1,13 +1,18 @@
 //! What one partition of one database has in memory: its index and its series by row.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
-use alluvium_index::{DefinitionMark, PartitionIndex};
-use alluvium_types::{FieldId, Partition, Row};
+use alluvium_index::{
+    CompiledSelector, DefinitionMark, Liveness, LivenessMark, PartitionIndex, SegmentError,
+    SelectedRow,
+};
+use alluvium_types::{FieldId, Partition, Row, SeriesKey, TimeRange};
+use alluvium_wal::PointGroup;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use smallvec::SmallVec;
 
+use crate::segments::HeldSegment;
 use crate::series::{Series, SeriesPlace};
 use crate::tombstones::{HiddenParts, Tombstones};
 
@@ -19,6 +24,16 @@ pub(crate) struct PartitionState {
     pub table: RwLock<SeriesTable>,
     /// Definitions up to here are in a part that a superblock names.
     pub sealed: Mutex<DefinitionMark>,
+    /// The index's segments and their files, in order. Changed by checkpoints only.
+    pub segments: Mutex<Vec<HeldSegment>>,
+    /// How often rows have left the name table: a writer that has looked for some before looks again.
+    pub silences: AtomicU64,
+    /// The day on which rows were last let out of the name table.
+    pub silenced_day: AtomicI64,
+    /// Rows by the days of their points. Changed by its shard's owner; nothing else is locked while this is.
+    pub live: RwLock<Liveness>,
+    /// Days up to here are in a file that a superblock names.
+    pub live_sealed: Mutex<LivenessMark>,
     /// What deletes hide of its series. Changed by [`Self::change_tombstones`].
     tombstones: RwLock<Tombstones>,
     /// Whether there is a tombstone: readers of a partition without deletes take no lock to learn it.
@@ -38,11 +53,64 @@ impl PartitionState {
             index: RwLock::new(index),
             table: RwLock::default(),
             sealed,
+            segments: Mutex::default(),
+            silences: AtomicU64::new(0),
+            silenced_day: AtomicI64::new(i64::MIN),
+            live: RwLock::default(),
+            live_sealed: Mutex::default(),
             tombstones: RwLock::default(),
             any_tombstones: AtomicBool::new(false),
             emptied: Mutex::default(),
             removals: AtomicU64::new(0),
         }
+    }
+
+    /// Notes on which days the rows of a group are written to: before its points are applied.
+    pub(crate) fn note_points(&self, group: &PointGroup) {
+        let mut live = self.live.write();
+        for (row, time) in group.rows.iter().zip(&group.times) {
+            live.note(*row, *time);
+        }
+    }
+
+    /// The series that match, of rows with points on a day of `range`; by row and field, with what `read` makes of the index at the same moment. Waits for blocks
+    /// of sealed rows, without a lock.
+    pub(crate) fn select<T>(
+        &self,
+        selector: &CompiledSelector,
+        range: TimeRange,
+        read: impl FnOnce(&PartitionIndex, Vec<SelectedRow>) -> T,
+    ) -> Result<T, SegmentError> {
+        let live = (range != TimeRange::ALL).then(|| self.live.read().rows_in(range));
+        loop {
+            let plan = self.index.read().plan(selector);
+            let sealed = plan.rows()?;
+            let index = self.index.read();
+            // Rows in memory may have become a segment meanwhile.
+            if !index.is_outdated(&sealed) {
+                let selected = index.select_with(selector, &sealed, live.as_ref());
+                return Ok(read(&index, selected));
+            }
+        }
+    }
+
+    /// The tag sets of rows, which ascend. Waits as [`Self::select`] does.
+    pub(crate) fn keys(&self, rows: &[Row]) -> Result<Vec<Option<Arc<SeriesKey>>>, SegmentError> {
+        let index = self.index.read();
+        let segments = Arc::clone(index.segments());
+        let sealed = index.sealed_rows();
+        let in_memory = rows.iter().filter(|row| row.0 >= sealed);
+        let in_memory: Vec<_> = in_memory.map(|row| index.key(*row).map(Arc::new)).collect();
+        drop(index);
+        let mut keys = Vec::with_capacity(rows.len());
+        for segment in segments.iter() {
+            let here = rows.iter().map(|row| row.0);
+            let here: Vec<u32> = here.filter(|row| segment.rows().contains(row)).collect();
+            let spelt = segment.spell(&here)?.into_iter();
+            keys.extend(spelt.map(|key| Some(Arc::new(key))));
+        }
+        keys.extend(in_memory);
+        Ok(keys)
     }
 
     /// What deletes hide of a series.

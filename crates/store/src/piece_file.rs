@@ -131,6 +131,11 @@ impl PieceFile {
         }
     }
 
+    /// The open file, for whoever goes on with it; it is not closed then.
+    pub(crate) fn take_file(&mut self) -> Option<FileId> {
+        self.file.take()
+    }
+
     /// Whether no closing is under way.
     pub(crate) fn is_closed(&self) -> bool {
         self.file.is_none() && self.closing.as_ref().is_none_or(Ticket::is_ended)

@@ -5,10 +5,13 @@
 //! life side by side: their partitions are disjoint. A point is applied only if its batch is newer than the
 //! series' tail. Nothing is written before the first checkpoint of the new life, so a crash in here repeats.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use alluvium_block::{Root, Sections};
-use alluvium_index::KeyHash;
+use alluvium_index::{
+    IndexError, KeyHash, LoadError, PartitionIndex, begins_anew, find_in, rows_after,
+};
 use alluvium_io::{AlignedBuf, Completion, Device, Lane, Op, OpenMode, Read};
 use alluvium_nbtree::read_tail_records;
 use alluvium_types::{DatabaseId, Lsn, Partition};
@@ -26,6 +29,7 @@ use crate::late::LateBuffer;
 use crate::ledger::{Ledger, NamedFile};
 use crate::open::{StoreInner, salt};
 use crate::partition::PartitionState;
+use crate::segments::of_partition;
 use crate::series::SeriesPlace;
 use crate::shard::shard_of;
 use crate::tombstones::Placed;
@@ -235,22 +239,68 @@ fn check_streams(ledger: &Ledger, streams: &[StreamInfo]) -> Result<(), OpenErro
 }
 
 fn load_definitions(inner: &StoreInner, ledger: &Ledger) -> Result<(), OpenError> {
-    for file in &ledger.series {
+    // Of each partition the parts since the last that begins anew, as (file, tag of the part).
+    let mut needed: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+    let mut live: Vec<(u64, usize)> = Vec::new();
+    let mut files = Vec::new();
+    for (number, file) in ledger.series.iter().enumerate() {
         let bytes = read_named(inner.device.as_ref(), &file.series_path(), *file)?;
-        let catalog = inner.catalog.read();
-        for (tag, part) in Sections::decode(&bytes)?.iter() {
-            let (id, partition) = split_tag(tag);
-            // Parts of a database dropped since are of no use.
-            let Some(database) = catalog.by_id(id) else {
+        let sections = Sections::decode(&bytes)?;
+        for (tag, part) in sections.iter() {
+            if tag & LIVE_TAG != 0 {
+                live.push((tag, number));
                 continue;
-            };
-            let state = database.partition(partition);
-            let mut index = state.index.write();
-            index.apply_part(database.seed, part)?;
-            *state.sealed.lock() = index.mark();
+            }
+            let parts = needed.entry(tag).or_default();
+            if begins_anew(part) {
+                parts.clear();
+            }
+            parts.push(number);
         }
+        files.push(sections);
+    }
+    let catalog = inner.catalog.read();
+    for (tag, parts) in needed {
+        let (id, partition) = split_tag(tag);
+        // Parts of a database dropped since are of no use.
+        let Some(database) = catalog.by_id(id) else {
+            continue;
+        };
+        let state = database.partition(partition);
+        let named = of_partition(&ledger.segments, id, partition);
+        let mut segments = Some(inner.open_segments(state, &named)?);
+        let rows = parts.last().and_then(|n| files.get(*n)?.get(tag));
+        let rows = rows.map_or(0, rows_after);
+        let mut days = state.live.write();
+        for (_, number) in live.iter().filter(|(t, _)| *t == tag | LIVE_TAG) {
+            let of_file = files.get(*number).and_then(|file| file.get(tag | LIVE_TAG));
+            let applied = of_file.map_or(Ok(()), |bytes| days.apply(bytes, rows));
+            applied.map_err(IndexError::from)?;
+        }
+        *state.live_sealed.lock() = days.mark();
+        let active = inner.active_rows(&days);
+        drop(days);
+        let mut loaded = PartitionIndex::new();
+        for part in parts.into_iter().filter_map(|n| files.get(n)?.get(tag)) {
+            match segments.take() {
+                Some(segments) => {
+                    loaded = PartitionIndex::open(database.seed, part, segments, active.as_ref())?;
+                }
+                None => loaded.apply_part(database.seed, part)?,
+            }
+        }
+        *state.sealed.lock() = loaded.mark();
+        *state.index.write() = loaded;
     }
     Ok(())
+}
+
+/// In the tag of a partition's days, beside its definitions.
+const LIVE_TAG: u64 = 0x10;
+
+/// Tag of a partition's days in a file of definitions.
+pub(crate) fn live_tag(database: DatabaseId, partition: Partition) -> u64 {
+    part_tag(database, partition) | LIVE_TAG
 }
 
 /// Tag of a partition's part in a file of definitions.
@@ -493,8 +543,14 @@ impl Redo<'_> {
             match entry {
                 Entry::Row { row, key } => {
                     let hash = KeyHash::of(database.seed, &key, &mut self.hash_scratch);
+                    let found = part.index.read().lookup(hash);
+                    let known = if found.is_some() {
+                        found
+                    } else {
+                        let segments = part.index.read().may_be_silent(hash);
+                        find_in(&segments, hash).map_err(LoadError::from)?
+                    };
                     let mut index = part.index.write();
-                    let known = index.lookup(hash);
                     let got = if let Some(known) = known {
                         known
                     } else {
@@ -519,6 +575,7 @@ impl Redo<'_> {
                 }
                 Entry::Points(group) => {
                     define_series(&database, &part, &group, lsn);
+                    part.note_points(&group);
                     self.points += group.bits.len() as u64;
                     let late = self.inner.late_rules();
                     let counters = &self.inner.counters;

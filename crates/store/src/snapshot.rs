@@ -9,9 +9,11 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use alluvium_block::BlockStore;
-use alluvium_index::Selector;
+use alluvium_index::{CompiledSelector, SelectedRow, Selector};
 use alluvium_nbtree::{Cursor, Direction, ReadStats, TreeSnapshot};
-use alluvium_types::{Aggregate, Column, Lsn, SeriesId, SeriesKey, TimeRange, ValueKind, ValueRef};
+use alluvium_types::{
+    Aggregate, Column, Lsn, Row, SeriesId, SeriesKey, TimeRange, ValueKind, ValueRef,
+};
 use smallvec::{SmallVec, smallvec};
 
 use crate::barrier::birth_of;
@@ -66,64 +68,28 @@ impl Snapshot {
         }
     }
 
-    /// The series that match, sorted by key, then field, then kind.
+    /// The series that match, sorted by key, then field, then kind. Waits where index blocks are not in memory.
     ///
     /// # Errors
-    /// If the selector does not compile.
+    /// If the selector does not compile, or a segment of the index cannot be read.
     pub fn select(&self, selector: &Selector) -> Result<Vec<SeriesInfo>, StoreError> {
+        self.select_in(selector, TimeRange::ALL)
+    }
+
+    /// As [`Self::select`], without series of tag sets that have no point on a day that `range` touches: what is dead
+    /// costs nothing. Of the others some may have none inside it.
+    ///
+    /// # Errors
+    /// As [`Self::select`].
+    pub fn select_in(
+        &self,
+        selector: &Selector,
+        range: TimeRange,
+    ) -> Result<Vec<SeriesInfo>, StoreError> {
         let compiled = selector.compile()?;
         let mut found: Vec<SeriesInfo> = Vec::new();
         for part in self.database.touched() {
-            let index = part.index.read();
-            let mut last_key: Option<(alluvium_types::Row, Arc<SeriesKey>)> = None;
-            let mut names: Vec<(u32, u32, Arc<str>)> = Vec::new();
-            for selected in index.select(&compiled) {
-                let key = match &last_key {
-                    Some((row, key)) if *row == selected.row => Arc::clone(key),
-                    _ => {
-                        let Some(key) = index.key(selected.row) else {
-                            continue;
-                        };
-                        let key = Arc::new(key);
-                        last_key = Some((selected.row, Arc::clone(&key)));
-                        key
-                    }
-                };
-                let Some(measurement) = index.measurement_of(selected.row) else {
-                    continue;
-                };
-                let at = names
-                    .iter()
-                    .position(|(m, f, _)| *m == measurement.0 && *f == selected.field.0);
-                let field = if let Some(at) = at {
-                    Arc::clone(&names[at].2)
-                } else {
-                    let name = index
-                        .field_name(measurement, selected.field)
-                        .unwrap_or_default();
-                    names.push((measurement.0, selected.field.0, name.into()));
-                    Arc::clone(&names[names.len() - 1].2)
-                };
-                let mut push = |kind| {
-                    let id = SeriesId::new(part.partition, selected.row, selected.field, kind);
-                    found.push(SeriesInfo {
-                        id,
-                        key: Arc::clone(&key),
-                        field: Arc::clone(&field),
-                    });
-                };
-                let mut numeric = selected.kinds.iter().filter(|k| k.is_numeric());
-                if let Some(first) = numeric.next() {
-                    push(if numeric.next().is_some() {
-                        ValueKind::F64
-                    } else {
-                        first
-                    });
-                }
-                if selected.kinds.contains(ValueKind::Str) {
-                    push(ValueKind::Str);
-                }
-            }
+            select_part(part, &compiled, range, &mut found)?;
         }
         if !self.cut.is_none() {
             found.retain(|info| self.has_live(info));
@@ -174,6 +140,58 @@ impl Snapshot {
             },
         }
     }
+}
+
+/// The series of one partition, in no order.
+fn select_part(
+    part: &PartitionState,
+    selector: &CompiledSelector,
+    range: TimeRange,
+    found: &mut Vec<SeriesInfo>,
+) -> Result<(), StoreError> {
+    let mut names: Vec<(u32, u32, Arc<str>)> = Vec::new();
+    let selected = part.select(selector, range, |index, selected| {
+        let named = selected.into_iter().filter_map(|item| {
+            let measurement = index.measurement_of(item.row)?;
+            let known = |(m, f, _): &(u32, u32, _)| *m == measurement.0 && *f == item.field.0;
+            let at = names.iter().position(known).unwrap_or_else(|| {
+                let name = index.field_name(measurement, item.field);
+                let name = name.unwrap_or_default().into();
+                names.push((measurement.0, item.field.0, name));
+                names.len() - 1
+            });
+            Some((item, at))
+        });
+        named.collect::<Vec<(SelectedRow, usize)>>()
+    })?;
+    let mut rows: Vec<Row> = selected.iter().map(|(item, _)| item.row).collect();
+    rows.dedup();
+    let mut keys = rows.iter().zip(part.keys(&rows)?).peekable();
+    for (SelectedRow { row, field, kinds }, name) in selected {
+        while keys.next_if(|(r, _)| **r < row).is_some() {}
+        let Some((_, Some(key))) = keys.peek() else {
+            continue;
+        };
+        let mut push = |kind| {
+            found.push(SeriesInfo {
+                id: SeriesId::new(part.partition, row, field, kind),
+                key: Arc::clone(key),
+                field: Arc::clone(&names[name].2),
+            });
+        };
+        let mut numeric = kinds.iter().filter(|k| k.is_numeric());
+        if let Some(first) = numeric.next() {
+            push(if numeric.next().is_some() {
+                ValueKind::F64
+            } else {
+                first
+            });
+        }
+        if kinds.contains(ValueKind::Str) {
+            push(ValueKind::Str);
+        }
+    }
+    Ok(())
 }
 
 /// Something that holds points of one kind in order of time, and where nothing of it is deleted.

@@ -70,6 +70,29 @@ impl RetentionStatus {
     }
 }
 
+/// The part of the series index that is in segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct IndexStatus {
+    /// Segments of all partitions.
+    pub segments: u64,
+    /// Rows in them.
+    pub sealed_rows: u64,
+    /// Rows in all.
+    pub rows: u64,
+    /// Sealed rows that are found through their segment only.
+    pub silent_rows: u64,
+    /// Segments made of rows in memory since opening.
+    pub seals: u64,
+    /// Segments made of others since opening.
+    pub merges: u64,
+    /// Merges that gave up because a segment could not be read.
+    pub failed_merges: u64,
+    /// Blocks found in memory.
+    pub cache_hits: u64,
+    /// Blocks read from the device.
+    pub cache_misses: u64,
+}
+
 /// A store at one moment.
 #[derive(Debug, Clone)]
 pub struct Status {
@@ -129,6 +152,8 @@ pub struct Status {
     pub merging: MergingStatus,
     /// Giving back the room of dead pages.
     pub space: SpaceStatus,
+    /// Sealed rows of the series index.
+    pub index: IndexStatus,
     /// Why nothing is acknowledged any more, if so.
     pub failure: Option<String>,
     /// The device has no room: writes are refused until it has.
@@ -242,6 +267,7 @@ impl StoreInner {
                 .collect(),
             merging,
             space,
+            index: self.index_status(),
             failure: self.failure().map(|f| f.to_string()),
             full,
         }

@@ -37,7 +37,8 @@ pub(crate) fn sweep(device: &dyn Device, roots: &Roots) -> Result<u64, OpenError
     let mut needless = Vec::new();
     for file in device.list("")? {
         let numbered = |prefix| numbered(&file.name, prefix).is_some();
-        if ["manifest.", "tails.", "series."].into_iter().any(numbered) {
+        let ours = ["manifest.", "tails.", "series.", "index."];
+        if ours.into_iter().any(numbered) {
             needless.push(file.name);
         }
     }
@@ -67,6 +68,7 @@ fn note(named: &mut HashSet<String>, root: &Root, manifest: &Manifest) -> Result
     named.insert(manifest_path(root.seq));
     named.extend(ledger.tails.iter().copied().map(NamedFile::tails_path));
     named.extend(ledger.series.iter().copied().map(NamedFile::series_path));
+    named.extend(ledger.segments.iter().map(|s| s.file.index_path()));
     named.extend(ledger.removals);
     let volumes: Result<Vec<String>, RootError> = named_volumes(manifest);
     named.extend(volumes?);

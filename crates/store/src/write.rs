@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use alluvium_index::{IndexError, KeyHash, MAX_NAME_BYTES, MAX_TAGS, PartitionIndex};
+use alluvium_index::{IndexError, KeyHash, MAX_NAME_BYTES, MAX_TAGS, PartitionIndex, find_in};
 use alluvium_types::{
     Budget, FieldId, Lsn, MAX_STRING_BYTES, Owner, PARTITION_COUNT, Partition, Position, Row,
     SeriesKey, StringColumn, ValueKind, ValueRef,
@@ -139,6 +139,8 @@ pub struct Writer {
     refused: Option<IndexError>,
     /// By partition: deletes of series up to here are known.
     removals: [u64; PARTITION_COUNT],
+    /// By partition: rows that had left the name table by then were looked for.
+    silences: [u64; PARTITION_COUNT],
     hash_scratch: Vec<u8>,
     reserved: u64,
 }
@@ -161,6 +163,7 @@ impl Writer {
             last_shape: NONE,
             refused: None,
             removals: [0; PARTITION_COUNT],
+            silences: [0; PARTITION_COUNT],
             hash_scratch: Vec::new(),
             reserved: 0,
         }
@@ -300,7 +303,8 @@ impl Writer {
         self.batch.clear();
     }
 
-    /// Defines, logs and applies the lines since the last commit, and forgets them. Never waits. Queries see
+    /// Defines, logs and applies the lines since the last commit, and forgets them. Never waits, but for a page of the
+    /// index where a tag set comes that was silent for days; no lock is held then. Queries see
     /// the points at once, before they are durable. `durability` may name another level than the database's.
     ///
     /// # Errors
@@ -350,13 +354,25 @@ impl Writer {
                 shard.state.lock().admit(&store.config)?;
             }
         }
+        // Before any lock: it may read a page of the index.
+        for p in 0..PARTITION_COUNT {
+            self.recall(p)?;
+        }
         let mut tickets: SmallVec<[LogTicket; 2]> = SmallVec::new();
         let mut position = Position::default();
         for (i, shard) in store.shards.iter().enumerate() {
             if !self.touches(i) {
                 continue;
             }
-            let mut state = shard.state.lock();
+            let mut state = loop {
+                let state = shard.state.lock();
+                // Rows leave the name table under this lock only, once a day or with a new segment.
+                let of_shard = |p: &usize| shard_of(Partition(*p as u8), store.shards.len()) == i;
+                let late = (0..PARTITION_COUNT).find(|p| of_shard(p) && self.has_missed(*p));
+                let Some(late) = late else { break state };
+                drop(state);
+                self.recall(late)?;
+            };
             if self.database.is_dropped() {
                 return Err(StoreError::NoDatabase {
                     name: self.database.name.clone(),
@@ -384,6 +400,58 @@ impl Writer {
             tickets.clear();
         }
         Ok(Commit::new(store, tickets, position))
+    }
+
+    /// Whether rows have left the name table since this batch's were looked for. Takes no lock.
+    fn has_missed(&self, p: usize) -> bool {
+        let part = self.database.touched_partition(Partition(p as u8));
+        self.has_unknown(p)
+            && part.is_some_and(|part| part.silences.load(Ordering::Acquire) != self.silences[p])
+    }
+
+    /// Whether lines of a partition are of tag sets whose row this writer does not know.
+    fn has_unknown(&self, p: usize) -> bool {
+        let mut lines = self.batch.lines[p].iter();
+        lines.any(|line| self.keys.known[line.token as usize].row == NONE)
+    }
+
+    /// Finds the rows of tag sets that have left the name table. Waits for a page of a segment for each of those, and for
+    /// one new tag set in some hundred; never where no row is silent.
+    fn recall(&mut self, p: usize) -> Result<(), StoreError> {
+        let Some(part) = self.database.touched_partition(Partition(p as u8)) else {
+            return Ok(());
+        };
+        if !self.has_unknown(p) {
+            return Ok(());
+        }
+        // In this order: what leaves behind the look below counts as missed.
+        self.silences[p] = part.silences.load(Ordering::Acquire);
+        let mut wanted = Vec::new();
+        {
+            let index = part.index.read();
+            if index.silent_rows() == 0 {
+                return Ok(());
+            }
+            for line in &self.batch.lines[p] {
+                let known = &self.keys.known[line.token as usize];
+                if known.row == NONE && index.lookup(known.hash).is_none() {
+                    let segments = index.may_be_silent(known.hash);
+                    if !segments.is_empty() {
+                        wanted.push((line.token, segments));
+                    }
+                }
+            }
+        }
+        for (token, segments) in wanted {
+            let known = &mut self.keys.known[token as usize];
+            if known.row == NONE
+                && let Some(row) = find_in(&segments, known.hash)?
+            {
+                known.row = row.0;
+                known.key = None;
+            }
+        }
+        Ok(())
     }
 
     fn touches(&self, shard: usize) -> bool {
@@ -421,6 +489,7 @@ impl Writer {
                 state.section.points(&self.group);
             }
             points += self.group.bits.len();
+            part.note_points(&self.group);
             let late = store.late_rules();
             state.apply(&database, &part, &self.group, lsn, late, &store.counters);
             if at < lines.len() && state.section.len() >= store.section_bytes_max {
@@ -499,6 +568,7 @@ impl Writer {
     ) -> Result<(), IndexError> {
         let known = &mut self.keys.known[line.token as usize];
         let row = if let Some(row) = known.row() {
+            index.restore(known.hash, row);
             row
         } else {
             let (row, new) = define_row(index, state, known)?;

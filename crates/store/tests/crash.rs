@@ -52,14 +52,25 @@ fn run_all(worlds: impl IntoIterator<Item = (u64, Kind)>) -> Counts {
 
 #[test]
 fn nothing_acknowledged_is_lost() {
-    let plain = |seed| (seed, Kind::default());
+    let plain = |seed| {
+        let churn = seed % 3 == 1;
+        let kind = Kind {
+            churn,
+            ..Kind::default()
+        };
+        (seed, kind)
+    };
     let counts = run_all(PINNED.into_iter().chain(seeds()).map(plain));
     let Counts {
         lives,
         deletes,
         merges,
+        seals,
+        index_merges,
         ..
     } = counts;
+    let enough = seals > lives && index_merges > lives / 4;
+    assert!(enough, "too few index segments: {counts}");
     assert!(deletes > lives, "only {deletes} deletes in {lives} lives");
     assert!(merges > lives, "only {merges} merges in {lives} lives");
 }

@@ -27,6 +27,7 @@ fn open(dir: &Path) -> Store {
         extent_pages: 4,
         segment_bytes: 1 << 20,
         instance: Some([5; 16]),
+        index_segment_rows: 1,
         ..StoreConfig::default()
     };
     let device = alluvium_io::open(dir, &options).unwrap();

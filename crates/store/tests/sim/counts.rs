@@ -30,6 +30,10 @@ pub struct Counts {
     pub given_back: u64,
     /// Volumes left for that.
     pub left: u64,
+    /// Index segments made of rows.
+    pub seals: u64,
+    /// Index segments made of others.
+    pub index_merges: u64,
     /// Values found after crashes and compared.
     pub compared: u64,
     /// Openings that refused a damaged directory, and reads that named a damaged page.
@@ -50,6 +54,8 @@ impl AddAssign for Counts {
         self.volumes_freed += more.volumes_freed;
         self.given_back += more.given_back;
         self.left += more.left;
+        self.seals += more.seals;
+        self.index_merges += more.index_merges;
         self.compared += more.compared;
         self.damage_named += more.damage_named;
     }
@@ -60,7 +66,8 @@ impl fmt::Display for Counts {
         write!(
             f,
             "worlds={} lives={} crashes={} page_writes={} data_pages={} faults={} acked={} deletes={} merges={} \
-             volumes_freed={} given_back={} left={} compared={} damage_named={}",
+             volumes_freed={} given_back={} left={} seals={} \
+             index_merges={} compared={} damage_named={}",
             self.worlds,
             self.lives,
             self.crashes,
@@ -73,6 +80,8 @@ impl fmt::Display for Counts {
             self.volumes_freed,
             self.given_back,
             self.left,
+            self.seals,
+            self.index_merges,
             self.compared,
             self.damage_named,
         )

@@ -7,6 +7,7 @@ use alluvium_sim::{Fault, FaultPlan};
 use alluvium_store::{Commit, Database, Durability, Store};
 
 use super::counts::Counts;
+use super::days::DAY_NS;
 use super::world::{Kind, World, drive_some, trace, wait};
 use crate::model::{self, Model, Removal, read_all, write};
 
@@ -106,6 +107,9 @@ impl World {
         }
         if self.kind.churn {
             self.first_host += 10;
+            if !self.kind.retention.is_on() {
+                self.now += DAY_NS;
+            }
         }
         let mut pending: Vec<Pending> = Vec::new();
         if let Ok((database, created)) = store.create_database("db")
@@ -135,6 +139,7 @@ impl World {
                 (status.merging.failed, status.merging.last_error),
                 (0, None)
             );
+            assert_eq!(status.index.failed_merges, 0);
             // A hole may be on its way when the power goes.
             let error = status
                 .space
@@ -144,6 +149,8 @@ impl World {
         }
         self.counts.merges += status.merging.merges;
         self.counts.data_pages += status.pages_written;
+        self.counts.seals += status.index.seals;
+        self.counts.index_merges += status.index.merges;
         self.counts.given_back += status.space.pages_given_back;
         self.counts.left += status.space.volumes_left;
         let freed = status.databases.iter().map(|d| d.retention.volumes_freed);

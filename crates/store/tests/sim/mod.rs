@@ -13,6 +13,7 @@
 
 pub mod counts;
 pub mod damage;
+pub mod days;
 pub mod exhaustive;
 pub mod lives;
 pub mod oracle;

@@ -8,7 +8,7 @@ use alluvium_types::Value;
 use crate::model::{Line, Model, Removal};
 
 /// Series of the model: host, field, whether text.
-type Key = (u32, String, bool);
+pub type Key = (u32, String, bool);
 
 #[derive(Debug, Clone)]
 enum What {

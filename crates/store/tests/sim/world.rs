@@ -11,6 +11,7 @@ use alluvium_store::{
 use alluvium_types::{SeriesKey, Value};
 
 use super::counts::Counts;
+use super::days;
 use super::oracle::Oracle;
 use crate::model::{self, Dice, Line, Model, late_batch, read_all};
 
@@ -27,7 +28,7 @@ pub struct Kind {
     pub retention: Retention,
     /// Texts that fill pages: many page writes for few points.
     pub heavy: bool,
-    /// New hosts in every life.
+    /// New hosts in every life, which is a day.
     pub churn: bool,
     /// Much is written and deleted, and time passes in between: pages die and are given back within a life.
     pub busy: bool,
@@ -149,6 +150,11 @@ impl World {
             space_hole_pages_min: 1,
             space_readers_ms: 0,
             retention: self.kind.retention,
+            // Segments of single rows, merged in twos.
+            index_segment_rows: 1,
+            index_merge_segments: 2,
+            index_merge_rows_max: 64,
+            index_cache_bytes: 16 << 10,
             // One after the other: a seed decides everything.
             redo_threads_max: 1,
             instance: Some([5; 16]),
@@ -256,6 +262,9 @@ impl World {
         self.cut = cut;
         self.counts.compared += found.series.values().map(|s| s.len() as u64).sum::<u64>();
         self.oracle.check(&found, cut).unwrap();
+        if let Some(database) = &database {
+            days::check(database, &found);
+        }
         let aggregates_go = self.kind.retention.aggregates == KeepAggregates::Same;
         if let Some(database) = &database
             && aggregates_go

@@ -1,0 +1,148 @@
+//! The tag sets of the newest rows, in memory: tuples, values and postings until they are sealed.
+
+use roaring::{MultiOps, RoaringBitmap};
+
+use crate::blobs::Blobs;
+use crate::dictionary::Dictionary;
+use crate::paged::Paged;
+use crate::postings::{Postings, PostingsStore, RowsRef, bitmap_bytes};
+use crate::varint::get_u32;
+
+/// Rows from `base` on. Numbers of values are its own: they begin again in the next head.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Head {
+    pub(crate) base: u32,
+    /// Measurements, keys and shapes that there were when it began.
+    pub(crate) known_before: (u32, u32, u32),
+    /// By row: one value number for each key of its shape, as varints.
+    pub(crate) tuples: Blobs,
+    /// By key; keys without a value may be missing at the end.
+    pub(crate) keys: Vec<KeyHead>,
+    pub(crate) postings: PostingsStore,
+    /// By shape, as far as there are rows.
+    shape_rows: Vec<RoaringBitmap>,
+}
+
+/// The values of one key.
+#[derive(Debug, Clone)]
+pub(crate) struct KeyHead {
+    pub(crate) values: Dictionary,
+    /// By value.
+    pub(crate) postings: Paged<Postings>,
+}
+
+impl Head {
+    pub(crate) fn new(base: u32, known_before: (u32, u32, u32)) -> Self {
+        Self {
+            base,
+            known_before,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn len(&self) -> u32 {
+        self.tuples.len() as u32
+    }
+
+    pub(crate) fn end(&self) -> u32 {
+        self.base + self.len()
+    }
+
+    /// The varints of a row's values.
+    pub(crate) fn tuple(&self, row: u32) -> Option<&[u8]> {
+        self.tuples.get(row.checked_sub(self.base)? as usize)
+    }
+
+    pub(crate) fn key(&self, key: u32) -> Option<&KeyHead> {
+        self.keys.get(key as usize)
+    }
+
+    pub(crate) fn key_mut(&mut self, key: u32) -> &mut KeyHead {
+        let needed = key as usize + 1;
+        if self.keys.len() < needed {
+            self.keys.resize_with(needed, || KeyHead {
+                values: Dictionary::new(),
+                postings: Paged::default(),
+            });
+        }
+        &mut self.keys[key as usize]
+    }
+
+    /// The number of a value, new if need be, with one more row.
+    pub(crate) fn add_value(&mut self, key: u32, value: &str, row: u32) -> u32 {
+        let id = self.key_mut(key).values.intern(value);
+        self.add_row_of_value(key, id, row);
+        id
+    }
+
+    /// Adds the highest row so far to the rows of a value.
+    pub(crate) fn add_row_of_value(&mut self, key: u32, value: u32, row: u32) {
+        let Some(key) = self.keys.get_mut(key as usize) else {
+            return;
+        };
+        match key.postings.get_mut(value as usize) {
+            Some(postings) => *postings = self.postings.push(*postings, row),
+            None => key.postings.push(Postings::one(row)),
+        }
+    }
+
+    /// Appends the next row, whose values know of it already.
+    pub(crate) fn append(&mut self, schema: u32, tuple: &[u8]) {
+        let row = self.end();
+        let needed = schema as usize + 1;
+        if self.shape_rows.len() < needed {
+            self.shape_rows.resize_with(needed, RoaringBitmap::new);
+        }
+        self.shape_rows[schema as usize].insert(row);
+        self.tuples.push(tuple);
+    }
+
+    /// The rows of a shape.
+    pub(crate) fn rows_of_shape(&self, schema: u32) -> Option<&RoaringBitmap> {
+        self.shape_rows.get(schema as usize)
+    }
+
+    /// The shapes that have rows here, with them.
+    pub(crate) fn shapes(&self) -> impl Iterator<Item = (u32, &RoaringBitmap)> {
+        (0..)
+            .zip(&self.shape_rows)
+            .filter(|(_, rows)| !rows.is_empty())
+    }
+
+    /// The union of the rows of some shapes.
+    pub(crate) fn rows_of_shapes(&self, schemas: &[u32]) -> RoaringBitmap {
+        schemas
+            .iter()
+            .filter_map(|&s| self.rows_of_shape(s))
+            .union()
+    }
+
+    /// The rows of a value.
+    pub(crate) fn value_rows(&self, key: u32, value: u32) -> Option<RowsRef<'_>> {
+        let postings = self.key(key)?.postings.get(value as usize)?;
+        Some(self.postings.rows(postings))
+    }
+
+    /// The number of a row's value under the key at place `at` of its shape.
+    pub(crate) fn value_at(&self, row: u32, at: usize) -> Option<u32> {
+        let mut values = self.tuple(row)?;
+        for _ in 0..at {
+            get_u32(&mut values)?;
+        }
+        get_u32(&mut values)
+    }
+
+    pub(crate) fn values_bytes(&self) -> usize {
+        self.keys.iter().map(|k| k.values.heap_bytes()).sum()
+    }
+
+    pub(crate) fn postings_bytes(&self) -> usize {
+        let words: usize = self.keys.iter().map(|k| k.postings.heap_bytes()).sum();
+        let shapes: usize = self.shape_rows.iter().map(bitmap_bytes).sum();
+        words
+            + shapes
+            + self.postings.heap_bytes()
+            + self.keys.capacity() * size_of::<KeyHead>()
+            + self.shape_rows.capacity() * size_of::<RoaringBitmap>()
+    }
+}

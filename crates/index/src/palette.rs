@@ -1,0 +1,202 @@
+//! A small number for each row, in as few bits as its neighbourhood needs.
+//!
+//! Rows that were created together mostly share a shape and a field list. A chunk of rows keeps the distinct numbers
+//! once and for each row the place among them, in 0, 1, 2, 4, 8, 16 or 32 bits: nothing for a chunk of one
+//! measurement, half a byte where nine are mixed.
+
+/// Rows of one chunk, a power of two.
+const CHUNK: usize = 4096;
+
+/// Colours of a chunk at which those that no row has any more are dropped: at least half of them.
+const COLOURS_MAX: usize = 2 * CHUNK;
+
+/// An append-only list of numbers, mutable in place. Costs a chunk's rewrite when its width grows, so a few
+/// microseconds at most.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Palette {
+    chunks: Vec<Chunk>,
+    len: usize,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Chunk {
+    /// Distinct numbers in the order they came; some may be unused since.
+    colours: Vec<u32>,
+    /// Bits of a place, a power of two, or 0 where there is one colour.
+    width: u32,
+    places: Vec<u32>,
+}
+
+impl Palette {
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn push(&mut self, number: u32) {
+        let at = self.len % CHUNK;
+        if at == 0 {
+            self.chunks.push(Chunk::default());
+        }
+        self.len += 1;
+        let chunk = self.chunks.last_mut().expect("pushed when absent");
+        chunk.set(at, number);
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, index: usize) -> Option<u32> {
+        if index >= self.len {
+            return None;
+        }
+        self.chunks.get(index / CHUNK)?.get(index % CHUNK)
+    }
+
+    /// Changes a number; `false` if there is no such row.
+    pub(crate) fn set(&mut self, index: usize, number: u32) -> bool {
+        if index >= self.len {
+            return false;
+        }
+        let Some(chunk) = self.chunks.get_mut(index / CHUNK) else {
+            return false;
+        };
+        chunk.set(index % CHUNK, number);
+        true
+    }
+
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let chunks: usize = self
+            .chunks
+            .iter()
+            .map(|c| (c.colours.capacity() + c.places.capacity()) * 4)
+            .sum();
+        chunks + self.chunks.capacity() * size_of::<Chunk>()
+    }
+}
+
+impl Chunk {
+    #[inline]
+    fn get(&self, at: usize) -> Option<u32> {
+        self.colours.get(self.place(at)).copied()
+    }
+
+    #[inline]
+    fn place(&self, at: usize) -> usize {
+        if self.width == 0 {
+            return 0;
+        }
+        let bit = at * self.width as usize;
+        let word = self.places.get(bit / 32).copied().unwrap_or(0);
+        (word >> (bit % 32) & mask(self.width)) as usize
+    }
+
+    fn set(&mut self, at: usize, number: u32) {
+        // The last colour is the likeliest: rows come in the order of their shapes.
+        let found = self.colours.iter().rposition(|c| *c == number);
+        let place = found.unwrap_or_else(|| {
+            if self.colours.len() >= COLOURS_MAX {
+                self.recolour();
+            }
+            self.colours.push(number);
+            self.colours.len() - 1
+        });
+        let needed = width_of(self.colours.len());
+        if needed != self.width {
+            self.widen(needed);
+        }
+        self.put(at, place as u32);
+    }
+
+    fn put(&mut self, at: usize, place: u32) {
+        if self.width == 0 {
+            return;
+        }
+        let bit = at * self.width as usize;
+        if self.places.len() <= bit / 32 {
+            self.places.resize(bit / 32 + 1, 0);
+        }
+        let word = &mut self.places[bit / 32];
+        let shift = bit % 32;
+        *word = *word & !(mask(self.width) << shift) | place << shift;
+    }
+
+    fn widen(&mut self, width: u32) {
+        let old: Vec<u32> = (0..CHUNK).map(|at| self.place(at) as u32).collect();
+        self.width = width;
+        self.places = vec![0; CHUNK * width as usize / 32];
+        for (at, place) in old.into_iter().enumerate() {
+            self.put(at, place);
+        }
+    }
+
+    /// Drops the colours that no row has any more.
+    fn recolour(&mut self) {
+        let numbers: Vec<u32> = (0..CHUNK).filter_map(|at| self.get(at)).collect();
+        let mut colours = numbers.clone();
+        colours.sort_unstable();
+        colours.dedup();
+        for (at, number) in numbers.into_iter().enumerate() {
+            let place = colours.binary_search(&number).unwrap_or(0);
+            self.put(at, place as u32);
+        }
+        self.colours = colours;
+    }
+}
+
+fn width_of(colours: usize) -> u32 {
+    match colours {
+        0 | 1 => 0,
+        n => (usize::BITS - (n - 1).leading_zeros()).next_power_of_two(),
+    }
+}
+
+fn mask(width: u32) -> u32 {
+    u32::MAX >> (32 - width)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_come_back_however_many_there_are() {
+        for colours in [1_u32, 2, 9, 300, 5000, 100_000] {
+            let mut palette = Palette::default();
+            let mut expected = Vec::new();
+            for i in 0..3 * CHUNK as u32 + 7 {
+                let number = i.wrapping_mul(2_654_435_761) % colours;
+                palette.push(number);
+                expected.push(number);
+            }
+            for i in (0..expected.len()).step_by(3) {
+                let number = i as u32 % colours + 1;
+                assert!(palette.set(i, number));
+                expected[i] = number;
+            }
+            for (i, number) in expected.iter().enumerate() {
+                assert_eq!(palette.get(i), Some(*number), "{colours} colours, row {i}");
+            }
+            assert_eq!(palette.len(), expected.len());
+            assert_eq!(palette.get(palette.len()), None);
+            assert!(!palette.set(palette.len(), 1));
+        }
+    }
+
+    #[test]
+    fn a_row_may_change_for_ever() {
+        let mut palette = Palette::default();
+        for _ in 0..CHUNK {
+            palette.push(0);
+        }
+        for number in 0..9 * CHUNK as u32 {
+            palette.set(number as usize % CHUNK, number);
+            assert_eq!(palette.get(number as usize % CHUNK), Some(number));
+        }
+        assert!(palette.chunks[0].colours.len() <= COLOURS_MAX);
+    }
+
+    #[test]
+    fn one_colour_costs_nothing_a_row() {
+        let mut palette = Palette::default();
+        (0..100 * CHUNK).for_each(|_| palette.push(7));
+        assert!(palette.heap_bytes() < 100 * 256, "{}", palette.heap_bytes());
+    }
+}

@@ -1,0 +1,16 @@
+//! Tag sets that no longer change: immutable segments of consecutive rows. See `docs/format/index.md`.
+//!
+//! A segment is made of a head that has been frozen ([`PartitionIndex::freeze`](crate::PartitionIndex::freeze)), or of
+//! several segments that follow each other. Its directory and a filter are in memory; values with their rows, tuples
+//! and the name table are read in blocks when a question needs them.
+
+mod blocks;
+mod filter;
+mod layout;
+mod matching;
+mod read;
+mod seal;
+mod write;
+
+pub use read::{Segment, SegmentFile};
+pub use seal::{SealJob, merge_segments};
