@@ -45,7 +45,7 @@ impl PartitionIndex {
     }
 
     /// The first `limit` values that a tag has in these rows, of those in memory, and that begin with `prefix`;
-    /// sorted. Of the sealed ones [`Segment::tag_values`] tells. Costs a look at every value, and at the rows of those
+    /// sorted. Of the sealed ones [`crate::Segment::tag_values`] tells. Costs a look at every value, and at the rows of those
     /// that may be among the answers.
     pub fn tag_values_in_memory(
         &self,
