@@ -365,7 +365,8 @@ impl LatePoints for Late {
 }
 
 /// Pushes a point a step, some beside late ones: what the run and the late points hold must always be what was written.
-fn weave(steps: &[(u16, i64, Option<i64>)], window: usize, take_at: usize) {
+/// Returns how many are left.
+fn weave(steps: &[(u16, i64, Option<i64>)], window: usize, take_at: usize) -> usize {
     let mut bench = Bench::new();
     let mut tree = Tree::new(series(ValueKind::F64), 0, Lsn(1));
     let (mut late, mut model) = (Late::default(), BTreeMap::new());
@@ -414,14 +415,19 @@ fn weave(steps: &[(u16, i64, Option<i64>)], window: usize, take_at: usize) {
         found.extend(&late.0);
         assert_eq!(found, model);
     }
-    if window == 900 && steps.len() > 100 && take_at < 50 {
-        let taken = steps.iter().filter(|s| s.2.is_some()).count() - late.0.len();
-        assert!(
-            taken * 4 > late.0.len(),
-            "{taken} taken, {} left",
-            late.0.len()
-        );
-    }
+    late.0.len()
+}
+
+#[test]
+fn a_window_takes_all_that_are_not_later_than_it() {
+    let steps: Vec<_> = (0..2000_u16)
+        .map(|i| (i, 9, (i % 10 == 3).then_some(i64::from(i % 13) * 10 + 1)))
+        .collect();
+    let (wide, none) = (weave(&steps, 900, usize::MAX), weave(&steps, 0, usize::MAX));
+    assert!(
+        wide < 60 && none > wide,
+        "of 200: {wide} left with a window, {none} without"
+    );
 }
 
 /// A gauge every 10 s with two decimals.
