@@ -235,6 +235,8 @@ pub(crate) enum Shape {
 pub(crate) enum LoadOrder {
     /// All hosts of one time, then the next
     Time,
+    /// As `time`, but the newer half before the older one
+    Halves,
     /// All times of one host, then the next
     Series,
 }
@@ -269,6 +271,12 @@ pub(crate) struct LoadArgs {
     pub seed: u64,
     #[arg(long, value_enum, default_value = "time")]
     pub order: LoadOrder,
+    /// Percent of the lines that come late; with `--order time`
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub late: u32,
+    /// Seconds by which they are late at most
+    #[arg(long, default_value_t = 10_800)]
+    pub late_s: u32,
     /// Send bodies with gzip
     #[arg(long)]
     pub gzip: bool,

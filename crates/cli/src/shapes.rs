@@ -1,5 +1,6 @@
 //! Loads that come out the same for the same seed.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::args::{LoadArgs, LoadOrder, Shape};
@@ -137,6 +138,39 @@ pub(crate) struct Bodies {
     batch_lines: usize,
     /// Line of the connection that comes next.
     next: u64,
+    late: Late,
+}
+
+/// Lines that are held back to come late.
+#[derive(Debug)]
+struct Late {
+    rng: Rng,
+    percent: u64,
+    most_ns: u64,
+    /// By the time of the line that is next when they are due, and a number.
+    held: BTreeMap<(i64, u64), String>,
+    count: u64,
+}
+
+impl Late {
+    /// Whether the line that is of this time is held back, and until when.
+    fn until(&mut self, time: i64) -> Option<i64> {
+        let is_late = self.percent > 0 && self.rng.below(100) < self.percent;
+        is_late.then(|| time.saturating_add(self.rng.below(self.most_ns.max(1)) as i64))
+    }
+
+    /// Holds a line back.
+    fn hold(&mut self, until: i64, line: String) {
+        self.held.insert((until, self.count), line);
+        self.count += 1;
+    }
+
+    /// One that is due at this time, at the end any.
+    fn due(&mut self, now: Option<i64>) -> Option<String> {
+        let first = self.held.first_entry()?;
+        let is_due = now.is_none_or(|now| first.key().0 <= now);
+        is_due.then(|| first.remove())
+    }
 }
 
 impl Bodies {
@@ -152,6 +186,13 @@ impl Bodies {
             interval_ns: i64::from(args.interval_s) * 1_000_000_000,
             batch_lines: args.batch_lines.max(1),
             next: 0,
+            late: Late {
+                rng: Rng::new(mix(args.seed ^ 0x1a7e) ^ number as u64),
+                percent: args.late.into(),
+                most_ns: u64::from(args.late_s) * 1_000_000_000,
+                held: BTreeMap::new(),
+                count: 0,
+            },
         }
     }
 
@@ -161,9 +202,22 @@ impl Bodies {
         let hosts = self.hosts.len() as u64;
         let total = hosts * u64::from(self.points);
         let mut lines = 0;
-        while lines < self.batch_lines && self.next < total {
+        while lines < self.batch_lines {
+            if self.next >= total {
+                let Some(line) = self.late.due(None) else {
+                    break;
+                };
+                out.push_str(&line);
+                lines += 1;
+                continue;
+            }
+            let half = u64::from(self.points) / 2;
             let (host, point) = match self.order {
                 LoadOrder::Time => (self.next % hosts, self.next / hosts),
+                LoadOrder::Halves => (
+                    self.next % hosts,
+                    (self.next / hosts + half) % u64::from(self.points),
+                ),
                 LoadOrder::Series => (
                     self.next / u64::from(self.points),
                     self.next % u64::from(self.points),
@@ -172,8 +226,19 @@ impl Bodies {
             let time = self
                 .start_ns
                 .saturating_add(point as i64 * self.interval_ns);
-            self.hosts[host as usize].write_line(self.shape, out, time);
+            if let Some(line) = self.late.due(Some(time)) {
+                out.push_str(&line);
+                lines += 1;
+                continue;
+            }
             self.next += 1;
+            if let Some(until) = self.late.until(time) {
+                let mut line = String::new();
+                self.hosts[host as usize].write_line(self.shape, &mut line, time);
+                self.late.hold(until, line);
+                continue;
+            }
+            self.hosts[host as usize].write_line(self.shape, out, time);
             lines += 1;
         }
         lines
@@ -254,5 +319,8 @@ mod tests {
         assert_eq!(one, sorted(all(&args(&[]), 3)));
         assert_eq!(one, sorted(all(&args(&["--order", "series"]), 2)));
         assert_ne!(one, sorted(all(&args(&["--seed", "2"]), 1)));
+        let late = all(&args(&["--late", "10", "--late-s", "50"]), 2);
+        assert_eq!(one, sorted(late.clone()));
+        assert_ne!(all(&args(&[]), 2), late);
     }
 }
