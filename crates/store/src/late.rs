@@ -18,6 +18,9 @@ pub(crate) struct LateRules {
     pub(crate) window_bytes: usize,
 }
 
+/// Points in a row, each behind all that wait, that go to a run at once: history that comes in order.
+const IN_ORDER_MAX: usize = 256;
+
 #[derive(Debug, Clone, PartialEq)]
 enum LateValue {
     Bits(ValueKind, u64),
@@ -53,6 +56,8 @@ impl LateValue {
 pub(crate) struct LateBuffer {
     points: Vec<(i64, LateValue)>,
     text_bytes: usize,
+    /// How many of the last that came were behind all others.
+    in_order: usize,
 }
 
 impl LateBuffer {
@@ -69,6 +74,11 @@ impl LateBuffer {
         self.text_bytes >= TEXT_BYTES_MAX
     }
 
+    /// Whether it is being filled in order: a run takes such points for less.
+    pub(crate) fn is_in_order(&self) -> bool {
+        self.in_order >= IN_ORDER_MAX
+    }
+
     pub(crate) fn last_time(&self) -> Option<i64> {
         self.points.last().map(|(t, _)| *t)
     }
@@ -83,8 +93,10 @@ impl LateBuffer {
         self.text_bytes += late.heap_bytes();
         if self.last_time().is_none_or(|last| last < time) {
             self.points.push((time, late));
+            self.in_order += 1;
             return;
         }
+        self.in_order = 0;
         // From the end, doubling: late points mostly belong near it.
         let len = self.points.len();
         let mut reach = 1;

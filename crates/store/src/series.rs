@@ -344,7 +344,7 @@ impl SeriesLock<'_> {
         out.heap -= self.own_bytes();
         let late = self.rare_mut().late.get_or_insert_default();
         late.insert(time, value);
-        let is_full = late.len() >= late_points_max || late.is_full_of_text();
+        let is_full = late.len() >= late_points_max || late.is_full_of_text() || late.is_in_order();
         out.heap += self.own_bytes();
         if is_full {
             self.flush_late(out, part);
