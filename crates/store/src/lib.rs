@@ -33,11 +33,13 @@
 //!
 //! Limits: see [`StoreConfig`]; one process opens a directory at a time.
 
+mod backup;
 mod barrier;
 mod believed_clock;
 mod checkpoint;
 mod commit;
 mod config;
+mod copying;
 mod cut;
 mod database;
 mod database_settings;
@@ -58,6 +60,7 @@ mod raw_keys;
 mod readers;
 mod recovery;
 mod reserve;
+mod restore;
 mod retention;
 mod retention_settings;
 mod segments;
@@ -68,6 +71,7 @@ mod space;
 mod status;
 mod sweep;
 mod tombstones;
+mod verify;
 mod write;
 
 pub use alluvium_block::BAD_PAGES_MAX;
@@ -76,6 +80,7 @@ pub use alluvium_index::{Label, Matcher, Selector, Test};
 pub use alluvium_io::{Clock, Device, SystemClock};
 pub use alluvium_nbtree::{Direction, ReadStats};
 pub use alluvium_types::{Aggregate, TimeRange, ValueRef};
+pub use backup::{BackupError, BackupReport, BackupTarget};
 pub use believed_clock::{CLOCK_JUMP_MAX_NS, ClockStatus};
 pub use commit::Commit;
 pub use config::{Durability, DurabilityError, StoreConfig};
@@ -88,8 +93,10 @@ pub use delete::{
 pub use error::{DeleteError, OpenError, RefusedLine, SeriesReadError, StoreError, WriteError};
 pub use merging::MergingStatus;
 pub use recovery::RecoveryReport;
+pub use restore::{RestoreReport, restore};
 pub use retention_settings::{Age, KeepAggregates, MAX_DISK_MIN, Retention, RetentionError};
 pub use snapshot::{SeriesCursor, SeriesInfo, SeriesSnapshot, Snapshot};
 pub use space::SpaceStatus;
 pub use status::{DatabaseStatus, IndexStatus, RetentionStatus, Status};
+pub use verify::{FINDINGS_MAX, Finding, LostPoints, VerifyReport, verify};
 pub use write::{RowToken, Writer};

@@ -11,6 +11,7 @@ use alluvium_types::{Budget, Lsn, Owner, PARTITION_COUNT, Partition};
 use alluvium_wal::{LogConfig, LogTicket, LogWriter, SectionBuilder};
 use parking_lot::{Mutex, RwLock};
 
+use crate::backup::Backups;
 use crate::believed_clock::BelievedClock;
 use crate::checkpoint::Checkpointer;
 use crate::config::StoreConfig;
@@ -47,6 +48,7 @@ pub(crate) struct StoreInner {
     pub retention: Mutex<RetentionDriver>,
     pub readers: ReaderAges,
     pub reserve: Reserve,
+    pub backups: Backups,
     pub believed: BelievedClock,
     pub counters: PointCounters,
     pub recovery: RecoveryReport,
@@ -195,6 +197,7 @@ impl StoreInner {
             retention: Mutex::default(),
             readers: ReaderAges::default(),
             reserve: Reserve::default(),
+            backups: Backups::default(),
             believed,
             counters: PointCounters::default(),
             recovery: RecoveryReport::default(),

@@ -59,7 +59,7 @@ pub struct RecoveryReport {
 }
 
 /// Reads a file that the manifest names and checks it. Waits.
-fn read_named(device: &dyn Device, path: &str, file: NamedFile) -> Result<Vec<u8>, OpenError> {
+pub(crate) fn read_named(device: &dyn Device, path: &str, file: NamedFile) -> Result<Vec<u8>, OpenError> {
     let bad = OpenError::Manifest {
         section: "a file it names: length or checksum differs",
     };
@@ -216,7 +216,7 @@ pub(crate) fn recover(
 
 /// A shard that had frames when the checkpoint captured it keeps a segment at least: without one, whatever was
 /// acknowledged since would be missing without a word.
-fn check_streams(ledger: &Ledger, streams: &[StreamInfo]) -> Result<(), OpenError> {
+pub(crate) fn check_streams(ledger: &Ledger, streams: &[StreamInfo]) -> Result<(), OpenError> {
     for (shard, from) in ledger.redo_from.iter().enumerate() {
         let shard = shard as u16;
         let is_it = |s: &&StreamInfo| s.incarnation == ledger.incarnation && s.shard == shard;
