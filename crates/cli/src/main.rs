@@ -1,8 +1,9 @@
-//! The `alluvium` binary: serve, demo, query, delete, inspect, bench.
+//! The `alluvium` binary: serve, demo, query, delete, backup, restore, verify, inspect, bench.
 //!
 //! Exit codes: 0 clean, 1 an error said on stderr in one sentence with the way out, 2 usage.
 
 mod args;
+mod backup;
 mod bench;
 mod client;
 mod delete;
@@ -18,6 +19,7 @@ mod serve;
 mod settings;
 mod shapes;
 mod short_query;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -39,6 +41,9 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Query(args) => query::run(&args),
         Command::Delete(args) => delete::run(&args),
+        Command::Backup(args) => backup::run(&args),
+        Command::Restore(args) => backup::restore(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
     };

@@ -26,6 +26,7 @@ struct SettingsFile {
     max_disk: Option<String>,
     future_max: Option<String>,
     token_file: Option<PathBuf>,
+    backup_dir: Option<PathBuf>,
     insecure: Option<bool>,
 }
 
@@ -109,6 +110,7 @@ pub(crate) fn config(dir: &Path, flags: &ServeFlags) -> Result<Config, CliError>
     }
     set_retention(&mut config, &file, flags)?;
     config.token_file = flags.token_file.clone().or(file.token_file);
+    config.backup_dir = flags.backup_dir.clone().or(file.backup_dir);
     config.insecure = flags.insecure || file.insecure.unwrap_or(false);
     Ok(config)
 }

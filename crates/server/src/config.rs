@@ -37,6 +37,8 @@ pub struct Config {
     pub token_file: Option<PathBuf>,
     /// Allows other addresses than loopback without tokens.
     pub insecure: bool,
+    /// Directory below which backups may be made; `None` refuses them.
+    pub backup_dir: Option<PathBuf>,
     /// Limits of requests.
     pub limits: Limits,
 }
@@ -90,6 +92,7 @@ impl Config {
             },
             token_file: None,
             insecure: false,
+            backup_dir: None,
             limits: Limits::default(),
         }
     }

@@ -27,6 +27,7 @@
 
 mod admin;
 mod app;
+mod backup;
 mod body;
 mod config;
 mod confirm;

@@ -68,7 +68,9 @@ pub async fn serve(config: Config) -> Result<Running, ServeError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let limits = config.limits.clone();
     let (stop_time, connections_max) = (limits.stop_time, limits.connections_max.clamp(1, 1 << 20));
-    let app = Arc::new(App::new(limits, tokens, Arc::clone(&clock)));
+    let mut app = App::new(limits, tokens, Arc::clone(&clock));
+    app.backup_dir.clone_from(&config.backup_dir);
+    let app = Arc::new(app);
     let pump_stop = Arc::new(AtomicBool::new(false));
     let (opened_sender, opened) = oneshot::channel();
     let pump = {

@@ -194,6 +194,16 @@ impl Checkpointer {
         )
     }
 
+    /// The last commit, if no other is under way.
+    pub(crate) fn at_rest(&self) -> Option<u64> {
+        self.running.is_none().then_some(self.root.seq)
+    }
+
+    /// Files beside volumes that the last superblock names.
+    pub(crate) fn plain_files(&self) -> Vec<(String, NamedFile)> {
+        crate::backup::plain_files(&self.current)
+    }
+
     /// Lets no checkpoint begin until [`Self::release`], unless one is running. Returns whether it was so.
     pub(crate) fn hold(&mut self) -> bool {
         let idle = self.running.is_none();

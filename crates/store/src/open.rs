@@ -24,6 +24,7 @@ use crate::readers::ReaderAges;
 use crate::recovery::{RecoveryReport, recover};
 use crate::reserve::Reserve;
 use crate::retention::RetentionDriver;
+use crate::scrub::SharedScrubber;
 use crate::segments::IndexCache;
 use crate::shard::{PointCounters, Shard, ShardState, shard_of};
 use crate::sweep::{ledger_before, sweep};
@@ -49,6 +50,7 @@ pub(crate) struct StoreInner {
     pub readers: ReaderAges,
     pub reserve: Reserve,
     pub backups: Backups,
+    pub scrubber: SharedScrubber,
     pub believed: BelievedClock,
     pub counters: PointCounters,
     pub recovery: RecoveryReport,
@@ -198,6 +200,7 @@ impl StoreInner {
             readers: ReaderAges::default(),
             reserve: Reserve::default(),
             backups: Backups::default(),
+            scrubber: SharedScrubber::default(),
             believed,
             counters: PointCounters::default(),
             recovery: RecoveryReport::default(),
