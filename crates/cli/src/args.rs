@@ -28,8 +28,10 @@ pub(crate) enum Command {
     Backup(BackupArgs),
     /// Make a data directory of a backup, and check all of it
     Restore(RestoreArgs),
-    /// Look for damage in a directory nobody has open
+    /// Look for damage in a directory that nobody has open, or in a running server
     Verify(VerifyArgs),
+    /// Make a new data directory of what is left of a damaged one
+    Salvage(SalvageArgs),
     /// Show what a data directory holds, without a server
     Inspect(InspectArgs),
     /// Load a running server, or ask it for figures
@@ -75,6 +77,9 @@ pub(crate) struct ServeFlags {
     /// Tokens and their rights; without it only loopback addresses may be listened on
     #[arg(long, value_name = "FILE", env = "ALLUVIUM_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
+    /// What the scrubber reads in a second, such as 4MiB; 0 turns it off [default: 4MiB]
+    #[arg(long, value_name = "SIZE", env = "ALLUVIUM_SCRUB_RATE", value_parser = parse_size)]
+    pub scrub_rate: Option<u64>,
     /// Directory below which backups may be made over HTTP [default: none, they are refused]
     #[arg(long, value_name = "DIR", env = "ALLUVIUM_BACKUP_DIR")]
     pub backup_dir: Option<PathBuf>,
@@ -203,8 +208,19 @@ pub(crate) struct RestoreArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// Data directory or backup
+    /// Data directory, backup, or address of a server
+    pub target: String,
+    /// Token, where the server asks for one
+    #[arg(long, env = "ALLUVIUM_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SalvageArgs {
+    /// Damaged data directory; nothing in it is changed
     pub dir: PathBuf,
+    /// New data directory
+    pub target: PathBuf,
 }
 
 #[derive(Debug, Args)]

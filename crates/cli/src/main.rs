@@ -1,4 +1,4 @@
-//! The `alluvium` binary: serve, demo, query, delete, backup, restore, verify, inspect, bench.
+//! The `alluvium` binary: serve, demo, query, delete, backup, restore, verify, salvage, inspect, bench.
 //!
 //! Exit codes: 0 clean, 1 an error said on stderr in one sentence with the way out, 2 usage.
 
@@ -15,6 +15,7 @@ mod memory;
 mod plot;
 mod query;
 mod rng;
+mod salvage;
 mod serve;
 mod settings;
 mod shapes;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Command::Backup(args) => backup::run(&args),
         Command::Restore(args) => backup::restore(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Salvage(args) => salvage::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
     };

@@ -45,7 +45,7 @@ impl Server {
 
     fn write(&self, from: u64, lines: u64) {
         let body: String = (from..from + lines)
-            .map(|i| format!("m,host=h{} v={},n={i}i {}\n", i % 7, i as f64 * 0.37, 1_700_000_000_000_000_000 + i))
+            .map(|i| format!("m,host=h{} v={},n={i}i {}\n", i % 7, (i * 2_654_435_761 % 999_999_937) as f64 / 7.0, 1_700_000_000_000_000_000 + i))
             .collect();
         let (status, text) = self.ask("POST", "/write?db=db", &body);
         assert_eq!(status, 204, "{text}");
@@ -71,9 +71,9 @@ fn said(output: &Output) -> String {
 fn answers(server: &Server, before: u64) -> Vec<String> {
     let range = format!(r#""range":{{"from":1700000000000000000,"to":{}}}"#, 1_700_000_000_000_000_000 + before);
     let queries = [
-        format!(r#"{{"metric":"m_v","select":"raw",{range},"limit":100000}}"#),
-        format!(r#"{{"metric":"m_n","select":"raw",{range},"limit":100000}}"#),
-        format!(r#"{{"metric":"m_v","select":["count","min","max","last"],"by":["host"],{range}}}"#),
+        format!(r#"{{"select":"m_v",{range},"limit":100000}}"#),
+        format!(r#"{{"select":["m_v","m_n"],"where":{{"host":"h3"}},{range},"limit":100000}}"#),
+        format!(r#"{{"aggregate":{{"m_v":["count","min","max","mean","last"]}},"group-by-tag":"host",{range}}}"#),
     ];
     let ask = |query: &String| {
         let (status, text) = server.ask("POST", "/api/query?db=db", query);
@@ -115,6 +115,8 @@ fn a_backup_of_a_busy_server_is_restored_and_answers_alike() {
     // A directory that is served cannot be verified from outside.
     let locked = alluvium(&["verify", &path("data")]);
     assert!(!locked.status.success() && said(&locked).contains("open"), "{}", said(&locked));
+    let online = alluvium(&["verify", &server.url]);
+    assert!(online.status.success() && said(&online).contains("0 findings"), "{}", said(&online));
     drop(server);
     for backup in ["backups/first", "backups/second"] {
         let target = path(&format!("restored-{}", &backup[8..]));

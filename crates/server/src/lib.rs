@@ -43,6 +43,7 @@ mod routes;
 mod serve;
 mod status;
 mod tokens;
+mod verify;
 mod write;
 mod writers;
 

@@ -19,6 +19,7 @@ use crate::config::{Config, Storage};
 use crate::error::ServeError;
 use crate::routes::router;
 use crate::tokens::Tokens;
+use crate::verify;
 
 /// A server that listens. Dropping it closes the listener; only [`Running::stop`] closes the store.
 #[derive(Debug)]
@@ -182,7 +183,21 @@ fn open_and_pump(
     };
     app.opened(store.clone());
     let _ = opened.send(Ok(()));
-    let pumped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| store.pump(stop)));
+    let pumped = std::thread::scope(|scope| {
+        let ended = Arc::new(AtomicBool::new(false));
+        let (scrubbed, stopped) = (store.clone(), Arc::clone(&ended));
+        let scrubber = std::thread::Builder::new()
+            .name("alluvium-scrub".into())
+            .spawn_scoped(scope, move || verify::scrub(&scrubbed, &stopped));
+        let pump = std::panic::AssertUnwindSafe(|| store.pump(stop));
+        let pumped = std::panic::catch_unwind(pump);
+        ended.store(true, Ordering::Release);
+        match scrubber {
+            Ok(scrubber) => scrubber.thread().unpark(),
+            Err(error) => tracing::warn!("there is no thread for the scrubber: {error}"),
+        }
+        pumped
+    });
     if pumped.is_err() {
         // Nothing is acknowledged any more: writes wait and then fail, which is what clients must see.
         tracing::error!(

@@ -24,7 +24,7 @@ use alluvium_wal::{LogError, copy_frames, list_streams};
 
 use crate::copying::{Side, copy_file};
 use crate::database::{LogPin, Store};
-use crate::error::{OpenError, StoreError};
+use crate::error::{OpenError, StoreError, WriteError};
 use crate::ledger::{Ledger, NamedFile};
 use crate::open::{StoreInner, salt};
 
@@ -103,6 +103,9 @@ pub enum BackupError {
         /// What did not hold.
         what: String,
     },
+    /// The new store of a salvage refused a batch.
+    #[error("the new store refused a batch: {0}")]
+    Write(#[source] WriteError),
     /// The store stopped acknowledging, or is closing.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -296,7 +296,7 @@ fn load_definitions(inner: &StoreInner, ledger: &Ledger) -> Result<(), OpenError
 }
 
 /// In the tag of a partition's days, beside its definitions.
-const LIVE_TAG: u64 = 0x10;
+pub(crate) const LIVE_TAG: u64 = 0x10;
 
 /// Tag of a partition's days in a file of definitions.
 pub(crate) fn live_tag(database: DatabaseId, partition: Partition) -> u64 {
@@ -308,7 +308,7 @@ pub(crate) fn part_tag(database: DatabaseId, partition: Partition) -> u64 {
     u64::from(database.0) << 8 | u64::from(partition.0)
 }
 
-fn split_tag(tag: u64) -> (DatabaseId, Partition) {
+pub(crate) fn split_tag(tag: u64) -> (DatabaseId, Partition) {
     // A partition past the last one is masked: the part itself is checked.
     (DatabaseId((tag >> 8) as u32), Partition(tag as u8 & 15))
 }
