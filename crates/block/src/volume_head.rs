@@ -53,7 +53,9 @@ impl VolumeHead {
             let inside = |outer: &&PageRange| outer.0 <= hole.0 && hole.1 <= outer.1;
             other.holes.iter().any(|outer| inside(&outer))
         };
-        place(self) == place(other) && self.unfilled == other.unfilled && self.holes.iter().all(kept)
+        place(self) == place(other)
+            && self.unfilled == other.unfilled
+            && self.holes.iter().all(kept)
     }
 }
 

@@ -45,13 +45,19 @@ fn of_server(args: &BackupArgs) -> Result<(), CliError> {
     let mut client = client
         .map_err(CliError::io("cannot ask the server"))?
         .patient(BACKUP_TIME);
-    let mut path = format!("/api/backup?to={}&link={}", escape(&args.target), !args.copy);
+    let mut path = format!(
+        "/api/backup?to={}&link={}",
+        escape(&args.target),
+        !args.copy
+    );
     if let Some(base) = &args.base {
         path.push_str("&base=");
         path.push_str(&escape(base));
     }
     let unreachable = format!("cannot reach a server at {}", args.source);
-    let answer = client.request("POST", &path, &[], &[]).map_err(CliError::io(unreachable))?;
+    let answer = client
+        .request("POST", &path, &[], &[])
+        .map_err(CliError::io(unreachable))?;
     let text = answer.text();
     let answered: Option<Value> = serde_json::from_str(&text).ok();
     let get = |name: &str| answered.as_ref().and_then(|v| v.get(name));

@@ -53,8 +53,7 @@ fn of_server(args: &VerifyArgs) -> Result<VerifyReport, CliError> {
     let mut client = client.patient(VERIFY_TIME);
     let answer = client.request("POST", "/api/verify", &[], &[]);
     let text = answer.map_err(CliError::io(unreachable))?.text();
-    let answered: Value =
-        serde_json::from_str(&text).map_err(|_| CliError::said(text.clone()))?;
+    let answered: Value = serde_json::from_str(&text).map_err(|_| CliError::said(text.clone()))?;
     let Some(findings) = answered["findings"].as_array() else {
         return Err(CliError::said(answered["error"].as_str().unwrap_or(&text)));
     };

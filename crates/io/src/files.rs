@@ -392,7 +392,11 @@ fn write_all(file: &OpenFile, offset: u64, data: &WriteData) -> Result<(), IoErr
 
 fn punch(file: &OpenFile, offset: u64, len: u64) -> Result<(), IoError> {
     let failed = |e: Error| IoError::new("punch", &file.path, e);
-    if rustix::fs::fstat(&file.fd).map_err(|e| failed(e.into()))?.st_nlink > 1 {
+    if rustix::fs::fstat(&file.fd)
+        .map_err(|e| failed(e.into()))?
+        .st_nlink
+        > 1
+    {
         let mut error = failed(Error::other("a backup has the file, too"));
         error.kind = IoErrorKind::Linked;
         return Err(error);

@@ -230,7 +230,12 @@ pub(crate) fn read(
     long: LongText,
     stats: &mut ReadStats,
 ) -> Result<String, LongTextError> {
-    read_by(&|refs, expect| pages.read_many(refs, expect), series, long, stats)
+    read_by(
+        &|refs, expect| pages.read_many(refs, expect),
+        series,
+        long,
+        stats,
+    )
 }
 
 /// How pages are fetched, in order.

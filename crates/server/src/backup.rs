@@ -36,13 +36,23 @@ async fn answer(app: &Arc<App>, request: Request) -> Result<Reply, Reply> {
     app.authorize_or_reply(&head.headers, &params, Some((Right::Admin, "*")))?;
     let Some(root) = &app.backup_dir else {
         let sentence = "backups are not allowed here; start the server with --backup-dir DIRECTORY";
-        return Err(reply::error(StatusCode::FORBIDDEN, "no_backup_dir", sentence));
+        return Err(reply::error(
+            StatusCode::FORBIDDEN,
+            "no_backup_dir",
+            sentence,
+        ));
     };
     let asked = asked(root, &params)?;
     let path = asked.to.display().to_string();
     let store = store.clone();
     let work = tokio::task::spawn_blocking(move || make(&store, &asked)).await;
-    let bug = |_| reply::error(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the backup met a bug; see the server's log");
+    let bug = |_| {
+        reply::error(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "the backup met a bug; see the server's log",
+        )
+    };
     match work.map_err(bug)? {
         Ok(report) => Ok(reply::json(StatusCode::OK, text(&path, &report))),
         Err(error) => {
@@ -64,8 +74,12 @@ fn make(store: &Store, asked: &Asked) -> Result<BackupReport, BackupError> {
 
 fn asked(root: &Path, params: &Params) -> Result<Asked, Reply> {
     let bad = |sentence: &str| reply::error(StatusCode::BAD_REQUEST, "bad_parameter", sentence);
-    let missing = "parameter to is missing: the directory of the backup, below that of --backup-dir";
-    let to = params.get("to").filter(|t| !t.is_empty()).ok_or_else(|| bad(missing))?;
+    let missing =
+        "parameter to is missing: the directory of the backup, below that of --backup-dir";
+    let to = params
+        .get("to")
+        .filter(|t| !t.is_empty())
+        .ok_or_else(|| bad(missing))?;
     let link = match params.get("link") {
         None | Some("true" | "") => true,
         Some("false") => false,
@@ -80,7 +94,9 @@ fn asked(root: &Path, params: &Params) -> Result<Asked, Reply> {
     let base = params.get("base").filter(|b| !b.is_empty());
     let base = base.map(inside).transpose()?;
     if base.as_ref().is_some_and(|base| !base.is_dir()) {
-        return Err(bad("there is no such earlier backup as parameter base says"));
+        return Err(bad(
+            "there is no such earlier backup as parameter base says",
+        ));
     }
     Ok(Asked {
         to: inside(to)?,
@@ -94,12 +110,17 @@ fn confined(root: &Path, asked: &Path) -> Result<PathBuf, String> {
     let gone = |e: std::io::Error| format!("the directory of --backup-dir cannot be used ({e})");
     std::fs::create_dir_all(root).map_err(gone)?;
     let real_root = root.canonicalize().map_err(gone)?;
-    let below = match asked.strip_prefix(root).or_else(|_| asked.strip_prefix(&real_root)) {
+    let below = match asked
+        .strip_prefix(root)
+        .or_else(|_| asked.strip_prefix(&real_root))
+    {
         Ok(below) => below,
         Err(_) if asked.is_relative() => asked,
         Err(_) => return Err("it is not below the directory of --backup-dir".into()),
     };
-    let plain = below.components().all(|c| matches!(c, Component::Normal(_)));
+    let plain = below
+        .components()
+        .all(|c| matches!(c, Component::Normal(_)));
     if !plain || below.as_os_str().is_empty() {
         return Err("it is not a name or path below the directory of --backup-dir".into());
     }
@@ -152,7 +173,15 @@ mod tests {
         let inside = |asked: &str| confined(&root, Path::new(asked)).is_ok();
         assert!(inside("monday") && inside("2026/monday"));
         assert!(inside(root.join("monday").to_str().unwrap()));
-        for bad in ["", ".", "..", "../x", "a/../../x", "/etc/x", root.to_str().unwrap()] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "../x",
+            "a/../../x",
+            "/etc/x",
+            root.to_str().unwrap(),
+        ] {
             assert!(!inside(bad), "{bad:?}");
         }
         std::os::unix::fs::symlink(dir.path(), root.join("out")).unwrap();

@@ -233,7 +233,10 @@ pub(crate) fn commit_root(to: Side<'_>, root: Root, manifest: &Manifest) -> Resu
 pub(crate) fn plain_files(ledger: &Ledger) -> Vec<(String, NamedFile)> {
     let tails = ledger.tails.iter().map(|f| (f.tails_path(), *f));
     let series = ledger.series.iter().map(|f| (f.series_path(), *f));
-    let index = ledger.segments.iter().map(|s| (s.file.index_path(), s.file));
+    let index = ledger
+        .segments
+        .iter()
+        .map(|s| (s.file.index_path(), s.file));
     tails.chain(series).chain(index).collect()
 }
 

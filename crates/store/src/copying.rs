@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use alluvium_block::UNFINISHED_FILE;
-use alluvium_io::{AlignedBuf, Completion, Device, FileId, IoError, Lane, Op, OpenMode, Read, WriteData};
+use alluvium_io::{
+    AlignedBuf, Completion, Device, FileId, IoError, Lane, Op, OpenMode, Read, WriteData,
+};
 use alluvium_types::PAGE_SIZE;
 
 /// Bytes of one read and of one write. A piece of zeros is not written: it stays a hole.
@@ -19,7 +21,9 @@ pub(crate) struct Side<'a> {
 impl Side<'_> {
     /// Performs an operation and waits for its end.
     pub(crate) fn run(self, op: Op) -> Result<Completion, IoError> {
-        self.device.submit(self.lane, op).wait(self.device, self.lane)
+        self.device
+            .submit(self.lane, op)
+            .wait(self.device, self.lane)
     }
 
     /// Opens a file; gives its length, too.
@@ -30,7 +34,10 @@ impl Side<'_> {
             direct: true,
         };
         let path = path.to_owned();
-        match self.run(Op::Open { path: path.clone(), mode })? {
+        match self.run(Op::Open {
+            path: path.clone(),
+            mode,
+        })? {
             Completion::Opened { file, len } => Ok((file, len)),
             Completion::Done => {
                 let cause = std::io::Error::other("the device opened nothing");
@@ -48,7 +55,12 @@ impl Side<'_> {
         buffer.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
         let data = WriteData::Buffer(Arc::new(buffer));
         let sync = false;
-        let write = Op::Write { file, offset, data, sync };
+        let write = Op::Write {
+            file,
+            offset,
+            data,
+            sync,
+        };
         self.run(write).map(drop)
     }
 
@@ -97,7 +109,12 @@ pub(crate) fn copy_file(
         written += read.into.len() as u64;
         let data = WriteData::Buffer(Arc::new(read.into));
         let sync = false;
-        to.run(Op::Write { file, offset, data, sync })?;
+        to.run(Op::Write {
+            file,
+            offset,
+            data,
+            sync,
+        })?;
     }
     to.run(Op::Sync { file })?;
     to.close(file)?;

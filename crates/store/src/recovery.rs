@@ -59,7 +59,11 @@ pub struct RecoveryReport {
 }
 
 /// Reads a file that the manifest names and checks it. Waits.
-pub(crate) fn read_named(device: &dyn Device, path: &str, file: NamedFile) -> Result<Vec<u8>, OpenError> {
+pub(crate) fn read_named(
+    device: &dyn Device,
+    path: &str,
+    file: NamedFile,
+) -> Result<Vec<u8>, OpenError> {
     let bad = OpenError::Manifest {
         section: "a file it names: length or checksum differs",
     };

@@ -95,11 +95,7 @@ pub fn restore(
 
 /// Copies the segments of a stream whole: whether they hold is for the check to say, which must see proof of damage
 /// behind it.
-fn copy_log(
-    from: Side<'_>,
-    to: Side<'_>,
-    stream: &StreamInfo,
-) -> Result<u64, BackupError> {
+fn copy_log(from: Side<'_>, to: Side<'_>, stream: &StreamInfo) -> Result<u64, BackupError> {
     let mut bytes = 0;
     for (segment, len) in &stream.segments {
         let path = format!("wal/{}.{segment:08}", stream.name());

@@ -142,7 +142,9 @@ impl<'a> Volumes<'a> {
             return vec![0xff; bytes];
         }
         // One that the device refuses must not hide those around it.
-        (0..count).flat_map(|i| self.read(volume, page + i, 1)).collect()
+        (0..count)
+            .flat_map(|i| self.read(volume, page + i, 1))
+            .collect()
     }
 
     fn page(&self, volume: u32, page: u32) -> Option<Page> {
@@ -153,7 +155,8 @@ impl<'a> Volumes<'a> {
         let read = |want: &PageRef| {
             let page = self.page(want.addr.volume, want.addr.page);
             let is_it = |p: &Page| p.page_ref() == *want && p.meta().kind == expect.kind;
-            page.filter(is_it).ok_or(ReadError::Expired { addr: want.addr })
+            page.filter(is_it)
+                .ok_or(ReadError::Expired { addr: want.addr })
         };
         refs.iter().map(read).collect()
     }
@@ -237,7 +240,10 @@ impl Work<'_> {
                     for run in &record.runs {
                         let snapshot = run.snapshot();
                         let points = snapshot.salvaged_points()?;
-                        by_series.entry(snapshot.series().packed()).or_default().push(points);
+                        by_series
+                            .entry(snapshot.series().packed())
+                            .or_default()
+                            .push(points);
                     }
                     for late in record.late {
                         by_series.entry(id(late.kind())).or_default().push(late);
@@ -250,8 +256,14 @@ impl Work<'_> {
             };
             // A record may end with zeros.
             let longest = bytes.len().min(end + PAGE_SIZE);
-            if let Err(error) = (end..=longest).map(&mut take).find(Result::is_ok).unwrap_or_else(|| take(end)) {
-                self.report.bad_files.push(format!("{}: {error}", file.name));
+            if let Err(error) = (end..=longest)
+                .map(&mut take)
+                .find(Result::is_ok)
+                .unwrap_or_else(|| take(end))
+            {
+                self.report
+                    .bad_files
+                    .push(format!("{}: {error}", file.name));
             }
         }
         Ok(())
@@ -260,7 +272,12 @@ impl Work<'_> {
     /// Every leaf of every volume, in the order in which they are applied.
     fn find_leaves(&mut self) -> Result<Vec<FoundLeaf>, BackupError> {
         let mut leaves = Vec::new();
-        let volumes: Vec<_> = self.volumes.files.iter().map(|(id, (_, len))| (*id, *len)).collect();
+        let volumes: Vec<_> = self
+            .volumes
+            .files
+            .iter()
+            .map(|(id, (_, len))| (*id, *len))
+            .collect();
         for (volume, len) in volumes {
             let pages = len.div_ceil(PAGE_SIZE as u64);
             for begin in (0..pages).step_by(PAGES_AT_ONCE as usize) {
@@ -300,8 +317,10 @@ impl Work<'_> {
     /// Writes all series, one after the other.
     fn write(&mut self, store: &Store, leaves: &[FoundLeaf]) -> Result<(), BackupError> {
         let places = leaves.iter().map(|l| (l.database, l.series));
-        let places: BTreeSet<(u32, u64)> =
-            places.chain(self.tails.keys().copied()).chain(self.logged.keys().copied()).collect();
+        let places: BTreeSet<(u32, u64)> = places
+            .chain(self.tails.keys().copied())
+            .chain(self.logged.keys().copied())
+            .collect();
         let mut databases: BTreeMap<u32, Database> = BTreeMap::new();
         for (database, series) in places {
             let Some(id) = SeriesId::from_packed(series) else {
@@ -332,10 +351,13 @@ impl Work<'_> {
     }
 
     fn create(&mut self, store: &Store, database: u32) -> Result<Database, BackupError> {
-        let name = self.names.database(DatabaseId(database)).unwrap_or_else(|| {
-            self.report.unnamed_databases += 1;
-            format!("database-{database}")
-        });
+        let name = self
+            .names
+            .database(DatabaseId(database))
+            .unwrap_or_else(|| {
+                self.report.unnamed_databases += 1;
+                format!("database-{database}")
+            });
         let (made, created) = store.create_database(&name)?;
         created.wait()?;
         Ok(made)
@@ -350,10 +372,18 @@ impl Work<'_> {
                 self.take(series, &column, &mut points);
             }
         }
-        for column in self.tails.remove(&(database, series.packed())).unwrap_or_default() {
+        for column in self
+            .tails
+            .remove(&(database, series.packed()))
+            .unwrap_or_default()
+        {
             self.take(series, &column, &mut points);
         }
-        points.extend(self.logged.remove(&(database, series.packed())).unwrap_or_default());
+        points.extend(
+            self.logged
+                .remove(&(database, series.packed()))
+                .unwrap_or_default(),
+        );
         points
     }
 
@@ -393,7 +423,10 @@ fn missing(leaves: &[FoundLeaf]) -> u64 {
 fn unnamed(series: u64) -> (SeriesKey, String) {
     let number = series.to_string();
     let key = SeriesKey::new(SALVAGED_MEASUREMENT, [("series", number.as_str())]);
-    (key.expect("a plain name and one tag are allowed"), "value".into())
+    (
+        key.expect("a plain name and one tag are allowed"),
+        "value".into(),
+    )
 }
 
 fn write_series(

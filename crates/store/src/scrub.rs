@@ -116,7 +116,12 @@ impl Round {
         self.files_read += 1;
         self.bytes += file.len;
         let Err(what) = read else { return };
-        if store.checkpointer.lock().plain_files().contains(&(path.clone(), file)) {
+        if store
+            .checkpointer
+            .lock()
+            .plain_files()
+            .contains(&(path.clone(), file))
+        {
             self.find(Finding {
                 place: path,
                 what,
@@ -134,7 +139,9 @@ impl Round {
         let mut stats = ReadStats::default();
         let mut series = Vec::new();
         let mut looked = 0;
-        let read = |stats: &ReadStats| stats.leaf_pages + stats.inner_pages + stats.overflow_pages + stats.bad_pages;
+        let read = |stats: &ReadStats| {
+            stats.leaf_pages + stats.inner_pages + stats.overflow_pages + stats.bad_pages
+        };
         while (read(&stats) as usize) < STEP_PAGES && looked < STEP_SERIES {
             if let Some((database, mut run)) = self.runs.pop() {
                 let left = STEP_PAGES - read(&stats) as usize;
@@ -220,7 +227,9 @@ impl Store {
         if more {
             scrubber.round = Some(round);
             drop(scrubber);
-            return Duration::from_nanos((u128::from(bytes) * 1_000_000_000 / u128::from(rate)) as u64);
+            return Duration::from_nanos(
+                (u128::from(bytes) * 1_000_000_000 / u128::from(rate)) as u64,
+            );
         }
         scrubber.end(*round);
         Duration::from_millis(inner.config.scrub_pause_ms)

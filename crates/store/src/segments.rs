@@ -259,7 +259,8 @@ pub(crate) fn read_whole(device: &dyn Device, path: &str, len: u64) -> Result<Ve
         path: path.to_owned(),
         mode: OpenMode::default(),
     };
-    let Completion::Opened { file, len: there } = device.submit(lane, opening).wait(device, lane)?
+    let Completion::Opened { file, len: there } =
+        device.submit(lane, opening).wait(device, lane)?
     else {
         return Ok(Vec::new());
     };
@@ -269,7 +270,11 @@ pub(crate) fn read_whole(device: &dyn Device, path: &str, len: u64) -> Result<Ve
         offset: 0,
         into: AlignedBuf::zeroed(len.next_multiple_of(PAGE_SIZE)),
     }];
-    let read = if len == 0 { Ok(()) } else { device.read(&mut reads) };
+    let read = if len == 0 {
+        Ok(())
+    } else {
+        device.read(&mut reads)
+    };
     device.submit(lane, Op::Close { file }).wait(device, lane)?;
     read?;
     Ok(reads[0].into.bytes()[..len].to_vec())

@@ -166,7 +166,10 @@ pub fn verify(device: &Arc<dyn Device>) -> Result<VerifyReport, IoError> {
         budget,
         &roots.manifest,
     );
-    let sections = [("its catalogue", vec![&ledger.catalog]), ("its deletes", ledger.tombstones.iter().collect())];
+    let sections = [
+        ("its catalogue", vec![&ledger.catalog]),
+        ("its deletes", ledger.tombstones.iter().collect()),
+    ];
     for (section, all) in sections {
         for bytes in all {
             if let Err(error) = read_section(bytes) {
@@ -192,7 +195,12 @@ pub fn verify(device: &Arc<dyn Device>) -> Result<VerifyReport, IoError> {
         }
         Err(error) => report.note(&alluvium_block::manifest_path(roots.root.seq), error),
     }
-    check_log(device.as_ref(), &ledger, salt(roots.root.instance), &mut report);
+    check_log(
+        device.as_ref(),
+        &ledger,
+        salt(roots.root.instance),
+        &mut report,
+    );
     Ok(report)
 }
 

@@ -133,13 +133,21 @@ fn everything_acknowledged_before_a_backup_under_writes_comes_back() {
         store.wake();
         (report, writer.join().unwrap())
     });
-    assert!(report.volumes_linked > 0 && report.volumes_copied > 0, "{report:?}");
+    assert!(
+        report.volumes_linked > 0 && report.volumes_copied > 0,
+        "{report:?}"
+    );
     let (_dir, _device, _store, database) = restored(target.path());
     let found = read_all(&database);
     check_reads(&database, &found, &mut Dice(5));
     check_lists(&database, &found);
     let of_host = |model: &Model, host: u32| Model {
-        series: model.series.iter().filter(|(k, _)| k.0 == host).map(|(k, v)| (k.clone(), v.clone())).collect(),
+        series: model
+            .series
+            .iter()
+            .filter(|(k, _)| k.0 == host)
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect(),
     };
     let mut missing: Vec<u32> = (0..12).collect();
     for lines in later.iter().map(Some).chain([None]) {
@@ -148,7 +156,11 @@ fn everything_acknowledged_before_a_backup_under_writes_comes_back() {
             model.apply(lines);
         }
     }
-    assert!(missing.is_empty(), "hosts {missing:?} are as after no batch of {}", later.len());
+    assert!(
+        missing.is_empty(),
+        "hosts {missing:?} are as after no batch of {}",
+        later.len()
+    );
     println!("{report:?}, {} batches meanwhile", later.len());
 }
 
@@ -161,11 +173,17 @@ fn an_incremental_backup_stands_alone_and_links_what_is_the_same() {
     fill(&database, &mut model, &mut dice, &mut now, 60);
     let path = |n: u32| all.path().join(n.to_string());
     let first = back_up(&store, &path(1), None, false);
-    assert!(first.volumes_linked == 0 && first.volumes_copied > 1, "{first:?}");
+    assert!(
+        first.volumes_linked == 0 && first.volumes_copied > 1,
+        "{first:?}"
+    );
     fill(&database, &mut model, &mut dice, &mut now, 5);
     let second = back_up(&store, &path(2), Some(&path(1)), true);
     assert!(second.files_from_base > 1, "{second:?}");
-    assert!(second.bytes_copied < first.bytes_copied / 2, "{second:?} {first:?}");
+    assert!(
+        second.bytes_copied < first.bytes_copied / 2,
+        "{second:?} {first:?}"
+    );
     std::fs::remove_dir_all(path(1)).unwrap();
     drop((database, store, device, source));
     let (_dir, _device, _store, database) = restored(&path(2));
@@ -199,7 +217,10 @@ fn the_base_must_be_an_earlier_backup_of_the_same_store() {
         directory: None,
         base: None,
     };
-    assert!(matches!(store.backup(&filled), Err(BackupError::NotEmpty { .. })));
+    assert!(matches!(
+        store.backup(&filled),
+        Err(BackupError::NotEmpty { .. })
+    ));
 }
 
 #[test]
@@ -246,7 +267,10 @@ fn no_holes_are_made_in_files_that_a_backup_has_too() {
         quiet = if is_idle { quiet + 1 } else { 0 };
     }
     let status = store.status().space;
-    assert!(!status.no_holes && status.last_error.is_none(), "{status:?}");
+    assert!(
+        !status.no_holes && status.last_error.is_none(),
+        "{status:?}"
+    );
     drop((database, store, device));
     let (_dir, _device, _store, restored) = restored(target.path());
     same(&read_all(&restored), &model).unwrap();
@@ -297,7 +321,8 @@ fn a_backup_cut_at_any_operation_is_refused_by_name_or_whole() {
             Err(error) => {
                 assert!(!ended, "after {ops} operations: {error}");
                 let sentence = error.to_string();
-                let by_name = sentence.contains("did not end") || sentence.contains("nothing to restore");
+                let by_name =
+                    sentence.contains("did not end") || sentence.contains("nothing to restore");
                 assert!(by_name, "after {ops} operations: {sentence}");
                 unfinished += 1;
             }
@@ -328,7 +353,10 @@ fn a_rotten_backup_is_not_restored() {
     assert!(!verify(&backup).unwrap().is_sound());
     let fresh: Arc<dyn Device> = SimDevice::new(1, SimConfig::default());
     let error = restore(&backup, &fresh).unwrap_err();
-    assert!(matches!(&error, BackupError::Damaged { place, .. } if place == "page 1:2"), "{error}");
+    assert!(
+        matches!(&error, BackupError::Damaged { place, .. } if place == "page 1:2"),
+        "{error}"
+    );
     let again = restore(&fresh, &(Arc::new(MemoryDevice::new(1)) as Arc<dyn Device>));
     assert!(again.unwrap_err().to_string().contains("did not end"));
 }

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use alluvium_block::{Page, PageKind};
 use alluvium_io::{AlignedBuf, Completion, Lane, Op, OpenMode, PageBuf, Read};
 use alluvium_sim::{SimClock, SimConfig, SimDevice};
-use alluvium_store::{Database, Device, Direction, ReadStats, Selector, Store, StoreConfig, verify};
+use alluvium_store::{
+    Database, Device, Direction, ReadStats, Selector, Store, StoreConfig, verify,
+};
 use alluvium_types::{Column, TimeRange, Value};
 use model::{Dice, Line, write};
 
@@ -33,7 +35,11 @@ fn config() -> StoreConfig {
 
 fn open(device: &Arc<SimDevice>) -> Result<(Store, Database), alluvium_store::OpenError> {
     let clock = Arc::new(SimClock::new(1_700_000_000_000_000_000));
-    let store = Store::open(Arc::<SimDevice>::clone(device) as Arc<dyn Device>, clock, config())?;
+    let store = Store::open(
+        Arc::<SimDevice>::clone(device) as Arc<dyn Device>,
+        clock,
+        config(),
+    )?;
     let (database, created) = store.create_database("db").unwrap();
     created.wait().unwrap();
     Ok((store, database))
@@ -82,7 +88,9 @@ fn read(device: &SimDevice, path: &str) -> Vec<u8> {
         path: path.into(),
         mode: OpenMode::default(),
     };
-    let Completion::Opened { file, len } = device.submit(Lane(0), open).wait(device, Lane(0)).unwrap() else {
+    let Completion::Opened { file, len } =
+        device.submit(Lane(0), open).wait(device, Lane(0)).unwrap()
+    else {
         panic!("not opened")
     };
     let mut reads = [Read {
@@ -91,7 +99,10 @@ fn read(device: &SimDevice, path: &str) -> Vec<u8> {
         into: AlignedBuf::zeroed((len as usize).next_multiple_of(4096)),
     }];
     device.read(&mut reads).unwrap();
-    device.submit(Lane(0), Op::Close { file }).wait(device, Lane(0)).unwrap();
+    device
+        .submit(Lane(0), Op::Close { file })
+        .wait(device, Lane(0))
+        .unwrap();
     reads[0].into.bytes()[..len as usize].to_vec()
 }
 
@@ -112,7 +123,9 @@ fn pages(device: &SimDevice) -> BTreeMap<&'static str, (String, u64)> {
                 PageKind::Overflow => "overflow",
                 PageKind::Volume => "volume",
             };
-            found.entry(kind).or_insert((path.clone(), number as u64 * 4096));
+            found
+                .entry(kind)
+                .or_insert((path.clone(), number as u64 * 4096));
         }
     }
     found
@@ -120,7 +133,10 @@ fn pages(device: &SimDevice) -> BTreeMap<&'static str, (String, u64)> {
 
 fn newest(device: &SimDevice, prefix: &str) -> String {
     let files = device.list("").unwrap().into_iter().map(|f| f.name);
-    files.filter(|f| f.starts_with(prefix)).max().unwrap_or_else(|| panic!("no {prefix}"))
+    files
+        .filter(|f| f.starts_with(prefix))
+        .max()
+        .unwrap_or_else(|| panic!("no {prefix}"))
 }
 
 /// Points that a scan of everything gives, and how many errors it met.
@@ -172,7 +188,10 @@ fn a_flipped_byte_of_a_page_is_found_and_the_rest_answers() {
         assert_eq!(store.scrub_round().findings, report.findings, "{kind}");
         let (points, errors) = scan(&database);
         assert!(errors > 0, "{kind}");
-        assert!(points < whole.0 && points as u64 + lost.points >= whole.0 as u64, "{kind}: {points} and {lost:?} of {whole:?}");
+        assert!(
+            points < whole.0 && points as u64 + lost.points >= whole.0 as u64,
+            "{kind}: {points} and {lost:?} of {whole:?}"
+        );
         while store.scrub_status().rounds < 2 {
             store.scrub_step();
         }
@@ -193,12 +212,42 @@ fn a_flipped_byte_of_a_file_is_found_and_refused_by_name() {
     let (log, places) = log.filter(|(_, places)| places.len() > 3).last().unwrap();
     let first = places[places.len() - 3];
     for (class, path, at, place, opens) in [
-        ("volume header", header.clone(), 100, header.clone(), "damaged in its header"),
-        ("tails", newest(&base, "tails."), 300, newest(&base, "tails."), "checksum differs"),
-        ("definitions", newest(&base, "series."), 40, newest(&base, "series."), "checksum differs"),
-        ("index segment", newest(&base, "index."), 30, newest(&base, "index."), ""),
+        (
+            "volume header",
+            header.clone(),
+            100,
+            header.clone(),
+            "damaged in its header",
+        ),
+        (
+            "tails",
+            newest(&base, "tails."),
+            300,
+            newest(&base, "tails."),
+            "checksum differs",
+        ),
+        (
+            "definitions",
+            newest(&base, "series."),
+            40,
+            newest(&base, "series."),
+            "checksum differs",
+        ),
+        (
+            "index segment",
+            newest(&base, "index."),
+            30,
+            newest(&base, "index."),
+            "",
+        ),
         ("log", log.clone(), first + 100, "wal/".into(), "durable"),
-        ("manifest", newest(&base, "manifest."), 30, "superblock".into(), ""),
+        (
+            "manifest",
+            newest(&base, "manifest."),
+            30,
+            "superblock".into(),
+            "",
+        ),
     ] {
         let device = world();
         assert!(device.flip_bit(&path, at, 4), "{class}");
@@ -221,7 +270,12 @@ fn a_flipped_byte_of_a_file_is_found_and_refused_by_name() {
         assert!(device.flip_bit("superblock", at + 30, 4));
         assert!(!sound(&device));
     }
-    assert!(open(&device).unwrap_err().to_string().contains("both superblock slots are damaged"));
+    assert!(
+        open(&device)
+            .unwrap_err()
+            .to_string()
+            .contains("both superblock slots are damaged")
+    );
 }
 
 #[test]

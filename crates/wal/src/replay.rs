@@ -49,7 +49,11 @@ pub(crate) struct SegmentReader<'a> {
 }
 
 impl<'a> SegmentReader<'a> {
-    pub(crate) fn open(device: &'a dyn Device, path: &str, batch_bytes: u64) -> Result<Self, LogError> {
+    pub(crate) fn open(
+        device: &'a dyn Device,
+        path: &str,
+        batch_bytes: u64,
+    ) -> Result<Self, LogError> {
         let op = Op::Open {
             path: path.to_owned(),
             mode: OpenMode::default(),
@@ -71,8 +75,7 @@ impl<'a> SegmentReader<'a> {
     pub(crate) fn salt_at(&mut self, offset: u64) -> Result<Option<u64>, LogError> {
         let bytes = self.bytes(offset, HEADER_BYTES)?;
         let header = FrameHeader::read_from_prefix(bytes).ok().map(|(h, _)| h);
-        let whole =
-            |h: &FrameHeader| h.magic.get() == MAGIC && h.checksum() == h.header_crc.get();
+        let whole = |h: &FrameHeader| h.magic.get() == MAGIC && h.checksum() == h.header_crc.get();
         Ok(header.filter(whole).map(|h| h.salt.get()))
     }
 

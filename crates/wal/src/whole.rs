@@ -5,8 +5,8 @@ use alluvium_io::Device;
 use crate::error::LogError;
 use crate::layout::{FLAG_FIRST, FrameHeader};
 use crate::replay::{
-    Identity, SegmentReader, THROUGH_BYTES, first_segment, follows, frame, frame_bytes,
-    frame_len, visit_sections,
+    Identity, SegmentReader, THROUGH_BYTES, first_segment, follows, frame, frame_bytes, frame_len,
+    visit_sections,
 };
 use crate::stream::{StreamInfo, segment_path};
 
@@ -76,7 +76,9 @@ pub fn salvage_frames(
         let mut reader = SegmentReader::open(device, &path, THROUGH_BYTES)?;
         let mut offset = 0;
         while offset < reader.len {
-            let found = reader.salt_at(offset)?.map(|found| *salt.get_or_insert(found));
+            let found = reader
+                .salt_at(offset)?
+                .map(|found| *salt.get_or_insert(found));
             let header = match found {
                 Some(salt) => frame(&mut reader, offset, Identity::of(stream, salt, *segment))?,
                 None => None,
@@ -86,7 +88,9 @@ pub fn salvage_frames(
                 continue;
             };
             let payload = reader.bytes(offset, frame_len(&header))?;
-            let payload = payload.get(crate::layout::HEADER_BYTES..).unwrap_or_default();
+            let payload = payload
+                .get(crate::layout::HEADER_BYTES..)
+                .unwrap_or_default();
             visit_sections(header.seq.get(), payload, visit)?;
             if saved.frames > 0 {
                 saved.missing += header.seq.get() - saved.last_seq - 1;

@@ -56,7 +56,9 @@ impl Names {
         let mut named: BTreeMap<u64, (DatabaseId, Partition, NamedFile)> = BTreeMap::new();
         for file in of("manifest.") {
             let bytes = read_whole(device.as_ref(), &file.name, file.len)?;
-            let ledger = Manifest::decode(&bytes).ok().and_then(|m| Ledger::load(&m).ok());
+            let ledger = Manifest::decode(&bytes)
+                .ok()
+                .and_then(|m| Ledger::load(&m).ok());
             let Some(ledger) = ledger else {
                 bad.push(format!("{} does not parse", file.name));
                 continue;
@@ -70,7 +72,10 @@ impl Names {
         }
         // Its length stands in the manifest: the file is padded. Without one the whole file is tried.
         for file in of("index.") {
-            let seq = file.name.strip_prefix("index.").and_then(|n| n.parse().ok());
+            let seq = file
+                .name
+                .strip_prefix("index.")
+                .and_then(|n| n.parse().ok());
             let Some(seq) = seq else { continue };
             let len = file.len;
             let (place, file) = named.get(&seq).map_or(
@@ -80,7 +85,10 @@ impl Names {
             match segment_of(device, file) {
                 Ok(segment) => match place.or_else(|| self.owner_of(&segment)) {
                     Some(place) => self.segments.entry(place).or_default().push(segment),
-                    None => bad.push(format!("{}: nobody knows whose rows it has", file.index_path())),
+                    None => bad.push(format!(
+                        "{}: nobody knows whose rows it has",
+                        file.index_path()
+                    )),
                 },
                 Err(error) => bad.push(format!("{}: {error}", file.index_path())),
             }
@@ -117,7 +125,10 @@ impl Names {
         let seed = self.databases.get(&place.0).map_or(0, |(_, seed)| *seed);
         let known = self.indexes.entry(place).or_default();
         if begins_anew(part) {
-            let segments = self.segments.get(&place).map_or(Vec::new(), |all| chain(all));
+            let segments = self
+                .segments
+                .get(&place)
+                .map_or(Vec::new(), |all| chain(all));
             let opened = (0..=segments.len()).rev().find_map(|count| {
                 let first = segments.get(..count)?.to_vec();
                 PartitionIndex::open(seed, part, first, None).ok()
@@ -131,7 +142,9 @@ impl Names {
             return Ok(());
         }
         let mut fresh = PartitionIndex::new();
-        fresh.apply_part(seed, part).map_err(|error| error.to_string())?;
+        fresh
+            .apply_part(seed, part)
+            .map_err(|error| error.to_string())?;
         known.push(fresh);
         Ok(())
     }
@@ -165,7 +178,9 @@ fn chain(all: &[Arc<Segment>]) -> Vec<Arc<Segment>> {
     let mut found: Vec<Arc<Segment>> = Vec::new();
     loop {
         let next = found.last().map_or(0, |s| s.rows().end);
-        let fitting = all.iter().filter(|s| s.rows().start == next && s.rows().end > next);
+        let fitting = all
+            .iter()
+            .filter(|s| s.rows().start == next && s.rows().end > next);
         let Some(longest) = fitting.max_by_key(|s| s.rows().end) else {
             return found;
         };
