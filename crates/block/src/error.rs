@@ -74,7 +74,7 @@ pub enum RootError {
     },
     /// A backup or a restore that did not end.
     #[error(
-        "the directory holds {example}, so it is a backup, restore or salvage that did not end; remove the directory and begin again"
+        "the directory holds {example}, so it is a backup or restore that did not end; remove the directory and begin again"
     )]
     Unfinished {
         /// The file that says so.

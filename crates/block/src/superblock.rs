@@ -19,7 +19,7 @@ use crate::manifest::Manifest;
 
 const FILE: &str = "superblock";
 
-/// Stands in a directory that is being filled by a backup, a restore or a salvage until its superblock is durable.
+/// Stands in a directory that is being filled by a backup or a restore until its superblock is durable.
 pub const UNFINISHED_FILE: &str = "unfinished";
 
 /// What a slot of the superblock says.

@@ -1,5 +1,6 @@
 //! `alluvium verify`: damage in a directory that nobody has open, or in a running server.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -94,10 +95,11 @@ fn line(finding: &Finding) -> String {
     if let Some(lost) = &finding.lost {
         let series = SeriesId::from_packed(lost.series);
         let series = series.map_or_else(|| lost.series.to_string(), |s| s.to_string());
-        line.push_str(&format!(
+        let _ = write!(
+            line,
             "; lost: {} points of series {series} of database {}, {} to {} ns",
             lost.points, lost.database, lost.first_time, lost.last_time
-        ));
+        );
     }
     line
 }

@@ -8,7 +8,8 @@
 #[path = "../src/client.rs"]
 mod client;
 
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,16 +47,13 @@ impl Server {
     }
 
     fn write(&self, from: u64, lines: u64) {
-        let body: String = (from..from + lines)
-            .map(|i| {
-                format!(
-                    "m,host=h{} v={},n={i}i {}\n",
-                    i % 7,
-                    (i * 2_654_435_761 % 999_999_937) as f64 / 7.0,
-                    1_700_000_000_000_000_000 + i
-                )
-            })
-            .collect();
+        let mut body = String::new();
+        for i in from..from + lines {
+            // Noise fills pages.
+            let value = (i * 2_654_435_761 % 999_999_937) as f64 / 7.0;
+            let time = 1_700_000_000_000_000_000 + i;
+            writeln!(body, "m,host=h{} v={value},n={i}i {time}", i % 7).unwrap();
+        }
         let (status, text) = self.ask("POST", "/write?db=db", &body);
         assert_eq!(status, 204, "{text}");
     }

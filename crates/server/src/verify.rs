@@ -1,8 +1,4 @@
 //! `POST /api/verify` and what `/status` says of the scrubber.
-#![expect(
-    clippy::result_large_err,
-    reason = "a refusal is the answer itself, moved once"
-)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -301,10 +301,10 @@ impl Copy<'_> {
         };
         let (root, manifest) = (roots.root, roots.manifest);
         if let Some(base) = &self.base {
-            let problem = if base.root.instance != root.instance {
-                Some("of another store")
-            } else {
+            let problem = if base.root.instance == root.instance {
                 (base.root.seq > root.seq).then_some("of a later moment than the store is in")
+            } else {
+                Some("of another store")
             };
             if let Some(problem) = problem {
                 return Err(BackupError::Base { problem });

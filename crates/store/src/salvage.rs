@@ -96,7 +96,7 @@ pub fn salvage(
     work.read_log(source.as_ref())?;
     work.names.load(source, &mut work.report.bad_files)?;
     work.read_tails(source.as_ref())?;
-    let leaves = work.find_leaves()?;
+    let leaves = work.find_leaves();
     let store = Store::open(Arc::clone(target), clock, config)?;
     work.write(&store, &leaves)?;
     store.close()?;
@@ -270,7 +270,7 @@ impl Work<'_> {
     }
 
     /// Every leaf of every volume, in the order in which they are applied.
-    fn find_leaves(&mut self) -> Result<Vec<FoundLeaf>, BackupError> {
+    fn find_leaves(&mut self) -> Vec<FoundLeaf> {
         let mut leaves = Vec::new();
         let volumes: Vec<_> = self
             .volumes
@@ -311,7 +311,7 @@ impl Work<'_> {
         leaves.sort_unstable();
         self.report.leaves = leaves.len() as u64;
         self.report.missing_leaves = missing(&leaves);
-        Ok(leaves)
+        leaves
     }
 
     /// Writes all series, one after the other.
@@ -332,12 +332,11 @@ impl Work<'_> {
             if points.is_empty() {
                 continue;
             }
-            let to = match databases.get(&database) {
-                Some(to) => to,
-                None => {
-                    let made = self.create(store, database)?;
-                    databases.entry(database).or_insert(made)
-                }
+            let to = if let Some(to) = databases.get(&database) {
+                to
+            } else {
+                let made = self.create(store, database)?;
+                databases.entry(database).or_insert(made)
             };
             let (key, field) = self.names.of(DatabaseId(database), id).unwrap_or_else(|| {
                 self.report.unnamed_series += 1;

@@ -245,9 +245,9 @@ impl Store {
         let findings = round.found.values().cloned().collect();
         scrubber.end(round);
         ScrubStatus {
+            pages,
             runs,
             files,
-            pages,
             findings,
             ..scrubber.totals.clone()
         }

@@ -159,10 +159,10 @@ impl Names {
         let place = (database, series.partition());
         let (row, field) = (series.row(), series.field());
         let indexes = || self.indexes.get(&place).into_iter().flatten().rev();
-        let segments = self.segments.get(&place).into_iter().flatten();
+        let mut segments = self.segments.get(&place).into_iter().flatten();
         let key = self.rows.get(&(place, row)).cloned();
         let key = key.or_else(|| indexes().find_map(|index| index.key(row)));
-        let key = key.or_else(|| segments.filter_map(|s| s.key(row).ok()?).next())?;
+        let key = key.or_else(|| segments.find_map(|s| s.key(row).ok()?))?;
         let measurement = key.measurement().to_owned();
         let name = indexes().find_map(|index| {
             let id = index.measurement(&measurement)?;
