@@ -13,7 +13,7 @@ use alluvium_nbtree::{PageCheck, ReadStats, Tree, TreeError, read_tail_records};
 use alluvium_types::{Budget, PAGE_SIZE};
 use alluvium_wal::{list_streams, read_section, replay};
 
-use crate::error::OpenError;
+use crate::error::{OpenError, SeriesReadError};
 use crate::ledger::{Ledger, NamedFile};
 use crate::open::salt;
 use crate::recovery::read_named;
@@ -78,6 +78,17 @@ impl Finding {
                 what: error.to_string(),
                 lost: None,
             },
+        }
+    }
+}
+
+impl SeriesReadError {
+    /// The points that are lost with a damaged page, where that is what went wrong: everything around them is still
+    /// readable, and a cursor has moved behind them. The database is not known here: 0.
+    pub fn lost(&self) -> Option<LostPoints> {
+        match self {
+            Self::Tree(error @ TreeError::BadPage { .. }) => Finding::of_page(0, error).lost,
+            _ => None,
         }
     }
 }

@@ -207,9 +207,9 @@ fn a_flipped_byte_of_a_file_is_found_and_refused_by_name() {
     let mut log: Vec<_> = log.filter(|f| !f.starts_with("free")).collect();
     log.sort_unstable();
     let frames = |path: &str| (path.to_owned(), frames(&base, path));
-    let log = log.into_iter().map(|f| frames(&format!("wal/{f}")));
+    let mut log = log.into_iter().map(|f| frames(&format!("wal/{f}")));
     // Frames behind it say that it was flushed.
-    let (log, places) = log.filter(|(_, places)| places.len() > 3).last().unwrap();
+    let (log, places) = log.rfind(|(_, places)| places.len() > 3).unwrap();
     let first = places[places.len() - 3];
     for (class, path, at, place, opens) in [
         (

@@ -3,7 +3,6 @@
 
 mod model;
 
-use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -70,16 +69,9 @@ fn fill(store: &Store, database: &Database) -> Model {
 }
 
 fn flip(path: &Path, at: u64) {
-    let mut file = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open(path)
-        .unwrap();
-    let mut byte = [0];
-    file.seek(SeekFrom::Start(at)).unwrap();
-    file.read_exact(&mut byte).unwrap();
-    file.seek(SeekFrom::Start(at)).unwrap();
-    file.write_all(&[byte[0] ^ 1]).unwrap();
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[at as usize] ^= 1;
+    std::fs::write(path, bytes).unwrap();
 }
 
 /// Flips a byte in every page of this kind; returns how many there were.
@@ -111,7 +103,7 @@ fn destroy(dir: &Path, manifests: bool) {
     assert!(rot(dir, 2) > 0, "there are inner pages");
 }
 
-fn run(rows: u32, manifests: bool, name: &str) {
+fn run(rows: u32, manifests: bool, names: &[&str]) {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let model = {
         let device = device(dir.path());
@@ -135,26 +127,27 @@ fn run(rows: u32, manifests: bool, name: &str) {
         "{report:?}"
     );
     let store = Store::open(target, clock(), config(rows)).unwrap();
-    let database = store
-        .database(name)
-        .unwrap_or_else(|| panic!("{:?}", store.databases()));
+    // Its name may stand in the log only, which may have been trimmed.
+    let found = &store.databases()[0].name;
+    assert!(names.contains(&found.as_str()), "{found}");
+    let database = store.database(found).unwrap();
     same(&read_all(&database), &model).unwrap();
     check_reads(&database, &model, &mut Dice(5));
 }
 
 #[test]
 fn without_superblock_and_inner_pages_everything_comes_back() {
-    run(65_536, false, "db");
+    run(65_536, false, &["db"]);
 }
 
 #[test]
 fn without_manifests_too_definitions_name_all_but_the_database() {
-    run(65_536, true, "database-1");
+    run(65_536, true, &["db", "database-1"]);
 }
 
 #[test]
 fn rows_of_index_segments_have_their_names() {
-    run(4, false, "db");
+    run(4, false, &["db"]);
 }
 
 #[test]
