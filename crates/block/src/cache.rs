@@ -62,6 +62,13 @@ impl PageCache {
         Some(Arc::clone(&slot.page))
     }
 
+    /// A page that has not reached the device yet.
+    pub(crate) fn pinned(&self, addr: LogicAddr) -> Option<Arc<PageBuf>> {
+        let shard = self.shard(addr).lock();
+        let slot = shard.slots.get(&addr.packed()).filter(|s| s.pinned)?;
+        Some(Arc::clone(&slot.page))
+    }
+
     /// Adds a page; a pinned one stays until [`Self::unpin`].
     pub(crate) fn insert(
         &self,

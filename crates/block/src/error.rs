@@ -72,6 +72,14 @@ pub enum RootError {
         /// One of the files.
         example: String,
     },
+    /// A backup or a restore that did not end.
+    #[error(
+        "the directory holds {example}, so it is a backup or restore that did not end; remove the directory and begin again"
+    )]
+    Unfinished {
+        /// The file that says so.
+        example: &'static str,
+    },
     /// Neither slot of the superblock is whole.
     #[error(
         "both superblock slots are damaged ({first}; {second}); restore from a backup or run salvage"

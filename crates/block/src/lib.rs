@@ -32,10 +32,12 @@ mod logic_addr;
 mod manifest;
 mod page;
 mod retention;
+mod scrub;
 mod space;
 mod store;
 mod superblock;
 mod volume;
+mod volume_head;
 mod volume_set;
 
 pub use alluvium_codec::crc32c_append;
@@ -51,7 +53,9 @@ pub use store::{
     named_volumes,
 };
 pub use superblock::{
-    OtherSlot, Root, RootCommit, Roots, load_root, load_roots, manifest_path, numbered, settle_root,
+    OtherSlot, Root, RootCommit, Roots, UNFINISHED_FILE, load_root, load_roots, manifest_path,
+    numbered, settle_root,
 };
 pub use volume::{Role, VolumeSetId, volume_path};
+pub use volume_head::{VolumeHead, volume_heads};
 pub use volume_set::SetUsage;

@@ -21,7 +21,7 @@ pub type PageRange = (u32, u32);
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Holes {
     /// Ascending, none touching the next.
-    ranges: Vec<PageRange>,
+    pub(crate) ranges: Vec<PageRange>,
     /// On their way: read as gone already, but not remembered by a manifest.
     going: Vec<PageRange>,
     /// Pages of the ranges that were never written: an appender left its extent before they were.
@@ -183,6 +183,10 @@ impl PunchBatch {
                     volume.dirty.store(true, Ordering::Release);
                 }
                 Err(error) => {
+                    // What a backup has, too, stays as it is: the next walk asks again.
+                    if error.kind == IoErrorKind::Linked {
+                        continue;
+                    }
                     if error.kind == IoErrorKind::Unsupported {
                         store.no_holes.store(true, Ordering::Relaxed);
                     }

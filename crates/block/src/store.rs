@@ -147,15 +147,18 @@ impl BlockStore {
         manifest: &Manifest,
     ) -> Result<Arc<Self>, RootError> {
         let store = Self::create(device, config, instance, incarnation, budget);
-        if let Some(bytes) = manifest.get(TAG_VOLUMES) {
-            store.load(bytes).map_err(|_| RootError::Manifest {
-                section: "its volumes",
-            })?;
-        }
+        store.load_manifest(manifest)?;
         for volume in store.volumes.read().values() {
             volume.open_existing(store.device.as_ref(), Lane(0), instance)?;
         }
         Ok(store)
+    }
+
+    pub(crate) fn load_manifest(&self, manifest: &Manifest) -> Result<(), RootError> {
+        let loaded = manifest.get(TAG_VOLUMES).map_or(Ok(()), |b| self.load(b));
+        loaded.map_err(|_| RootError::Manifest {
+            section: "its volumes",
+        })
     }
 
     /// The appender of one shard.
@@ -256,14 +259,14 @@ impl BlockStore {
             .collect()
     }
 
-    fn volume_of(&self, page: PageRef) -> Option<Arc<Volume>> {
+    pub(crate) fn volume_of(&self, page: PageRef) -> Option<Arc<Volume>> {
         let volumes = self.volumes.read();
         let volume = volumes.get(&page.addr.volume)?;
         (volume.generation == page.generation).then(|| Arc::clone(volume))
     }
 
     /// Why there is no such page.
-    fn gone(&self, page: PageRef) -> ReadError {
+    pub(crate) fn gone(&self, page: PageRef) -> ReadError {
         let addr = page.addr;
         let is_rewritten = self.volume_of(page).is_some_and(|v| v.is_hole(addr.page))
             || self.retired.lock().contains(&addr.volume);
@@ -286,7 +289,7 @@ impl BlockStore {
         Ok(checked)
     }
 
-    fn checked(
+    pub(crate) fn checked(
         &self,
         buffer: Arc<PageBuf>,
         want: PageRef,

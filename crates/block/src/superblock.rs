@@ -19,6 +19,9 @@ use crate::manifest::Manifest;
 
 const FILE: &str = "superblock";
 
+/// Stands in a directory that is being filled by a backup or a restore until its superblock is durable.
+pub const UNFINISHED_FILE: &str = "unfinished";
+
 /// What a slot of the superblock says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Root {
@@ -144,6 +147,11 @@ pub fn load_root(device: &dyn Device) -> Result<Option<(Root, Manifest)>, RootEr
 
 /// Refuses a directory with anything but what an opening that never ended its first commit leaves.
 fn refuse_foreign(device: &dyn Device, files: &[alluvium_io::Listed]) -> Result<(), RootError> {
+    if files.iter().any(|f| f.name == UNFINISHED_FILE) {
+        return Err(RootError::Unfinished {
+            example: UNFINISHED_FILE,
+        });
+    }
     // Log or pages without a superblock: something removed it. To begin anew would bury them.
     for dir in ["wal", "vol"] {
         if let Some(file) = device.list(dir)?.first() {

@@ -24,6 +24,14 @@ pub(crate) enum Command {
     Query(QueryArgs),
     /// Delete points of a running server
     Delete(DeleteArgs),
+    /// Copy all data to a new directory, while a server writes or of a directory nobody has open
+    Backup(BackupArgs),
+    /// Make a data directory of a backup, and check all of it
+    Restore(RestoreArgs),
+    /// Look for damage in a directory that nobody has open, or in a running server
+    Verify(VerifyArgs),
+    /// Make a new data directory of what is left of a damaged one
+    Salvage(SalvageArgs),
     /// Show what a data directory holds, without a server
     Inspect(InspectArgs),
     /// Load a running server, or ask it for figures
@@ -69,6 +77,12 @@ pub(crate) struct ServeFlags {
     /// Tokens and their rights; without it only loopback addresses may be listened on
     #[arg(long, value_name = "FILE", env = "ALLUVIUM_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
+    /// What the scrubber reads in a second, such as 4MiB; 0 turns it off [default: 4MiB]
+    #[arg(long, value_name = "SIZE", env = "ALLUVIUM_SCRUB_RATE", value_parser = parse_size)]
+    pub scrub_rate: Option<u64>,
+    /// Directory below which backups may be made over HTTP [default: none, they are refused]
+    #[arg(long, value_name = "DIR", env = "ALLUVIUM_BACKUP_DIR")]
+    pub backup_dir: Option<PathBuf>,
     /// Listen on any address without tokens
     #[arg(long, env = "ALLUVIUM_INSECURE")]
     pub insecure: bool,
@@ -165,6 +179,48 @@ pub(crate) struct DeleteArgs {
     /// Only say what would go
     #[arg(long)]
     pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackupArgs {
+    /// Address of a running server, or a data directory
+    pub source: String,
+    /// Directory of the backup: with a server, one of its machine below its --backup-dir
+    pub target: String,
+    /// An earlier backup: what is the same is linked from there
+    #[arg(long, value_name = "DIR")]
+    pub base: Option<String>,
+    /// Copy everything, so that the backup shares no block with the data
+    #[arg(long)]
+    pub copy: bool,
+    /// Token, where the server asks for one
+    #[arg(long, env = "ALLUVIUM_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// The backup
+    pub backup: PathBuf,
+    /// New data directory
+    pub dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// Data directory, backup, or address of a server
+    pub target: String,
+    /// Token, where the server asks for one
+    #[arg(long, env = "ALLUVIUM_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SalvageArgs {
+    /// Damaged data directory; nothing in it is changed
+    pub dir: PathBuf,
+    /// New data directory
+    pub target: PathBuf,
 }
 
 #[derive(Debug, Args)]

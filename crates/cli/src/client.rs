@@ -54,6 +54,12 @@ impl Client {
         })
     }
 
+    /// Waits so long for an answer.
+    pub(crate) fn patient(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
     /// Sends a request and reads the whole answer. A connection that was closed meanwhile is opened again.
     pub(crate) fn request(
         &mut self,

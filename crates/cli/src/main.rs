@@ -1,8 +1,9 @@
-//! The `alluvium` binary: serve, demo, query, delete, inspect, bench.
+//! The `alluvium` binary: serve, demo, query, delete, backup, restore, verify, salvage, inspect, bench.
 //!
 //! Exit codes: 0 clean, 1 an error said on stderr in one sentence with the way out, 2 usage.
 
 mod args;
+mod backup;
 mod bench;
 mod client;
 mod delete;
@@ -14,10 +15,12 @@ mod memory;
 mod plot;
 mod query;
 mod rng;
+mod salvage;
 mod serve;
 mod settings;
 mod shapes;
 mod short_query;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -39,6 +42,10 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Query(args) => query::run(&args),
         Command::Delete(args) => delete::run(&args),
+        Command::Backup(args) => backup::run(&args),
+        Command::Restore(args) => backup::restore(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Salvage(args) => salvage::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
     };

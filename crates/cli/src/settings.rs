@@ -26,6 +26,8 @@ struct SettingsFile {
     max_disk: Option<String>,
     future_max: Option<String>,
     token_file: Option<PathBuf>,
+    scrub_rate: Option<String>,
+    backup_dir: Option<PathBuf>,
     insecure: Option<bool>,
 }
 
@@ -107,8 +109,12 @@ pub(crate) fn config(dir: &Path, flags: &ServeFlags) -> Result<Config, CliError>
     if let Some(bytes) = size(flags.volume_size, &file.volume_size).map_err(CliError::Said)? {
         config.store.volume_bytes = bytes;
     }
+    if let Some(bytes) = size(flags.scrub_rate, &file.scrub_rate).map_err(CliError::Said)? {
+        config.store.scrub_bytes_per_s = bytes;
+    }
     set_retention(&mut config, &file, flags)?;
     config.token_file = flags.token_file.clone().or(file.token_file);
+    config.backup_dir = flags.backup_dir.clone().or(file.backup_dir);
     config.insecure = flags.insecure || file.insecure.unwrap_or(false);
     Ok(config)
 }

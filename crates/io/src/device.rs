@@ -1,6 +1,7 @@
 //! The seam to storage: a directory of files that moves aligned blocks and says when they are durable.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,7 +110,8 @@ pub enum Op {
         to: String,
     },
     /// Gives the blocks of a range back: it reads as zeros, the length of the file stays. Fails with
-    /// [`IoErrorKind::Unsupported`](crate::IoErrorKind::Unsupported) where the file system has no holes. Like a write
+    /// [`IoErrorKind::Unsupported`](crate::IoErrorKind::Unsupported) where the file system has no holes, and with
+    /// [`IoErrorKind::Linked`](crate::IoErrorKind::Linked) where the file has another name: a backup's. Like a write
     /// it has happened or not after a power cut, until a later `Sync`.
     Punch {
         /// The file.
@@ -202,4 +204,16 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// # Errors
     /// If the directory cannot be read.
     fn list(&self, path: &str) -> Result<Vec<Listed>, IoError>;
+
+    /// Gives a file a second name, `to` in the file system of the machine: an absolute path, whose directory is made if need
+    /// be. No holes are made in a file with several names. Waits; the name is durable once its directory was synced.
+    ///
+    /// # Errors
+    /// [`IoErrorKind::Unsupported`](crate::IoErrorKind::Unsupported) if the device has no such names or `to` is in
+    /// another file system: then the bytes are to be copied.
+    fn link(&self, path: &str, to: &Path) -> Result<(), IoError> {
+        let _ = to;
+        let cause = std::io::ErrorKind::Unsupported.into();
+        Err(IoError::new("link", path, cause))
+    }
 }

@@ -16,6 +16,8 @@ pub enum IoErrorKind {
     Foreign,
     /// The device or file system has no such operation. Nothing was done.
     Unsupported,
+    /// The file has several names, so its content is not ours alone. Nothing was done.
+    Linked,
     /// Anything else; the device is not to be trusted with writes any more.
     Other,
 }

@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
 use crate::device::{Completion, FileId, Geometry, Listed, Op, OpenMode, Read, WriteData};
-use crate::error::IoError;
+use crate::error::{IoError, IoErrorKind};
 use crate::ticket::IoResult;
 
 /// Most buffers of one `pwritev` (`IOV_MAX` of Linux).
@@ -216,6 +216,26 @@ impl Files {
         read_rest(&file, read, 0)
     }
 
+    /// Gives a file a second name, in the file system of the machine.
+    pub(crate) fn link(&self, path: &str, to: &Path) -> Result<(), IoError> {
+        confined("link", path)?;
+        if let Some(parent) = to.parent() {
+            let made = std::fs::create_dir_all(parent);
+            made.map_err(|e| IoError::new("create", parent.display().to_string(), e))?;
+        }
+        let linked = rustix::fs::linkat(&self.root, path, rustix::fs::CWD, to, AtFlags::empty());
+        linked.map_err(|e| {
+            let cause = match e {
+                // Another file system, one without links, or a file that has as many names as it may.
+                Errno::XDEV | Errno::PERM | Errno::OPNOTSUPP | Errno::MLINK => {
+                    ErrorKind::Unsupported.into()
+                }
+                e => e.into(),
+            };
+            IoError::new("link", path, cause)
+        })
+    }
+
     pub(crate) fn list(&self, path: &str) -> Result<Vec<Listed>, IoError> {
         let failed = |e: Errno| IoError::new("list", path, e.into());
         if !path.is_empty() {
@@ -371,6 +391,16 @@ fn write_all(file: &OpenFile, offset: u64, data: &WriteData) -> Result<(), IoErr
 }
 
 fn punch(file: &OpenFile, offset: u64, len: u64) -> Result<(), IoError> {
+    let failed = |e: Error| IoError::new("punch", &file.path, e);
+    if rustix::fs::fstat(&file.fd)
+        .map_err(|e| failed(e.into()))?
+        .st_nlink
+        > 1
+    {
+        let mut error = failed(Error::other("a backup has the file, too"));
+        error.kind = IoErrorKind::Linked;
+        return Err(error);
+    }
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     let punched = retry(|| rustix::fs::fallocate(&file.fd, flags, offset, len));
     punched.map_err(|e| {
@@ -378,7 +408,7 @@ fn punch(file: &OpenFile, offset: u64, len: u64) -> Result<(), IoError> {
             Errno::OPNOTSUPP | Errno::NOSYS => ErrorKind::Unsupported.into(),
             e => e.into(),
         };
-        IoError::new("punch", &file.path, cause)
+        failed(cause)
     })
 }
 

@@ -1,6 +1,7 @@
 //! The portable backend: one thread per lane that calls `pwritev` and `fdatasync`.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -193,5 +194,9 @@ impl Device for SyncDevice {
 
     fn list(&self, path: &str) -> Result<Vec<Listed>, IoError> {
         self.files.list(path)
+    }
+
+    fn link(&self, path: &str, to: &Path) -> Result<(), IoError> {
+        self.files.link(path, to)
     }
 }

@@ -230,18 +230,38 @@ pub(crate) fn read(
     long: LongText,
     stats: &mut ReadStats,
 ) -> Result<String, LongTextError> {
+    read_by(
+        &|refs, expect| pages.read_many(refs, expect),
+        series,
+        long,
+        stats,
+    )
+}
+
+/// How pages are fetched, in order.
+type Fetch<'a> = dyn Fn(&[PageRef], Expect) -> Vec<Result<Page, ReadError>> + 'a;
+
+/// As [`read`], with pages that `fetch` gives.
+pub(crate) fn read_by(
+    fetch: &Fetch<'_>,
+    series: u64,
+    long: LongText,
+    stats: &mut ReadStats,
+) -> Result<String, LongTextError> {
     let expect = expected(series);
     let addr = long.head.addr;
     let bad = |what| LongTextError::Bad(addr, BadPageCause::Body(BodyError(what)));
     let failed = |e| LongTextError::new(addr, e);
-    let head = pages.read(long.head, expect).map_err(failed)?;
+    let head = fetch(&[long.head], expect).pop();
+    let head = head.ok_or_else(|| bad("a long string has no head"))?;
+    let head = head.map_err(failed)?;
     stats.overflow_pages += 1;
     stats.cached_pages += u64::from(head.was_cached());
     let (refs, in_head) = parse_head(&head).map_err(bad)?;
     let mut text = Vec::with_capacity(long.len);
     text.extend_from_slice(in_head);
     if !refs.is_empty() {
-        for page in pages.read_many(&refs, expect) {
+        for page in fetch(&refs, expect) {
             let page = page.map_err(failed)?;
             stats.overflow_pages += 1;
             stats.cached_pages += u64::from(page.was_cached());

@@ -40,7 +40,7 @@ impl Reader<'_> {
         checked.collect()
     }
 
-    fn check(
+    pub(crate) fn check(
         &mut self,
         child: &SubtreeRef,
         level: u8,

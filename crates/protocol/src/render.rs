@@ -108,6 +108,8 @@ pub struct RowWriter {
     rows: u64,
     /// With series shape: the open series, encoded.
     open: Option<Vec<u8>>,
+    /// Why points are missing.
+    partial: Option<String>,
 }
 
 impl RowWriter {
@@ -118,6 +120,7 @@ impl RowWriter {
             out: Vec::new(),
             rows: 0,
             open: None,
+            partial: None,
         }
     }
 
@@ -267,11 +270,17 @@ impl RowWriter {
         self.out.push(b'\n');
     }
 
+    /// Says that points are missing from the rows, and why: json ends with `"partial":true`, csv with a line that begins
+    /// with a hyphen, unless an error follows.
+    pub fn set_partial(&mut self, why: String) {
+        self.partial = Some(why);
+    }
+
     /// Writes what comes behind the last row. `stats` is the text of a JSON object; `error` says why the rows
     /// end early. Csv carries neither warnings nor stats; its error is a last line that begins with a hyphen.
     pub fn finish(&mut self, warnings: &[String], stats: Option<&str>, error: Option<&str>) {
         if self.output.format == Format::Csv {
-            if let Some(error) = error {
+            if let Some(error) = error.or(self.partial.as_deref()) {
                 self.out.push(b'-');
                 self.out.extend_from_slice(one_line(error).as_bytes());
                 self.out.push(b'\n');
@@ -290,6 +299,9 @@ impl RowWriter {
         }
         self.out.extend_from_slice(b"],\"stats\":");
         self.out.extend_from_slice(stats.unwrap_or("{}").as_bytes());
+        if self.partial.is_some() {
+            self.out.extend_from_slice(b",\"partial\":true");
+        }
         self.out.extend_from_slice(b",\"error\":");
         match error {
             Some(error) => write_json_string(&mut self.out, error),

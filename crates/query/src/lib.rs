@@ -53,6 +53,7 @@ mod raw;
 mod row_batch;
 mod source;
 mod store_source;
+mod tolerant;
 
 pub use alluvium_index::{Label, Matcher, Selector, Test};
 pub use alluvium_store::{Direction, ReadStats, SeriesInfo};
@@ -67,3 +68,4 @@ pub use output_series::OutputSeries;
 pub use plan::{Alternative, ColumnName, Fill, Grouping, Order, Plan, Selection, TagSet, Window};
 pub use row_batch::{BATCH_ROWS, RowBatch, RowRef};
 pub use source::{SeriesReader, SeriesScan, Source};
+pub use tolerant::{LOSSES_MAX, Losses, Tolerant};

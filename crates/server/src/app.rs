@@ -4,6 +4,7 @@
     reason = "a refusal is the answer itself, moved once"
 )]
 
+use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 
@@ -31,6 +32,8 @@ pub(crate) struct App {
     /// One permit for each query running.
     pub queries: Arc<Semaphore>,
     pub queries_waiting: AtomicUsize,
+    /// Where backups may be made.
+    pub backup_dir: Option<PathBuf>,
     store: OnceLock<Store>,
     /// Why there is none and will be none.
     failure: OnceLock<String>,
@@ -43,6 +46,7 @@ impl App {
             parses: Semaphore::new(limits.parallel_writes_max),
             queries: Arc::new(Semaphore::new(limits.queries_max)),
             queries_waiting: AtomicUsize::new(0),
+            backup_dir: None,
             limits,
             tokens,
             clock,

@@ -10,6 +10,9 @@ use alluvium_store::{Device, StoreConfig};
 /// Room kept in a directory for giving room back on a full disk: some checkpoints, and a thousand pages.
 const RESERVE_BYTES: u64 = 16 << 20;
 
+/// What the scrubber reads in a second: a terabyte in three days.
+const SCRUB_BYTES_PER_S: u64 = 4 << 20;
+
 /// Where the data lies.
 #[derive(Debug, Clone)]
 pub enum Storage {
@@ -37,6 +40,8 @@ pub struct Config {
     pub token_file: Option<PathBuf>,
     /// Allows other addresses than loopback without tokens.
     pub insecure: bool,
+    /// Directory below which backups may be made; `None` refuses them.
+    pub backup_dir: Option<PathBuf>,
     /// Limits of requests.
     pub limits: Limits,
 }
@@ -86,10 +91,12 @@ impl Config {
             storage,
             store: StoreConfig {
                 reserve_bytes,
+                scrub_bytes_per_s: SCRUB_BYTES_PER_S,
                 ..StoreConfig::default()
             },
             token_file: None,
             insecure: false,
+            backup_dir: None,
             limits: Limits::default(),
         }
     }

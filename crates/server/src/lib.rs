@@ -27,6 +27,7 @@
 
 mod admin;
 mod app;
+mod backup;
 mod body;
 mod config;
 mod confirm;
@@ -42,6 +43,7 @@ mod routes;
 mod serve;
 mod status;
 mod tokens;
+mod verify;
 mod write;
 mod writers;
 

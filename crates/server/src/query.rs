@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use alluvium_protocol::json::Request as Query;
 use alluvium_protocol::{RowWriter, SeriesName, error_body};
-use alluvium_query::{Execution, QueryError, RowBatch, explain, plan};
+use alluvium_query::{Execution, Losses, QueryError, RowBatch, Tolerant, explain, plan};
 use alluvium_store::Snapshot;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -90,6 +90,7 @@ async fn start(app: &Arc<App>, request: Request) -> Result<Reply, Reply> {
         app: Arc::clone(app),
         query,
         snapshot: database.snapshot(),
+        losses: Losses::default(),
         cancel,
         chunks: chunk_sender,
         runtime: Handle::current(),
@@ -150,6 +151,8 @@ struct Run {
     app: Arc<App>,
     query: Query,
     snapshot: Snapshot,
+    /// What the answer lacks.
+    losses: Losses,
     cancel: Arc<AtomicBool>,
     chunks: mpsc::Sender<Chunk>,
     runtime: Handle,
@@ -212,12 +215,19 @@ impl Run {
                 false
             });
         }
+        let mut warnings = execution.warnings().to_vec();
+        if !self.losses.is_empty() {
+            self.app.metrics.queries_failed.add(1);
+            let missing = self.losses.sentences();
+            writer.set_partial(missing.join("; "));
+            warnings.extend(missing);
+        }
         let stats = self.query.stats.then(|| execution.stats().json());
         let sentence = error.map(|e| {
             self.app.metrics.queries_failed.add(1);
             e.to_string()
         });
-        writer.finish(execution.warnings(), stats.as_deref(), sentence.as_deref());
+        writer.finish(&warnings, stats.as_deref(), sentence.as_deref());
         let rows = writer.row_count();
         if self.send(Chunk::Bytes(writer.take().into())).is_ok() {
             let _ = self.send(Chunk::End);
@@ -232,7 +242,7 @@ impl Run {
         limits.deadline_ms = self.app.limits.query_deadline.as_millis() as u64;
         limits.budget = self.app.store().ok().map(|s| Arc::clone(s.budget()));
         Execution::start(
-            Box::new(self.snapshot.clone()),
+            Box::new(Tolerant::new(self.snapshot.clone(), self.losses.clone())),
             plan,
             limits,
             Arc::clone(&self.cancel),

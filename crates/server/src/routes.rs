@@ -12,11 +12,11 @@ use axum::routing::{get, post, put};
 
 use crate::app::App;
 use crate::reply::{self, Reply};
-use crate::{admin, delete, influx, query, write};
+use crate::{admin, backup, delete, influx, query, verify, write};
 
 const PATHS: &str = "/write, /api/v2/write, /api/v3/write_lp, /api/query, /query, /ping, /health, /ready, /status, \
                      /metrics, /api/delete, /api/databases, /api/databases/NAME, /api/conflicts, /api/clock/confirm, \
-                     /api/checkpoint, /api/flush";
+                     /api/checkpoint, /api/flush, /api/backup, /api/verify";
 
 pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
@@ -44,6 +44,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/conflicts", get(admin::conflicts))
         .route("/api/checkpoint", post(admin::checkpoint))
         .route("/api/flush", post(admin::checkpoint))
+        .route("/api/backup", post(backup::backup))
+        .route("/api/verify", post(verify::verify))
         .route("/status", get(admin::status))
         .route("/metrics", get(admin::metrics))
         .route("/", get(root))

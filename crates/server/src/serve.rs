@@ -19,6 +19,7 @@ use crate::config::{Config, Storage};
 use crate::error::ServeError;
 use crate::routes::router;
 use crate::tokens::Tokens;
+use crate::verify;
 
 /// A server that listens. Dropping it closes the listener; only [`Running::stop`] closes the store.
 #[derive(Debug)]
@@ -68,7 +69,9 @@ pub async fn serve(config: Config) -> Result<Running, ServeError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let limits = config.limits.clone();
     let (stop_time, connections_max) = (limits.stop_time, limits.connections_max.clamp(1, 1 << 20));
-    let app = Arc::new(App::new(limits, tokens, Arc::clone(&clock)));
+    let mut app = App::new(limits, tokens, Arc::clone(&clock));
+    app.backup_dir.clone_from(&config.backup_dir);
+    let app = Arc::new(app);
     let pump_stop = Arc::new(AtomicBool::new(false));
     let (opened_sender, opened) = oneshot::channel();
     let pump = {
@@ -180,7 +183,21 @@ fn open_and_pump(
     };
     app.opened(store.clone());
     let _ = opened.send(Ok(()));
-    let pumped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| store.pump(stop)));
+    let pumped = std::thread::scope(|scope| {
+        let ended = Arc::new(AtomicBool::new(false));
+        let (scrubbed, stopped) = (store.clone(), Arc::clone(&ended));
+        let scrubber = std::thread::Builder::new()
+            .name("alluvium-scrub".into())
+            .spawn_scoped(scope, move || verify::scrub(&scrubbed, &stopped));
+        let pump = std::panic::AssertUnwindSafe(|| store.pump(stop));
+        let pumped = std::panic::catch_unwind(pump);
+        ended.store(true, Ordering::Release);
+        match scrubber {
+            Ok(scrubber) => scrubber.thread().unpark(),
+            Err(error) => tracing::warn!("there is no thread for the scrubber: {error}"),
+        }
+        pumped
+    });
     if pumped.is_err() {
         // Nothing is acknowledged any more: writes wait and then fail, which is what clients must see.
         tracing::error!(

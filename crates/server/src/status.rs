@@ -9,7 +9,11 @@ use crate::app::App;
 pub(crate) fn text(app: &App) -> String {
     let m = &app.metrics;
     let (state, store) = match app.store() {
-        Ok(store) => ("ready", Some(store_value(&store.status()))),
+        Ok(store) => {
+            let mut value = store_value(&store.status());
+            value["scrub"] = crate::verify::value(&store.scrub_status());
+            ("ready", Some(value))
+        }
         Err((state, _)) => (state, None),
     };
     let value = json!({

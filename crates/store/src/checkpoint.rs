@@ -109,6 +109,8 @@ pub(crate) struct Checkpointer {
     /// Those of them whose removal was submitted by the last checkpoint.
     removed: Vec<String>,
     old_streams_removed: bool,
+    /// No checkpoint begins while this is above zero: a backup looks at what the last one names.
+    held: u32,
     pub last_duration_ns: u64,
     begun_ns: u64,
 }
@@ -133,6 +135,7 @@ impl Checkpointer {
             wakers: Vec::new(),
             removed: Vec::new(),
             old_streams_removed: false,
+            held: 0,
             last_ended_ns: 0,
             retry_at_ns: 0,
             log_floor: 0,
@@ -189,6 +192,28 @@ impl Checkpointer {
             sum(&self.current.tails),
             sum(&self.current.series) + segments,
         )
+    }
+
+    /// The last commit, if no other is under way.
+    pub(crate) fn at_rest(&self) -> Option<u64> {
+        self.running.is_none().then_some(self.root.seq)
+    }
+
+    /// Files beside volumes that the last superblock names.
+    pub(crate) fn plain_files(&self) -> Vec<(String, NamedFile)> {
+        crate::backup::plain_files(&self.current)
+    }
+
+    /// Lets no checkpoint begin until [`Self::release`], unless one is running. Returns whether it was so.
+    pub(crate) fn hold(&mut self) -> bool {
+        let idle = self.running.is_none();
+        self.held += u32::from(idle);
+        idle
+    }
+
+    /// Ends one [`Self::hold`].
+    pub(crate) fn release(&mut self) {
+        self.held = self.held.saturating_sub(1);
     }
 
     pub(crate) fn add_removals(&mut self, paths: Vec<String>) {
@@ -282,6 +307,7 @@ impl StoreInner {
         if self.failure().is_some()
             || now < checkpointer.retry_at_ns
             || !checkpointer.abandoned.is_empty()
+            || checkpointer.held > 0
         {
             return false;
         }

@@ -149,6 +149,10 @@ pub struct StoreConfig {
     pub space_hole_pages_min: u32,
     /// Milliseconds that dead pages are kept for readers which began before they died.
     pub space_readers_ms: u64,
+    /// Bytes the scrubber reads in a second, see [`Store::scrub_step`](crate::Store::scrub_step); 0: it does nothing.
+    pub scrub_bytes_per_s: u64,
+    /// Milliseconds between two rounds of the scrubber.
+    pub scrub_pause_ms: u64,
     /// Room kept for giving room back on a full disk, bytes; 0 for none. Should take a few checkpoints.
     pub reserve_bytes: u64,
     /// Memory that the remembered deletes of one database may take, bytes.
@@ -209,6 +213,8 @@ impl Default for StoreConfig {
             space_live_percent: 30,
             space_hole_pages_min: 16,
             space_readers_ms: 60_000,
+            scrub_bytes_per_s: 0,
+            scrub_pause_ms: 600_000,
             reserve_bytes: 0,
             tombstone_bytes_max: 8 << 20,
             wide_tombstones_max: 1024,

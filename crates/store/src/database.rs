@@ -428,6 +428,17 @@ impl LogPin {
     }
 }
 
+impl LogPin {
+    /// Keeps the log from a frame of each shard on, which must not have been trimmed.
+    pub(crate) fn new(store: &Arc<StoreInner>, from: Vec<u64>) -> Self {
+        for (shard, from) in store.shards.iter().zip(&from) {
+            shard.state.lock().log.pin(*from);
+        }
+        let store = Arc::clone(store);
+        Self { store, from }
+    }
+}
+
 impl Drop for LogPin {
     fn drop(&mut self) {
         for (shard, from) in self.store.shards.iter().zip(&self.from) {

@@ -33,11 +33,13 @@
 //!
 //! Limits: see [`StoreConfig`]; one process opens a directory at a time.
 
+mod backup;
 mod barrier;
 mod believed_clock;
 mod checkpoint;
 mod commit;
 mod config;
+mod copying;
 mod cut;
 mod database;
 mod database_settings;
@@ -58,8 +60,11 @@ mod raw_keys;
 mod readers;
 mod recovery;
 mod reserve;
+mod restore;
 mod retention;
 mod retention_settings;
+mod salvage;
+mod scrub;
 mod segments;
 mod series;
 mod shard;
@@ -68,6 +73,7 @@ mod space;
 mod status;
 mod sweep;
 mod tombstones;
+mod verify;
 mod write;
 
 pub use alluvium_block::BAD_PAGES_MAX;
@@ -76,6 +82,7 @@ pub use alluvium_index::{Label, Matcher, Selector, Test};
 pub use alluvium_io::{Clock, Device, SystemClock};
 pub use alluvium_nbtree::{Direction, ReadStats};
 pub use alluvium_types::{Aggregate, TimeRange, ValueRef};
+pub use backup::{BackupError, BackupReport, BackupTarget};
 pub use believed_clock::{CLOCK_JUMP_MAX_NS, ClockStatus};
 pub use commit::Commit;
 pub use config::{Durability, DurabilityError, StoreConfig};
@@ -88,8 +95,12 @@ pub use delete::{
 pub use error::{DeleteError, OpenError, RefusedLine, SeriesReadError, StoreError, WriteError};
 pub use merging::MergingStatus;
 pub use recovery::RecoveryReport;
+pub use restore::{RestoreReport, restore};
 pub use retention_settings::{Age, KeepAggregates, MAX_DISK_MIN, Retention, RetentionError};
+pub use salvage::{SALVAGED_MEASUREMENT, SalvageReport, salvage};
+pub use scrub::ScrubStatus;
 pub use snapshot::{SeriesCursor, SeriesInfo, SeriesSnapshot, Snapshot};
 pub use space::SpaceStatus;
 pub use status::{DatabaseStatus, IndexStatus, RetentionStatus, Status};
+pub use verify::{FINDINGS_MAX, Finding, LostPoints, VerifyReport, verify};
 pub use write::{RowToken, Writer};

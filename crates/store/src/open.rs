@@ -11,6 +11,7 @@ use alluvium_types::{Budget, Lsn, Owner, PARTITION_COUNT, Partition};
 use alluvium_wal::{LogConfig, LogTicket, LogWriter, SectionBuilder};
 use parking_lot::{Mutex, RwLock};
 
+use crate::backup::Backups;
 use crate::believed_clock::BelievedClock;
 use crate::checkpoint::Checkpointer;
 use crate::config::StoreConfig;
@@ -23,6 +24,7 @@ use crate::readers::ReaderAges;
 use crate::recovery::{RecoveryReport, recover};
 use crate::reserve::Reserve;
 use crate::retention::RetentionDriver;
+use crate::scrub::SharedScrubber;
 use crate::segments::IndexCache;
 use crate::shard::{PointCounters, Shard, ShardState, shard_of};
 use crate::sweep::{ledger_before, sweep};
@@ -47,6 +49,8 @@ pub(crate) struct StoreInner {
     pub retention: Mutex<RetentionDriver>,
     pub readers: ReaderAges,
     pub reserve: Reserve,
+    pub backups: Backups,
+    pub scrubber: SharedScrubber,
     pub believed: BelievedClock,
     pub counters: PointCounters,
     pub recovery: RecoveryReport,
@@ -195,6 +199,8 @@ impl StoreInner {
             retention: Mutex::default(),
             readers: ReaderAges::default(),
             reserve: Reserve::default(),
+            backups: Backups::default(),
+            scrubber: SharedScrubber::default(),
             believed,
             counters: PointCounters::default(),
             recovery: RecoveryReport::default(),

@@ -59,7 +59,11 @@ pub struct RecoveryReport {
 }
 
 /// Reads a file that the manifest names and checks it. Waits.
-fn read_named(device: &dyn Device, path: &str, file: NamedFile) -> Result<Vec<u8>, OpenError> {
+pub(crate) fn read_named(
+    device: &dyn Device,
+    path: &str,
+    file: NamedFile,
+) -> Result<Vec<u8>, OpenError> {
     let bad = OpenError::Manifest {
         section: "a file it names: length or checksum differs",
     };
@@ -216,7 +220,7 @@ pub(crate) fn recover(
 
 /// A shard that had frames when the checkpoint captured it keeps a segment at least: without one, whatever was
 /// acknowledged since would be missing without a word.
-fn check_streams(ledger: &Ledger, streams: &[StreamInfo]) -> Result<(), OpenError> {
+pub(crate) fn check_streams(ledger: &Ledger, streams: &[StreamInfo]) -> Result<(), OpenError> {
     for (shard, from) in ledger.redo_from.iter().enumerate() {
         let shard = shard as u16;
         let is_it = |s: &&StreamInfo| s.incarnation == ledger.incarnation && s.shard == shard;
@@ -296,7 +300,7 @@ fn load_definitions(inner: &StoreInner, ledger: &Ledger) -> Result<(), OpenError
 }
 
 /// In the tag of a partition's days, beside its definitions.
-const LIVE_TAG: u64 = 0x10;
+pub(crate) const LIVE_TAG: u64 = 0x10;
 
 /// Tag of a partition's days in a file of definitions.
 pub(crate) fn live_tag(database: DatabaseId, partition: Partition) -> u64 {
@@ -308,7 +312,7 @@ pub(crate) fn part_tag(database: DatabaseId, partition: Partition) -> u64 {
     u64::from(database.0) << 8 | u64::from(partition.0)
 }
 
-fn split_tag(tag: u64) -> (DatabaseId, Partition) {
+pub(crate) fn split_tag(tag: u64) -> (DatabaseId, Partition) {
     // A partition past the last one is masked: the part itself is checked.
     (DatabaseId((tag >> 8) as u32), Partition(tag as u8 & 15))
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use alluvium_index::{DAY_NS, Liveness, Segment, SegmentError, SegmentFile, merge_segments};
-use alluvium_io::{AlignedBuf, Completion, Device, FileId, Lane, Op, OpenMode, Read};
+use alluvium_io::{AlignedBuf, Completion, Device, FileId, IoError, Lane, Op, OpenMode, Read};
 use alluvium_types::{Budget, DatabaseId, Owner, PAGE_SIZE, Partition, TimeRange};
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
@@ -238,6 +238,46 @@ impl NewSegment {
         let all = before.chain([&self.held]).chain(after);
         all.cloned().collect()
     }
+}
+
+/// A segment of a directory that is not open, for whoever checks it or saves what is left. Reads all of it into memory.
+pub(crate) fn segment_of(
+    device: &Arc<dyn Device>,
+    file: NamedFile,
+) -> Result<Arc<Segment>, SegmentError> {
+    let whole = read_whole(device.as_ref(), &file.index_path(), file.len);
+    let whole = whole.map_err(|error| SegmentError::Read {
+        source: Arc::new(error),
+    })?;
+    Segment::open(Arc::new(whole)).map(Arc::new)
+}
+
+/// The first `len` bytes of a file, or as many as there are.
+pub(crate) fn read_whole(device: &dyn Device, path: &str, len: u64) -> Result<Vec<u8>, IoError> {
+    let lane = Lane(0);
+    let opening = Op::Open {
+        path: path.to_owned(),
+        mode: OpenMode::default(),
+    };
+    let Completion::Opened { file, len: there } =
+        device.submit(lane, opening).wait(device, lane)?
+    else {
+        return Ok(Vec::new());
+    };
+    let len = len.min(there) as usize;
+    let mut reads = [Read {
+        file,
+        offset: 0,
+        into: AlignedBuf::zeroed(len.next_multiple_of(PAGE_SIZE)),
+    }];
+    let read = if len == 0 {
+        Ok(())
+    } else {
+        device.read(&mut reads)
+    };
+    device.submit(lane, Op::Close { file }).wait(device, lane)?;
+    read?;
+    Ok(reads[0].into.bytes()[..len].to_vec())
 }
 
 /// The neighbours that should be one segment: the newest `fan` of a size in a row, if together they stay within

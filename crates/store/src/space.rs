@@ -31,6 +31,8 @@ mod marks;
 mod series_walk;
 mod settling;
 
+pub(crate) use series_walk::SeriesWalk;
+
 /// Of dead leaves, one inner page in so many died with them, at least.
 const LEAVES_PER_INNER: u64 = 32;
 

@@ -42,6 +42,7 @@ mod record;
 mod replay;
 mod stream;
 mod tombstone;
+mod whole;
 mod writer;
 
 pub use error::LogError;
@@ -50,4 +51,5 @@ pub use record::{Entry, Section, SectionBuilder, SectionReader, read_section, se
 pub use replay::{StreamEnd, replay};
 pub use stream::{StreamInfo, list_streams, remove_stream, sync_stream};
 pub use tombstone::{Among, Tombstone};
+pub use whole::{SavedFrames, copy_frames, salvage_frames};
 pub use writer::{LogConfig, LogTicket, LogWriter};

@@ -20,7 +20,7 @@ use crate::writer::FRAME_ALIGN;
 /// Bytes of one read.
 const READ_BYTES: usize = 1 << 20;
 /// Bytes read at once when a segment is read through.
-const THROUGH_BYTES: u64 = 4 * READ_BYTES as u64;
+pub(crate) const THROUGH_BYTES: u64 = 4 * READ_BYTES as u64;
 /// Bytes read at once when one header is wanted.
 const PEEK_BYTES: u64 = FRAME_ALIGN as u64;
 
@@ -38,10 +38,10 @@ pub struct StreamEnd {
 }
 
 /// A segment read front to back through a window.
-struct SegmentReader<'a> {
+pub(crate) struct SegmentReader<'a> {
     device: &'a dyn Device,
     file: FileId,
-    len: u64,
+    pub(crate) len: u64,
     /// How much to read at once.
     batch_bytes: u64,
     window: Vec<u8>,
@@ -49,7 +49,11 @@ struct SegmentReader<'a> {
 }
 
 impl<'a> SegmentReader<'a> {
-    fn open(device: &'a dyn Device, path: &str, batch_bytes: u64) -> Result<Self, LogError> {
+    pub(crate) fn open(
+        device: &'a dyn Device,
+        path: &str,
+        batch_bytes: u64,
+    ) -> Result<Self, LogError> {
         let op = Op::Open {
             path: path.to_owned(),
             mode: OpenMode::default(),
@@ -67,8 +71,16 @@ impl<'a> SegmentReader<'a> {
         }
     }
 
+    /// The salt of what may be a frame at `offset`: its header holds.
+    pub(crate) fn salt_at(&mut self, offset: u64) -> Result<Option<u64>, LogError> {
+        let bytes = self.bytes(offset, HEADER_BYTES)?;
+        let header = FrameHeader::read_from_prefix(bytes).ok().map(|(h, _)| h);
+        let whole = |h: &FrameHeader| h.magic.get() == MAGIC && h.checksum() == h.header_crc.get();
+        Ok(header.filter(whole).map(|h| h.salt.get()))
+    }
+
     /// The bytes from `offset` on, at least `len` of them unless the segment ends.
-    fn bytes(&mut self, offset: u64, len: usize) -> Result<&[u8], LogError> {
+    pub(crate) fn bytes(&mut self, offset: u64, len: usize) -> Result<&[u8], LogError> {
         let wanted = len.min(self.len.saturating_sub(offset) as usize);
         let at = offset
             .checked_sub(self.base)
@@ -120,7 +132,7 @@ impl Drop for SegmentReader<'_> {
 
 /// What identifies the frames of one segment.
 #[derive(Clone, Copy)]
-struct Identity {
+pub(crate) struct Identity {
     salt: u64,
     incarnation: u32,
     shard: u16,
@@ -128,7 +140,7 @@ struct Identity {
 }
 
 impl Identity {
-    fn of(stream: &StreamInfo, salt: u64, segment: u32) -> Self {
+    pub(crate) fn of(stream: &StreamInfo, salt: u64, segment: u32) -> Self {
         Self {
             salt,
             incarnation: stream.incarnation,
@@ -166,7 +178,7 @@ fn header(
 }
 
 /// The frame at `offset` if it is whole and of this segment.
-fn frame(
+pub(crate) fn frame(
     reader: &mut SegmentReader<'_>,
     offset: u64,
     identity: Identity,
@@ -185,12 +197,18 @@ fn frame(
         .map(|_| header))
 }
 
-fn frame_bytes(header: &FrameHeader) -> u64 {
-    (HEADER_BYTES + header.payload_len.get() as usize).next_multiple_of(FRAME_ALIGN) as u64
+/// Bytes of a frame without its padding.
+pub(crate) fn frame_len(header: &FrameHeader) -> usize {
+    HEADER_BYTES + header.payload_len.get() as usize
+}
+
+/// Bytes of a frame with its padding.
+pub(crate) fn frame_bytes(header: &FrameHeader) -> u64 {
+    frame_len(header).next_multiple_of(FRAME_ALIGN) as u64
 }
 
 /// Whether a frame is the one that must come next; without one before, whether reading may begin with it.
-fn follows(previous: Option<&FrameHeader>, frame: &FrameHeader, needed: u64) -> bool {
+pub(crate) fn follows(previous: Option<&FrameHeader>, frame: &FrameHeader, needed: u64) -> bool {
     let seq = frame.seq.get();
     match previous {
         Some(p) => {
@@ -281,7 +299,7 @@ pub fn replay(
 
 /// Index and first frame of the newest segment that begins at or before frame `needed`; what is older was
 /// trimmed, or is about to be. The first if none is known to.
-fn first_segment(
+pub(crate) fn first_segment(
     device: &dyn Device,
     stream: &StreamInfo,
     salt: u64,
@@ -344,7 +362,7 @@ fn torn(device: &dyn Device, identity: Identity, offset: u64) -> Result<bool, Lo
     Ok(found.magic.get() == MAGIC && (!whole || identity.owns(&found)))
 }
 
-fn visit_sections(
+pub(crate) fn visit_sections(
     seq: u64,
     mut payload: &[u8],
     visit: &mut dyn FnMut(u64, &[u8]) -> Result<(), LogError>,

@@ -11,6 +11,7 @@ mod reads;
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -207,5 +208,9 @@ impl Device for UringDevice {
 
     fn list(&self, path: &str) -> Result<Vec<Listed>, IoError> {
         self.files.list(path)
+    }
+
+    fn link(&self, path: &str, to: &Path) -> Result<(), IoError> {
+        self.files.link(path, to)
     }
 }

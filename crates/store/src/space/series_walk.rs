@@ -10,7 +10,7 @@ use crate::series::Series;
 /// Where the walk is. It is by row and field, not by place in a list: a series that goes must not hide the one behind
 /// it.
 #[derive(Debug)]
-pub(super) struct SeriesWalk {
+pub(crate) struct SeriesWalk {
     partition: u8,
     row: Row,
     /// The last field of the row that was given.
@@ -30,7 +30,7 @@ impl Default for SeriesWalk {
 impl SeriesWalk {
     /// Gives the next few series to `take`. Returns whether there are more. One that came after the walk had passed its
     /// place is left out.
-    pub(super) fn next(
+    pub(crate) fn next(
         &mut self,
         database: &DatabaseState,
         take: &mut Vec<Arc<Series>>,

@@ -96,6 +96,10 @@ impl Settling {
         if !past(before_last) {
             return SettleProgress::Checkpoint;
         }
+        if store.backups.is_running() {
+            // What it copies or links was settled by the superblock it began with, and must stay whole until it is done.
+            return SettleProgress::Waiting;
+        }
         let from = self.punch.len().saturating_sub(HOLES_AT_ONCE);
         let holes = self.punch.split_off(from);
         self.going = Some(store.block.start_punch(lane, &holes));

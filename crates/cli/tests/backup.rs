@@ -1,0 +1,206 @@
+//! The real binary: a backup of a running server, restored, verified and served; a damaged one is not.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "it uses a part of the binary's modules; what is not so fails it"
+)]
+
+#[path = "../src/client.rs"]
+mod client;
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write as _};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use client::Client;
+
+struct Server {
+    child: Child,
+    url: String,
+}
+
+impl Server {
+    fn start(dir: &Path, more: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_alluvium"))
+            .args(["serve", "--http", "127.0.0.1:0", "--memory", "256MiB"])
+            .args(more)
+            .arg(dir)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let listening = lines.next().unwrap().unwrap();
+        let url = listening
+            .split_whitespace()
+            .find(|w| w.starts_with("http://"));
+        let url = url.unwrap().to_owned();
+        assert!(lines.map(Result::unwrap).any(|l| l.starts_with("try: ")));
+        Self { child, url }
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let mut client = Client::new(&self.url, None).unwrap();
+        let answer = client.request(method, path, &[], body.as_bytes()).unwrap();
+        (answer.status, answer.text())
+    }
+
+    fn write(&self, from: u64, lines: u64) {
+        let mut body = String::new();
+        for i in from..from + lines {
+            // Noise fills pages.
+            let value = (i * 2_654_435_761 % 999_999_937) as f64 / 7.0;
+            let time = 1_700_000_000_000_000_000 + i;
+            writeln!(body, "m,host=h{} v={value},n={i}i {time}", i % 7).unwrap();
+        }
+        let (status, text) = self.ask("POST", "/write?db=db", &body);
+        assert_eq!(status, 204, "{text}");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn alluvium(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_alluvium"))
+        .args(args)
+        .output()
+        .unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// Everything before the point of this number, in several shapes.
+fn answers(server: &Server, before: u64) -> Vec<String> {
+    let range = format!(
+        r#""range":{{"from":1700000000000000000,"to":{}}}"#,
+        1_700_000_000_000_000_000 + before
+    );
+    let queries = [
+        format!(r#"{{"select":"m_v",{range},"limit":100000}}"#),
+        format!(r#"{{"select":["m_v","m_n"],"where":{{"host":"h3"}},{range},"limit":100000}}"#),
+        format!(
+            r#"{{"aggregate":{{"m_v":["count","min","max","mean","last"]}},"group-by-tag":"host",{range}}}"#
+        ),
+    ];
+    let ask = |query: &String| {
+        let (status, text) = server.ask("POST", "/api/query?db=db", query);
+        assert_eq!(status, 200, "{query}: {text}");
+        text
+    };
+    queries.iter().map(ask).collect()
+}
+
+#[test]
+fn a_backup_of_a_busy_server_is_restored_and_answers_alike() {
+    let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = |name: &str| root.path().join(name).to_str().unwrap().to_owned();
+    let server = Server::start(
+        Path::new(&path("data")),
+        &["--backup-dir", &path("backups")],
+    );
+    let (status, text) = server.ask("POST", "/api/backup?to=../outside", "");
+    assert_eq!(status, 403, "{text}");
+    let before = 40_000;
+    for from in (0..before).step_by(4000) {
+        server.write(from, 4000);
+    }
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for from in (before..)
+                .step_by(500)
+                .take_while(|_| !done.load(Ordering::Acquire))
+            {
+                server.write(from, 500);
+            }
+        });
+        let made = alluvium(&["backup", &server.url, &path("backups/first")]);
+        assert!(made.status.success(), "{}", said(&made));
+        let base = path("backups/first");
+        let made = alluvium(&["backup", &server.url, "second", "--base", &base]);
+        assert!(made.status.success(), "{}", said(&made));
+        done.store(true, Ordering::Release);
+    });
+    let expected = answers(&server, before);
+    assert!(expected.iter().all(|a| a.len() > 100), "{expected:?}");
+    let again = alluvium(&["backup", &server.url, &path("backups/second")]);
+    assert!(
+        said(&again).contains("choose an empty or a new directory"),
+        "{}",
+        said(&again)
+    );
+    // A directory that is served cannot be verified from outside.
+    let locked = alluvium(&["verify", &path("data")]);
+    assert!(
+        !locked.status.success() && said(&locked).contains("open"),
+        "{}",
+        said(&locked)
+    );
+    let online = alluvium(&["verify", &server.url]);
+    assert!(
+        online.status.success() && said(&online).contains("0 findings"),
+        "{}",
+        said(&online)
+    );
+    drop(server);
+    for backup in ["backups/first", "backups/second"] {
+        let target = path(&format!("restored-{}", &backup[8..]));
+        let restored = alluvium(&["restore", &path(backup), &target]);
+        assert!(restored.status.success(), "{}", said(&restored));
+        let sound = alluvium(&["verify", &target]);
+        assert!(
+            sound.status.success() && said(&sound).contains("0 findings"),
+            "{}",
+            said(&sound)
+        );
+        assert_eq!(
+            answers(&Server::start(Path::new(&target), &[]), before),
+            expected
+        );
+    }
+    // Without a server.
+    let copied = alluvium(&[
+        "backup",
+        &path("restored-first"),
+        &path("offline"),
+        "--copy",
+    ]);
+    assert!(copied.status.success(), "{}", said(&copied));
+    flip(&path("offline/vol/00000001"), 4096 + 700);
+    let damaged = alluvium(&["verify", &path("offline")]);
+    assert_eq!(damaged.status.code(), Some(1), "{}", said(&damaged));
+    assert!(
+        said(&damaged).contains("page 1:1") && said(&damaged).contains("lost"),
+        "{}",
+        said(&damaged)
+    );
+    let refused = alluvium(&["restore", &path("offline"), &path("never")]);
+    assert!(
+        said(&refused).contains("does not hold"),
+        "{}",
+        said(&refused)
+    );
+    let refused = alluvium(&["verify", &path("never")]);
+    assert!(said(&refused).contains("did not end"), "{}", said(&refused));
+}
+
+fn flip(path: &str, at: u64) {
+    let mut file = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(path)
+        .unwrap();
+    let mut byte = [0];
+    file.seek(SeekFrom::Start(at)).unwrap();
+    file.read_exact(&mut byte).unwrap();
+    file.seek(SeekFrom::Start(at)).unwrap();
+    file.write_all(&[byte[0] ^ 1]).unwrap();
+}

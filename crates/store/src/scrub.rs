@@ -1,0 +1,263 @@
+//! Looks for rot while the store is open: every page that a series leads to, and the files that the superblock names,
+//! read from the device at a set rate, round after round.
+//!
+//! A page whose run is written anew meanwhile does not count any more. The log is not looked at: it is short-lived, and an
+//! opening or [`verify`](crate::verify()) reads it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use alluvium_block::{OtherSlot, load_roots};
+use alluvium_index::merge_segments;
+use alluvium_nbtree::{PageCheck, ReadStats};
+use alluvium_types::PAGE_SIZE;
+use parking_lot::Mutex;
+
+use crate::database::Store;
+use crate::databases::DatabaseState;
+use crate::ledger::NamedFile;
+use crate::open::StoreInner;
+use crate::recovery::read_named;
+use crate::segments::segment_of;
+use crate::space::SeriesWalk;
+use crate::verify::{FINDINGS_MAX, Finding};
+
+/// Pages of one step.
+const STEP_PAGES: usize = 64;
+/// Series looked at in one step, however few pages they have.
+const STEP_SERIES: usize = 256;
+
+/// The scrubber of an open store.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ScrubStatus {
+    /// Rounds through everything since the store was opened.
+    pub rounds: u64,
+    /// Pages of this round so far.
+    pub pages: u64,
+    /// Runs of this round so far.
+    pub runs: u64,
+    /// Files of this round so far.
+    pub files: u64,
+    /// Bytes read since the store was opened.
+    pub bytes: u64,
+    /// Pages of the last whole round.
+    pub round_pages: u64,
+    /// What this round has found, and the last one where this one has not been yet; the first [`FINDINGS_MAX`] by place.
+    pub findings: Vec<Finding>,
+}
+
+/// One round.
+#[derive(Debug)]
+struct Round {
+    files: VecDeque<(String, NamedFile)>,
+    databases: VecDeque<Arc<DatabaseState>>,
+    walk: SeriesWalk,
+    runs: Vec<(u32, PageCheck)>,
+    found: BTreeMap<String, Finding>,
+    pages: u64,
+    runs_begun: u64,
+    files_read: u64,
+    bytes: u64,
+}
+
+impl Round {
+    fn begin(store: &StoreInner) -> Self {
+        let mut round = Self {
+            files: store.checkpointer.lock().plain_files().into(),
+            databases: store.catalog.read().all().into(),
+            walk: SeriesWalk::default(),
+            runs: Vec::new(),
+            found: BTreeMap::new(),
+            pages: 0,
+            runs_begun: 0,
+            files_read: 0,
+            bytes: 0,
+        };
+        round.check_root(store);
+        round
+    }
+
+    fn find(&mut self, finding: Finding) {
+        if self.found.len() < FINDINGS_MAX {
+            self.found.insert(finding.place.clone(), finding);
+        }
+    }
+
+    /// Both slots, if no commit writes one just now.
+    fn check_root(&mut self, store: &StoreInner) {
+        let before = store.checkpointer.lock().at_rest();
+        let roots = load_roots(store.device.as_ref());
+        if before.is_none() || store.checkpointer.lock().at_rest() != before {
+            return;
+        }
+        let what = match roots {
+            Ok(Some(roots)) if roots.other != OtherSlot::Damaged => return,
+            Ok(Some(_)) => "a slot, or the manifest it names, is damaged".to_owned(),
+            Ok(None) => "it is gone".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        self.find(Finding {
+            place: "superblock".into(),
+            what,
+            lost: None,
+        });
+    }
+
+    /// One file. It may have been removed since the round began: then it does not count.
+    fn check_file(&mut self, store: &StoreInner, path: String, file: NamedFile) {
+        let read = if path.starts_with("index.") {
+            let whole = segment_of(&store.device, file).and_then(|s| merge_segments(&[s]));
+            whole.map(drop).map_err(|e| e.to_string())
+        } else {
+            let read = read_named(store.device.as_ref(), &path, file);
+            read.map(drop).map_err(|e| e.to_string())
+        };
+        self.files_read += 1;
+        self.bytes += file.len;
+        let Err(what) = read else { return };
+        if store
+            .checkpointer
+            .lock()
+            .plain_files()
+            .contains(&(path.clone(), file))
+        {
+            self.find(Finding {
+                place: path,
+                what,
+                lost: None,
+            });
+        }
+    }
+
+    /// Reads a file, or about [`STEP_PAGES`] pages. Returns whether there is more.
+    fn step(&mut self, store: &StoreInner) -> bool {
+        if let Some((path, file)) = self.files.pop_front() {
+            self.check_file(store, path, file);
+            return true;
+        }
+        let mut stats = ReadStats::default();
+        let mut series = Vec::new();
+        let mut looked = 0;
+        let read = |stats: &ReadStats| {
+            stats.leaf_pages + stats.inner_pages + stats.overflow_pages + stats.bad_pages
+        };
+        while (read(&stats) as usize) < STEP_PAGES && looked < STEP_SERIES {
+            if let Some((database, mut run)) = self.runs.pop() {
+                let left = STEP_PAGES - read(&stats) as usize;
+                let mut found = Vec::new();
+                let mut note = |error| found.push(Finding::of_page(database, &error));
+                // One that was written anew meanwhile does not count any more.
+                if let Ok(true) = run.step(&store.block, &mut stats, left, &mut note) {
+                    self.runs.push((database, run));
+                }
+                found.into_iter().for_each(|f| self.find(f));
+                continue;
+            }
+            let Some(database) = self.databases.front() else {
+                break;
+            };
+            let id = database.id.0;
+            let more = !database.is_dropped() && self.walk.next(database, &mut series, 1);
+            if !more && series.is_empty() {
+                self.databases.pop_front();
+                self.walk = SeriesWalk::default();
+                continue;
+            }
+            looked += 1;
+            for found in series.drain(..) {
+                let runs = found.lock().snapshots().into_iter();
+                self.runs.extend(runs.map(|run| (id, PageCheck::new(run))));
+            }
+            self.runs_begun += self.runs.len() as u64;
+        }
+        self.pages += read(&stats);
+        self.bytes += read(&stats) * PAGE_SIZE as u64;
+        !self.databases.is_empty() || !self.runs.is_empty()
+    }
+}
+
+/// What the scrubber remembers.
+#[derive(Debug, Default)]
+pub(crate) struct Scrubber {
+    round: Option<Box<Round>>,
+    last: BTreeMap<String, Finding>,
+    totals: ScrubStatus,
+}
+
+impl Scrubber {
+    fn end(&mut self, round: Round) {
+        self.totals.rounds += 1;
+        self.totals.bytes += round.bytes;
+        self.totals.round_pages = round.pages;
+        self.last = round.found;
+    }
+
+    pub(crate) fn status(&self) -> ScrubStatus {
+        let mut status = self.totals.clone();
+        let mut findings = self.last.clone();
+        if let Some(round) = &self.round {
+            status.pages = round.pages;
+            status.runs = round.runs_begun;
+            status.files = round.files_read;
+            status.bytes += round.bytes;
+            findings.extend(round.found.clone());
+        }
+        status.findings = findings.into_values().take(FINDINGS_MAX).collect();
+        status
+    }
+}
+
+impl Store {
+    /// Moves the scrubber on by a file or some pages and says how long to pause until the next step, so that it keeps to
+    /// `scrub_bytes_per_s`, and `scrub_pause_ms` between rounds. Waits for the device: it belongs to a thread of its own.
+    /// With a rate of 0 it does nothing.
+    pub fn scrub_step(&self) -> Duration {
+        let inner = &self.0;
+        let rate = inner.config.scrub_bytes_per_s;
+        if rate == 0 || inner.is_closing() {
+            return Duration::from_millis(inner.config.scrub_pause_ms.max(1));
+        }
+        let taken = inner.scrubber.lock().round.take();
+        let mut round = taken.unwrap_or_else(|| Box::new(Round::begin(inner)));
+        let before = round.bytes;
+        let more = round.step(inner);
+        let bytes = round.bytes - before;
+        let mut scrubber = inner.scrubber.lock();
+        if more {
+            scrubber.round = Some(round);
+            drop(scrubber);
+            return Duration::from_nanos(
+                (u128::from(bytes) * 1_000_000_000 / u128::from(rate)) as u64,
+            );
+        }
+        scrubber.end(*round);
+        Duration::from_millis(inner.config.scrub_pause_ms)
+    }
+
+    /// A whole round at once, without pauses, beside whatever the scrubber does. Waits.
+    pub fn scrub_round(&self) -> ScrubStatus {
+        let inner = &self.0;
+        let mut round = Round::begin(inner);
+        while round.step(inner) {}
+        let (runs, files, pages) = (round.runs_begun, round.files_read, round.pages);
+        let mut scrubber = inner.scrubber.lock();
+        let findings = round.found.values().cloned().collect();
+        scrubber.end(round);
+        ScrubStatus {
+            pages,
+            runs,
+            files,
+            findings,
+            ..scrubber.totals.clone()
+        }
+    }
+
+    /// What the scrubber has found so far.
+    pub fn scrub_status(&self) -> ScrubStatus {
+        self.0.scrubber.lock().status()
+    }
+}
+
+/// Shared by whoever drives the scrubber and whoever asks.
+pub(crate) type SharedScrubber = Mutex<Scrubber>;

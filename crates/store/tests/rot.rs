@@ -1,0 +1,304 @@
+//! A flipped byte in every class of what is on disk: it is found offline and online, and named; what does not need it
+//! goes on.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod model;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use alluvium_block::{Page, PageKind};
+use alluvium_io::{AlignedBuf, Completion, Lane, Op, OpenMode, PageBuf, Read};
+use alluvium_sim::{SimClock, SimConfig, SimDevice};
+use alluvium_store::{
+    Database, Device, Direction, ReadStats, Selector, Store, StoreConfig, verify,
+};
+use alluvium_types::{Column, TimeRange, Value};
+use model::{Dice, Line, write};
+
+const LANES: usize = 2;
+
+fn config() -> StoreConfig {
+    StoreConfig {
+        shards: 1,
+        volume_bytes: 1 << 20,
+        segment_bytes: 256 << 10,
+        index_segment_rows: 2,
+        merge_paused: true,
+        cache_percent: 1,
+        memory_bytes: 64 << 20,
+        scrub_bytes_per_s: 1 << 20,
+        instance: Some([5; 16]),
+        ..StoreConfig::default()
+    }
+}
+
+fn open(device: &Arc<SimDevice>) -> Result<(Store, Database), alluvium_store::OpenError> {
+    let clock = Arc::new(SimClock::new(1_700_000_000_000_000_000));
+    let store = Store::open(
+        Arc::<SimDevice>::clone(device) as Arc<dyn Device>,
+        clock,
+        config(),
+    )?;
+    let (database, created) = store.create_database("db").unwrap();
+    created.wait().unwrap();
+    Ok((store, database))
+}
+
+/// A directory with every class of page and file in it, and a log behind its last checkpoint.
+fn world() -> Arc<SimDevice> {
+    let sim = SimConfig {
+        lanes: LANES,
+        ..SimConfig::default()
+    };
+    let device = SimDevice::new(1, sim);
+    let (store, database) = open(&device).unwrap();
+    let mut dice = Dice(3);
+    let mut time = 0;
+    let mut more = |lines: i64| {
+        let lines: Vec<Line> = (0..lines)
+            .map(|i| {
+                time += 10;
+                let mut fields = vec![("f", Value::F64(dice.roll() as f64 / 3e15))];
+                if i % 500 == 0 {
+                    fields.push(("text", Value::Str(format!("{i} ").repeat(2000).into())));
+                }
+                // One series with many leaves, some with few.
+                let host = if i % 50 == 0 { (i / 50 % 40) as u32 } else { 0 };
+                Line { host, time, fields }
+            })
+            .collect();
+        write(&database, &lines, None).unwrap().wait().unwrap();
+    };
+    for _ in 0..60 {
+        more(1000);
+    }
+    store.checkpoint().wait().unwrap();
+    more(1000);
+    store.checkpoint().wait().unwrap();
+    for _ in 0..5 {
+        more(500);
+    }
+    drop((store, database));
+    device.kill()
+}
+
+fn read(device: &SimDevice, path: &str) -> Vec<u8> {
+    let open = Op::Open {
+        path: path.into(),
+        mode: OpenMode::default(),
+    };
+    let Completion::Opened { file, len } =
+        device.submit(Lane(0), open).wait(device, Lane(0)).unwrap()
+    else {
+        panic!("not opened")
+    };
+    let mut reads = [Read {
+        file,
+        offset: 0,
+        into: AlignedBuf::zeroed((len as usize).next_multiple_of(4096)),
+    }];
+    device.read(&mut reads).unwrap();
+    device
+        .submit(Lane(0), Op::Close { file })
+        .wait(device, Lane(0))
+        .unwrap();
+    reads[0].into.bytes()[..len as usize].to_vec()
+}
+
+/// A page of each kind, by volume and number.
+fn pages(device: &SimDevice) -> BTreeMap<&'static str, (String, u64)> {
+    let mut found = BTreeMap::new();
+    for file in device.list("vol").unwrap() {
+        let path = format!("vol/{}", file.name);
+        for (number, bytes) in read(device, &path).chunks_exact(4096).enumerate() {
+            let mut buffer = AlignedBuf::zeroed(4096);
+            buffer.bytes_mut().copy_from_slice(bytes);
+            let Ok(page) = Page::from_buffer(PageBuf::from_buffer(buffer).unwrap()) else {
+                continue;
+            };
+            let kind = match page.meta().kind {
+                PageKind::Leaf => "leaf",
+                PageKind::Inner => "inner",
+                PageKind::Overflow => "overflow",
+                PageKind::Volume => "volume",
+            };
+            found
+                .entry(kind)
+                .or_insert((path.clone(), number as u64 * 4096));
+        }
+    }
+    found
+}
+
+fn newest(device: &SimDevice, prefix: &str) -> String {
+    let files = device.list("").unwrap().into_iter().map(|f| f.name);
+    files
+        .filter(|f| f.starts_with(prefix))
+        .max()
+        .unwrap_or_else(|| panic!("no {prefix}"))
+}
+
+/// Points that a scan of everything gives, and how many errors it met.
+fn scan(database: &Database) -> (usize, usize) {
+    let snapshot = database.snapshot();
+    let (mut points, mut errors) = (0, 0);
+    for info in snapshot.select(&Selector::default()).unwrap() {
+        let series = snapshot.series(&info);
+        let mut cursor = series.scan(TimeRange::ALL, Direction::Forward);
+        let mut column = Column::new(series.kind());
+        loop {
+            match cursor.next_batch(&mut ReadStats::default(), &mut column) {
+                Ok(true) => points += column.len(),
+                Ok(false) => break,
+                Err(_) => errors += 1,
+            }
+        }
+    }
+    (points, errors)
+}
+
+fn sound(device: &Arc<SimDevice>) -> bool {
+    let device = Arc::<SimDevice>::clone(device) as Arc<dyn Device>;
+    verify(&device).unwrap().is_sound()
+}
+
+#[test]
+fn a_flipped_byte_of_a_page_is_found_and_the_rest_answers() {
+    let base = world();
+    assert!(sound(&base));
+    let pages = pages(&base);
+    let whole = scan(&open(&base).unwrap().1);
+    assert_eq!(whole.1, 0);
+    for kind in ["leaf", "inner", "overflow"] {
+        let (path, at) = &pages[kind];
+        let device = world();
+        assert!(device.flip_bit(path, at + 200, 1), "{kind}");
+        let shared = Arc::<SimDevice>::clone(&device) as Arc<dyn Device>;
+        let report = verify(&shared).unwrap();
+        let number = at / 4096;
+        let volume: u32 = path[4..].parse().unwrap();
+        let place = format!("page {volume}:{number}");
+        let text = format!("{:?}", report.findings);
+        assert!(text.contains(&place[5..]), "{kind} {place}: {text}");
+        let lost = report.findings[0].lost.unwrap();
+        assert!(lost.points > 0 && lost.first_time <= lost.last_time);
+        // Online: the same, by a round at once and by steps, and everything else answers.
+        let (store, database) = open(&device).unwrap();
+        assert_eq!(store.scrub_round().findings, report.findings, "{kind}");
+        let (points, errors) = scan(&database);
+        assert!(errors > 0, "{kind}");
+        assert!(
+            points < whole.0 && points as u64 + lost.points >= whole.0 as u64,
+            "{kind}: {points} and {lost:?} of {whole:?}"
+        );
+        while store.scrub_status().rounds < 2 {
+            store.scrub_step();
+        }
+        assert_eq!(store.scrub_status().findings, report.findings, "{kind}");
+    }
+}
+
+#[test]
+fn a_flipped_byte_of_a_file_is_found_and_refused_by_name() {
+    let base = world();
+    let (header, _) = &pages(&base)["volume"];
+    let log = base.list("wal").unwrap().into_iter().map(|f| f.name);
+    let mut log: Vec<_> = log.filter(|f| !f.starts_with("free")).collect();
+    log.sort_unstable();
+    let frames = |path: &str| (path.to_owned(), frames(&base, path));
+    let mut log = log.into_iter().map(|f| frames(&format!("wal/{f}")));
+    // Frames behind it say that it was flushed.
+    let (log, places) = log.rfind(|(_, places)| places.len() > 3).unwrap();
+    let first = places[places.len() - 3];
+    for (class, path, at, place, opens) in [
+        (
+            "volume header",
+            header.clone(),
+            100,
+            header.clone(),
+            "damaged in its header",
+        ),
+        (
+            "tails",
+            newest(&base, "tails."),
+            300,
+            newest(&base, "tails."),
+            "checksum differs",
+        ),
+        (
+            "definitions",
+            newest(&base, "series."),
+            40,
+            newest(&base, "series."),
+            "checksum differs",
+        ),
+        (
+            "index segment",
+            newest(&base, "index."),
+            30,
+            newest(&base, "index."),
+            "",
+        ),
+        ("log", log.clone(), first + 100, "wal/".into(), "durable"),
+        (
+            "manifest",
+            newest(&base, "manifest."),
+            30,
+            "superblock".into(),
+            "",
+        ),
+    ] {
+        let device = world();
+        assert!(device.flip_bit(&path, at, 4), "{class}");
+        let shared = Arc::<SimDevice>::clone(&device) as Arc<dyn Device>;
+        let report = verify(&shared).unwrap();
+        let found = report.findings.iter().any(|f| f.place.starts_with(&place));
+        assert!(found, "{class}: {:?}", report.findings);
+        match open(&device) {
+            Err(error) => {
+                let said = error.to_string();
+                assert!(!opens.is_empty() && said.contains(opens), "{class}: {said}");
+            }
+            // An older superblock holds, or the part is read later.
+            Ok(_) => assert!(opens.is_empty(), "{class} was opened"),
+        }
+    }
+    // Both slots.
+    let device = base;
+    for at in [0, 1 << 20] {
+        assert!(device.flip_bit("superblock", at + 30, 4));
+        assert!(!sound(&device));
+    }
+    assert!(
+        open(&device)
+            .unwrap_err()
+            .to_string()
+            .contains("both superblock slots are damaged")
+    );
+}
+
+#[test]
+fn rot_of_files_is_found_while_the_store_is_open() {
+    let device = world();
+    let (store, _database) = open(&device).unwrap();
+    assert!(store.scrub_round().findings.is_empty());
+    for prefix in ["tails.", "series.", "index."] {
+        let path = newest(&device, prefix);
+        assert!(device.flip_bit(&path, 50, 2), "{path}");
+        let found = store.scrub_round().findings;
+        assert!(found.iter().any(|f| f.place == path), "{path}: {found:?}");
+    }
+    let seq = store.status().superblock_seq;
+    assert!(device.flip_bit("superblock", (seq + 1) % 2 * (1 << 20) + 100, 2));
+    let found = store.scrub_round().findings;
+    assert!(found.iter().any(|f| f.place == "superblock"), "{found:?}");
+}
+
+/// Where the frames of a segment are.
+fn frames(device: &SimDevice, path: &str) -> Vec<u64> {
+    let bytes = read(device, path);
+    let pages = bytes.chunks_exact(4096).enumerate();
+    let frames = pages.filter(|(_, b)| b.starts_with(b"ALVF"));
+    frames.map(|(i, _)| i as u64 * 4096).collect()
+}
