@@ -135,6 +135,11 @@ impl CompiledSelector {
         })
     }
 
+    /// Whether it has no matcher: every series passes.
+    pub fn is_everything(&self) -> bool {
+        self.matchers.is_empty()
+    }
+
     /// Whether any matcher looks at measurement, field or name.
     pub(crate) fn names_matter(&self) -> bool {
         self.matchers

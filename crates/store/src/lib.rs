@@ -60,6 +60,7 @@ mod recovery;
 mod reserve;
 mod retention;
 mod retention_settings;
+mod search;
 mod segments;
 mod series;
 mod shard;
@@ -89,6 +90,7 @@ pub use error::{DeleteError, OpenError, RefusedLine, SeriesReadError, StoreError
 pub use merging::MergingStatus;
 pub use recovery::RecoveryReport;
 pub use retention_settings::{Age, KeepAggregates, MAX_DISK_MIN, Retention, RetentionError};
+pub use search::{Found, FoundTagSet, NameKind};
 pub use snapshot::{SeriesCursor, SeriesInfo, SeriesSnapshot, Snapshot};
 pub use space::SpaceStatus;
 pub use status::{DatabaseStatus, IndexStatus, RetentionStatus, Status};
