@@ -68,6 +68,14 @@ pub struct Limits {
     pub query_deadline: Duration,
     /// Memory of one query: 256 MiB.
     pub query_memory_bytes: u64,
+    /// Tag sets that a search answers if it does not say how many: 100.
+    pub search_default: usize,
+    /// Tag sets that a search may ask for: 10,000. More is 400.
+    pub search_max: usize,
+    /// Names that a suggestion answers if it does not say how many: 100.
+    pub suggest_default: usize,
+    /// Names that a suggestion may ask for: 10,000. More is 400.
+    pub suggest_max: usize,
     /// How long a write, or the creation or removal of a database, waits for the device before 503: 30 s.
     pub commit_time: Duration,
     /// How long a stop waits for requests under way: 10 s.
@@ -111,6 +119,10 @@ impl Default for Limits {
             queries_waiting_max: 256,
             query_deadline: Duration::from_mins(1),
             query_memory_bytes: 256 << 20,
+            search_default: 100,
+            search_max: 10_000,
+            suggest_default: 100,
+            suggest_max: 10_000,
             commit_time: Duration::from_secs(30),
             stop_time: Duration::from_secs(10),
         }

@@ -27,6 +27,7 @@
 
 mod admin;
 mod app;
+mod asked;
 mod body;
 mod config;
 mod confirm;
@@ -39,6 +40,7 @@ mod params;
 mod query;
 mod reply;
 mod routes;
+mod search;
 mod serve;
 mod status;
 mod tokens;
