@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Query(QueryArgs),
     /// Delete points of a running server
     Delete(DeleteArgs),
+    /// Say what makes how many series in a running server
+    Cardinality(CardinalityArgs),
     /// Show what a data directory holds, without a server
     Inspect(InspectArgs),
     /// Load a running server, or ask it for figures
@@ -165,6 +167,24 @@ pub(crate) struct DeleteArgs {
     /// Only say what would go
     #[arg(long)]
     pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CardinalityArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// Database
+    #[arg(long, default_value = "default")]
+    pub db: String,
+    /// Entries of each list
+    #[arg(long, default_value_t = 10)]
+    pub top: usize,
+    /// Days of growth
+    #[arg(long, default_value_t = 30)]
+    pub days: usize,
+    /// Print the server's JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@
 
 mod args;
 mod bench;
+mod cardinality;
 mod client;
 mod delete;
 mod demo;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Query(args) => query::run(&args),
         Command::Delete(args) => delete::run(&args),
+        Command::Cardinality(args) => cardinality::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
     };

@@ -205,7 +205,7 @@ impl PartitionIndex {
     }
 
     /// The rows of some shapes.
-    fn rows_of_schemas(&self, schemas: &[u32]) -> RoaringBitmap {
+    pub(crate) fn rows_of_schemas(&self, schemas: &[u32]) -> RoaringBitmap {
         let of_segments = self.sealed.iter().flat_map(|s| &s.shapes);
         let of_segments = of_segments.filter(|shape| schemas.contains(&shape.schema));
         let mut rows = of_segments.map(|shape| &shape.rows).union();

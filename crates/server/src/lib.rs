@@ -29,6 +29,7 @@ mod admin;
 mod app;
 mod asked;
 mod body;
+mod cardinality;
 mod config;
 mod confirm;
 mod delete;

@@ -12,10 +12,10 @@ use axum::routing::{get, post, put};
 
 use crate::app::App;
 use crate::reply::{self, Reply};
-use crate::{admin, delete, influx, query, search, write};
+use crate::{admin, cardinality, delete, influx, query, search, write};
 
 const PATHS: &str = "/write, /api/v2/write, /api/v3/write_lp, /api/query, /query, /ping, /health, /ready, /status, \
-                     /metrics, /api/search, /api/suggest, /api/delete, /api/databases, /api/databases/NAME, /api/conflicts, /api/clock/confirm, \
+                     /metrics, /api/search, /api/suggest, /api/cardinality, /api/delete, /api/databases, /api/databases/NAME, /api/conflicts, /api/clock/confirm, \
                      /api/checkpoint, /api/flush";
 
 pub(crate) fn router(app: Arc<App>) -> Router {
@@ -36,6 +36,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/query", post(query::query))
         .route("/api/search", get(search::search))
         .route("/api/suggest", get(search::suggest))
+        .route("/api/cardinality", get(cardinality::cardinality))
         .route("/api/delete", post(delete::delete))
         .route("/api/databases", get(admin::databases))
         .route(

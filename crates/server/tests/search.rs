@@ -1,4 +1,4 @@
-//! What there is: `/api/search` and `/api/suggest`, by selector, prefix, limit and day.
+//! What there is: `/api/search` and `/api/suggest`, by selector, prefix, limit and day; `/api/cardinality`.
 
 mod common;
 
@@ -142,6 +142,8 @@ fn bad_input_is_refused_with_the_name_of_its_parameter() {
         ("/api/suggest?db=test&kind=value", "tag"),
         ("/api/suggest?db=test&kind=field&tag=host", "tag"),
         ("/api/suggest?db=test&kind=tag&limit=-1", "limit"),
+        ("/api/cardinality?db=test&top=0", "top"),
+        ("/api/cardinality?db=test&days=3661", "days"),
     ] {
         let answer = server.get(path);
         assert_eq!(answer.status, 400, "{path}: {}", answer.text());
@@ -157,4 +159,57 @@ fn bad_input_is_refused_with_the_name_of_its_parameter() {
     assert_eq!(server.get("/api/search?db=none").status, 404);
     assert_eq!(server.post("/api/search?db=test", "").status, 405);
     server.stop();
+}
+
+#[test]
+fn cardinality_counts_measurements_tags_values_days_and_new_series() {
+    for server in servers() {
+        let answer = server.get("/api/cardinality?db=test&top=3&days=1");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let json = answer.json();
+        let exact = |n: u64| json!({ "count": n, "exact": true });
+        // Ten series of cpu by two fields of five hosts, one more of host f.
+        assert_eq!(json["series"], exact(16));
+        assert_eq!(json["tag_sets"], exact(11));
+        assert_eq!(
+            json["measurements"],
+            json!([
+                { "measurement": "cpu", "series": exact(11), "tag_sets": exact(6) },
+                { "measurement": "mem", "series": exact(5), "tag_sets": exact(5) },
+            ])
+        );
+        assert_eq!(json["tag_count"], exact(3));
+        assert_eq!(
+            json["tags"],
+            json!([
+                { "tag": "host", "values": exact(6), "tag_sets": exact(11) },
+                { "tag": "dc", "values": exact(2), "tag_sets": exact(6) },
+                { "tag": "rack", "values": exact(1), "tag_sets": exact(1) },
+            ])
+        );
+        assert_eq!(
+            json["values"],
+            json!([
+                { "tag": "dc", "value": "x", "tag_sets": exact(5) },
+                { "tag": "host", "value": "a", "tag_sets": exact(2) },
+                { "tag": "host", "value": "b", "tag_sets": exact(2) },
+            ])
+        );
+        assert_eq!(
+            json["days"],
+            json!([{ "day": "1970-01-21", "tag_sets": exact(1), "new": exact(1) }])
+        );
+        let rate = &json["new_series"];
+        let minutes = rate["last_minutes"].as_array().unwrap().iter();
+        let minutes: u64 = minutes.filter_map(Value::as_u64).sum();
+        assert_eq!(rate["this_minute"]["count"].as_u64().unwrap() + minutes, 16);
+        // What was deleted is not counted as series; the rest says that it is an estimate.
+        let body = r#"{"measurement": "mem"}"#;
+        assert_eq!(server.post("/api/delete?db=test", body).status, 200);
+        assert_eq!(server.post("/api/checkpoint", "").status, 200);
+        let json = server.get("/api/cardinality?db=test").json();
+        assert_eq!(json["series"], exact(11));
+        assert_eq!(json["tags"][0]["values"]["exact"], false);
+        server.stop();
+    }
 }

@@ -35,6 +35,7 @@
 
 mod barrier;
 mod believed_clock;
+mod cardinality;
 mod checkpoint;
 mod commit;
 mod config;
@@ -48,6 +49,7 @@ mod expired;
 mod late;
 mod ledger;
 mod merging;
+mod minute_counts;
 mod numbers;
 mod open;
 mod overlay;
@@ -73,11 +75,12 @@ mod write;
 
 pub use alluvium_block::BAD_PAGES_MAX;
 pub use alluvium_codec::{Compression, CompressionError};
-pub use alluvium_index::{Label, Matcher, Selector, Test};
+pub use alluvium_index::{DayGrowth, Label, Matcher, MeasurementSize, Selector, Test};
 pub use alluvium_io::{Clock, Device, SystemClock};
 pub use alluvium_nbtree::{Direction, ReadStats};
 pub use alluvium_types::{Aggregate, TimeRange, ValueRef};
 pub use believed_clock::{CLOCK_JUMP_MAX_NS, ClockStatus};
+pub use cardinality::{Cardinality, Count, SeriesRate, TagCount, ValueCount};
 pub use commit::Commit;
 pub use config::{Durability, DurabilityError, StoreConfig};
 pub use database::{Database, DatabaseInfo, KindConflict, LogPin, Store};

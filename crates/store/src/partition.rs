@@ -13,6 +13,7 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use roaring::RoaringBitmap;
 use smallvec::SmallVec;
 
+use crate::minute_counts::MinuteCounts;
 use crate::segments::HeldSegment;
 use crate::series::{Series, SeriesPlace};
 use crate::tombstones::{HiddenParts, Tombstones};
@@ -43,6 +44,8 @@ pub(crate) struct PartitionState {
     pub emptied: Mutex<Vec<(Row, FieldId)>>,
     /// How often series have gone from the index: a writer that remembers what exists looks again.
     pub removals: AtomicU64,
+    /// Series that writes have made lately.
+    pub created: MinuteCounts,
 }
 
 impl PartitionState {
@@ -63,6 +66,7 @@ impl PartitionState {
             any_tombstones: AtomicBool::new(false),
             emptied: Mutex::default(),
             removals: AtomicU64::new(0),
+            created: MinuteCounts::default(),
         }
     }
 
