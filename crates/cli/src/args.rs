@@ -234,6 +234,8 @@ pub(crate) enum Bench {
     Load(LoadArgs),
     /// Ask for random unaligned ranges and buckets of one series
     Query(BenchQueryArgs),
+    /// Create series in a new directory, without a server, and say what they cost
+    Cardinality(BenchCardinalityArgs),
 }
 
 /// What a load looks like.
@@ -301,6 +303,21 @@ pub(crate) struct LoadArgs {
     /// Bodies up to this size in all are prepared before the clock starts
     #[arg(long, default_value = "1GiB", value_parser = parse_size)]
     pub prepare: u64,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct BenchCardinalityArgs {
+    /// Directory to make; it is left there
+    pub dir: PathBuf,
+    /// Series, each a tag set of its own
+    #[arg(long, default_value_t = 1_000_000)]
+    pub series: u64,
+    /// Series of one batch
+    #[arg(long, default_value_t = 10_000)]
+    pub batch: usize,
+    /// Memory budget of the store
+    #[arg(long, default_value = "8GiB", value_parser = parse_size)]
+    pub memory: u64,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -4,6 +4,7 @@
 
 mod args;
 mod bench;
+mod bench_cardinality;
 mod cardinality;
 mod client;
 mod delete;

@@ -3,6 +3,7 @@
 use roaring::RoaringBitmap;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::postings::RowsRef;
 use crate::segment::SegmentKey;
 use crate::{PartitionIndex, Segment, SegmentError};
 
@@ -86,10 +87,7 @@ impl PartitionIndex {
         for head in self.heads() {
             let Some(key) = head.key(id) else { continue };
             for (value, name) in (0..).zip(key.values.iter()) {
-                visit(
-                    name,
-                    head.value_rows(id, value).map_or(0, |rows| rows.len()),
-                );
+                visit(name, head.value_rows(id, value).map_or(0, RowsRef::len));
             }
         }
     }
@@ -184,7 +182,8 @@ impl DistinctSketch {
             .map(|r| 0.5_f64.powi((*r).into()))
             .sum();
         let raw = 0.7213 / (1.0 + 1.079 / count) * count * count / sum;
-        let empty = self.registers.iter().filter(|r| **r == 0).count();
+        let empty = self.registers.iter().map(|r| usize::from(*r == 0));
+        let empty: usize = empty.sum();
         let estimate = if raw <= 2.5 * count && empty > 0 {
             count * (count / empty as f64).ln()
         } else {
