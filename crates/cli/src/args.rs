@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Make a new data directory of what is left of a damaged one
     Salvage(SalvageArgs),
+    /// Say what makes how many series in a running server
+    Cardinality(CardinalityArgs),
     /// Show what a data directory holds, without a server
     Inspect(InspectArgs),
     /// Load a running server, or ask it for figures
@@ -224,6 +226,24 @@ pub(crate) struct SalvageArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct CardinalityArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// Database
+    #[arg(long, default_value = "default")]
+    pub db: String,
+    /// Entries of each list
+    #[arg(long, default_value_t = 10)]
+    pub top: usize,
+    /// Days of growth
+    #[arg(long, default_value_t = 30)]
+    pub days: usize,
+    /// Print the server's JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
     #[command(subcommand)]
     pub what: Inspect,
@@ -270,6 +290,8 @@ pub(crate) enum Bench {
     Load(LoadArgs),
     /// Ask for random unaligned ranges and buckets of one series
     Query(BenchQueryArgs),
+    /// Create series in a new directory, without a server, and say what they cost
+    Cardinality(BenchCardinalityArgs),
 }
 
 /// What a load looks like.
@@ -345,6 +367,21 @@ pub(crate) struct LoadArgs {
     /// Bodies up to this size in all are prepared before the clock starts
     #[arg(long, default_value = "1GiB", value_parser = parse_size)]
     pub prepare: u64,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct BenchCardinalityArgs {
+    /// Directory to make; it is left there
+    pub dir: PathBuf,
+    /// Series, each a tag set of its own
+    #[arg(long, default_value_t = 1_000_000)]
+    pub series: u64,
+    /// Series of one batch
+    #[arg(long, default_value_t = 10_000)]
+    pub batch: usize,
+    /// Memory budget of the store
+    #[arg(long, default_value = "8GiB", value_parser = parse_size)]
+    pub memory: u64,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -19,6 +19,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), CliError> {
     match &args.what {
         Bench::Load(args) => load(args),
         Bench::Query(args) => query(args),
+        Bench::Cardinality(args) => crate::bench_cardinality::run(args),
     }
 }
 

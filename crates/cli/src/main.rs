@@ -5,6 +5,8 @@
 mod args;
 mod backup;
 mod bench;
+mod bench_cardinality;
+mod cardinality;
 mod client;
 mod delete;
 mod demo;
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Command::Restore(args) => backup::restore(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Salvage(args) => salvage::run(&args),
+        Command::Cardinality(args) => cardinality::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
     };

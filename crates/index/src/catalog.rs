@@ -7,7 +7,7 @@ use roaring::{MultiOps, RoaringBitmap};
 
 use crate::head::Head;
 use crate::selector::CompiledSelector;
-use crate::{KindSet, MeasurementId, PartitionIndex, SegmentError};
+use crate::{KindSet, MeasurementId, PartitionIndex, SegmentError, SelectedRow};
 
 impl PartitionIndex {
     /// All measurements, in creation order.
@@ -74,6 +74,29 @@ impl PartitionIndex {
             }
         }
         names.into_iter().collect()
+    }
+
+    /// Names of the fields of these series, sorted. `selected` is in the order of [`Self::select_with`]. Never waits.
+    pub fn fields_selected(&self, selected: &[SelectedRow]) -> Vec<&str> {
+        let mut seen: Vec<RoaringBitmap> = Vec::new();
+        seen.resize_with(self.measurements.len(), RoaringBitmap::new);
+        for of_row in selected.chunk_by(|a, b| a.row == b.row) {
+            let measurement = of_row
+                .first()
+                .and_then(|item| self.measurement_of(item.row));
+            let Some(fields) = measurement.and_then(|m| seen.get_mut(m.0 as usize)) else {
+                continue;
+            };
+            for item in of_row {
+                fields.insert(item.field.0);
+            }
+        }
+        let fields = self.measurements.iter().zip(&seen);
+        let names = fields.flat_map(|(m, fields)| fields.iter().filter_map(|f| m.fields.name(f)));
+        let mut names: Vec<&str> = names.collect();
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     /// Rows that have a series: all but those of which everything was deleted.
@@ -182,7 +205,7 @@ impl PartitionIndex {
     }
 
     /// The rows of some shapes.
-    fn rows_of_schemas(&self, schemas: &[u32]) -> RoaringBitmap {
+    pub(crate) fn rows_of_schemas(&self, schemas: &[u32]) -> RoaringBitmap {
         let of_segments = self.sealed.iter().flat_map(|s| &s.shapes);
         let of_segments = of_segments.filter(|shape| schemas.contains(&shape.schema));
         let mut rows = of_segments.map(|shape| &shape.rows).union();
@@ -266,6 +289,18 @@ mod tests {
             index.tag_values(&mem, "host", "b", 9).unwrap(),
             Vec::<&str>::new()
         );
+    }
+
+    #[test]
+    fn fields_of_what_was_selected_are_listed() {
+        let index = index();
+        let fields = |selector| index.fields_selected(&index.select(&selector).unwrap());
+        assert_eq!(
+            fields(Selector::default().compile().unwrap()),
+            ["idle", "value"]
+        );
+        assert_eq!(fields(on(Label::Name, "mem")), ["value"]);
+        assert!(fields(on(Label::Name, "none")).is_empty());
     }
 
     #[test]

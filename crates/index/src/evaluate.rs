@@ -1,5 +1,6 @@
 //! Selectors to series: narrowest positive set first, negations subtract.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use alluvium_types::{FieldId, Row};
@@ -105,7 +106,10 @@ impl PartitionIndex {
         live: Option<&RoaringBitmap>,
     ) -> Vec<SelectedRow> {
         let mut selected = Vec::new();
-        self.visit(selector, sealed, live, |item| selected.push(item));
+        self.visit(selector, sealed, live, |item| {
+            selected.push(item);
+            ControlFlow::Continue(())
+        });
         selected
     }
 
@@ -117,8 +121,26 @@ impl PartitionIndex {
         live: Option<&RoaringBitmap>,
     ) -> u64 {
         let mut count = 0;
-        self.visit(selector, sealed, live, |_| count += 1);
+        self.visit(selector, sealed, live, |_| {
+            count += 1;
+            ControlFlow::Continue(())
+        });
         count
+    }
+
+    /// Whether [`Self::select_with`] would list anything. Ends at the first series found.
+    pub fn any_with(
+        &self,
+        selector: &CompiledSelector,
+        sealed: &SealedRows,
+        live: Option<&RoaringBitmap>,
+    ) -> bool {
+        let mut any = false;
+        self.visit(selector, sealed, live, |_| {
+            any = true;
+            ControlFlow::Break(())
+        });
+        any
     }
 
     /// Rows with at least one series that [`Self::select_with`] would list.
@@ -133,6 +155,7 @@ impl PartitionIndex {
             if rows.last() != Some(&item.row.0) {
                 rows.push(item.row.0);
             }
+            ControlFlow::Continue(())
         });
         rows.into_iter().collect()
     }
@@ -160,7 +183,7 @@ impl PartitionIndex {
         selector: &CompiledSelector,
         sealed: &SealedRows,
         live: Option<&RoaringBitmap>,
-        mut found: impl FnMut(SelectedRow),
+        mut found: impl FnMut(SelectedRow) -> ControlFlow<()>,
     ) {
         let names = self.names(selector);
         let mut rows = sealed.rows.clone();
@@ -186,21 +209,22 @@ impl PartitionIndex {
                 continue;
             };
             let row = Row(row);
-            match fields {
+            let flow = match fields {
                 Fields::All => {
-                    for (field, kinds) in self.sets.fields(set) {
-                        found(SelectedRow { row, field, kinds });
-                    }
+                    let mut of_row = self.sets.fields(set);
+                    of_row.try_for_each(|(field, kinds)| found(SelectedRow { row, field, kinds }))
                 }
-                Fields::Only(fields) => {
-                    for &field in fields {
-                        let field = FieldId(field);
-                        let kinds = self.sets.kinds(set, field);
-                        if !kinds.is_empty() {
-                            found(SelectedRow { row, field, kinds });
-                        }
+                Fields::Only(fields) => fields.iter().try_for_each(|&field| {
+                    let field = FieldId(field);
+                    let kinds = self.sets.kinds(set, field);
+                    if kinds.is_empty() {
+                        return ControlFlow::Continue(());
                     }
-                }
+                    found(SelectedRow { row, field, kinds })
+                }),
+            };
+            if flow.is_break() {
+                return;
             }
         }
     }

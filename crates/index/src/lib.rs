@@ -43,7 +43,9 @@
 //! Limits: 2^32 - 1 rows, 2^20 fields of a measurement, names of 64 KiB, 4096 tags of a tag set. In memory a row with ten
 //! tags takes about 60 bytes before it is sealed, 24 after, 3.5 once it is silent (see the example `cardinality`).
 
+mod automaton;
 mod blobs;
+mod cardinality;
 mod catalog;
 mod dictionary;
 mod error;
@@ -69,11 +71,12 @@ mod table;
 mod tag_rows;
 mod varint;
 
+pub use cardinality::{DistinctSketch, MeasurementSize, TagSize};
 pub use error::{IndexError, LoadError, PartError, SegmentError, SelectorError};
 pub use evaluate::{SealedPlan, SealedRows, SelectedRow};
 pub use hash::KeyHash;
 pub use kind_set::KindSet;
-pub use liveness::{DAY_NS, Liveness, LivenessMark};
+pub use liveness::{DAY_NS, DayGrowth, Liveness, LivenessMark};
 pub use part::{DefinitionMark, begins_anew, rows_after};
 pub use partition::{MAX_NAME_BYTES, MAX_TAGS, MeasurementId, PartitionIndex};
 pub use segment::{SealJob, Segment, SegmentFile, merge_segments};

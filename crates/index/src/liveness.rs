@@ -58,6 +58,17 @@ impl Default for Newest {
     }
 }
 
+/// The rows of one day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DayGrowth {
+    /// Days since 1970, of the points.
+    pub day: i64,
+    /// Rows with a point on it.
+    pub rows: u64,
+    /// Of those, rows without one on any day before it that is known.
+    pub new: u64,
+}
+
 /// How far the sets had come; the default mark is that of empty ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LivenessMark(u64);
@@ -137,6 +148,25 @@ impl Liveness {
             .iter()
             .map(|(day, of_day)| (*day, of_day.rows.len()));
         days.chain(newest)
+    }
+
+    /// Days with a row, oldest first, and how many rows came with each. Costs a union of all days.
+    pub fn growth(&self) -> Vec<DayGrowth> {
+        let newest = (self.newest.changed > 0).then(|| self.newest.rows());
+        let newest = newest.iter().map(|rows| (self.newest.day, rows));
+        let days = self.days.iter().map(|(day, of_day)| (*day, &of_day.rows));
+        let mut seen = RoaringBitmap::new();
+        let mut growth = Vec::with_capacity(self.days.len() + 1);
+        for (day, rows) in days.chain(newest) {
+            let before = seen.len();
+            seen |= rows;
+            growth.push(DayGrowth {
+                day,
+                rows: rows.len(),
+                new: seen.len() - before,
+            });
+        }
+        growth
     }
 
     /// Forgets the days that end before or at `time_ns`: nothing of them is left.
@@ -283,6 +313,21 @@ mod tests {
 
     fn of_day(day: i64) -> TimeRange {
         TimeRange::new(day * DAY_NS, (day + 1) * DAY_NS).unwrap()
+    }
+
+    #[test]
+    fn growth_counts_the_rows_that_are_new_on_a_day() {
+        let mut live = Liveness::default();
+        assert!(live.growth().is_empty());
+        for (row, day) in [(0, 3), (1, 3), (1, 4), (2, 4), (0, 9), (3, 9), (3, 2)] {
+            live.note(Row(row), day * DAY_NS + 5);
+        }
+        let growth: Vec<_> = live
+            .growth()
+            .iter()
+            .map(|d| (d.day, d.rows, d.new))
+            .collect();
+        assert_eq!(growth, [(2, 1, 1), (3, 2, 2), (4, 2, 1), (9, 2, 0)]);
     }
 
     proptest! {

@@ -12,5 +12,6 @@ mod read;
 mod seal;
 mod write;
 
+pub(crate) use read::SegmentKey;
 pub use read::{Segment, SegmentFile};
 pub use seal::{SealJob, merge_segments};

@@ -1,8 +1,11 @@
 //! What to look for: matchers over labels, and their compiled form.
 
+use std::sync::{Arc, OnceLock};
+
 use regex::{Regex, RegexBuilder};
 
 use crate::SelectorError;
+use crate::automaton::Automaton;
 
 /// Memory a compiled expression may take.
 pub const MAX_REGEX_BYTES: usize = 10 << 20;
@@ -95,6 +98,14 @@ pub(crate) struct CompiledMatcher {
     pub(crate) label: Label,
     pub(crate) test: CompiledTest,
     pub(crate) negated: bool,
+    /// Of an expression, for many values; made when it is first needed.
+    table: Option<Arc<Table>>,
+}
+
+#[derive(Debug)]
+struct Table {
+    pattern: String,
+    automaton: OnceLock<Option<Automaton>>,
 }
 
 #[derive(Debug, Clone)]
@@ -135,6 +146,11 @@ impl CompiledSelector {
         })
     }
 
+    /// Whether it has no matcher: every series passes.
+    pub fn is_everything(&self) -> bool {
+        self.matchers.is_empty()
+    }
+
     /// Whether any matcher looks at measurement, field or name.
     pub(crate) fn names_matter(&self) -> bool {
         self.matchers
@@ -147,6 +163,16 @@ impl CompiledMatcher {
     /// Whether the condition holds for a value; the empty string stands for none.
     pub(crate) fn matches(&self, value: &str) -> bool {
         self.test.matches(value) != self.negated
+    }
+
+    /// Decides for a value whether the test, not yet negated, holds; `None` if the test is no expression or one that
+    /// is run value by value.
+    pub(crate) fn automaton(&self) -> Option<&Automaton> {
+        let table = self.table.as_ref()?;
+        let made = table
+            .automaton
+            .get_or_init(|| Automaton::new(&table.pattern));
+        made.as_ref()
     }
 
     /// The texts of which the value must be one, if that is the condition.
@@ -191,10 +217,19 @@ fn compile_matcher(matcher: &Matcher) -> Result<CompiledMatcher, SelectorError> 
             source: Box::new(source),
         })?,
     };
+    let table = match (&matcher.test, &test) {
+        (_, CompiledTest::In(_) | CompiledTest::Exists) => None,
+        (Test::Regex(pattern), _) => Some(Arc::new(Table {
+            pattern: pattern.clone(),
+            automaton: OnceLock::new(),
+        })),
+        _ => None,
+    };
     Ok(CompiledMatcher {
         label: matcher.label.clone(),
         test,
         negated: matcher.negated,
+        table,
     })
 }
 

@@ -14,6 +14,13 @@ pub(crate) fn get_u64(bytes: &mut &[u8]) -> Option<u64> {
 /// Takes an integer of at most 32 bits off the front.
 #[inline]
 pub(crate) fn get_u32(bytes: &mut &[u8]) -> Option<u32> {
+    // Nearly all are one byte.
+    if let [byte, rest @ ..] = *bytes
+        && *byte < 0x80
+    {
+        *bytes = rest;
+        return Some(u32::from(*byte));
+    }
     u32::try_from(get_u64(bytes)?).ok()
 }
 

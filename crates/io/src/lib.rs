@@ -54,4 +54,4 @@ pub use published::{
     PublishedWriter, SHORT_WORDS, View, prefetch,
 };
 pub use ticket::{Completer, IoResult, Ticket};
-pub use usage::{process_cpu_time, resident_bytes};
+pub use usage::{process_cpu_time, resident_bytes, thread_cpu_time};

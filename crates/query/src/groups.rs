@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use alluvium_types::{SeriesId, ValueKind};
+use alluvium_types::{SeriesId, TimeRange, ValueKind};
 
 use crate::error::QueryError;
 use crate::limits::Guard;
@@ -41,7 +41,7 @@ pub(crate) fn resolve(
     let mut unknown: Vec<&str> = Vec::new();
     for (index, selection) in plan.selections.iter().enumerate() {
         guard.check()?;
-        let found = select(source, selection, guard)?;
+        let found = select(source, selection, plan.range, guard)?;
         if found.is_empty() && !is_known(source, &selection.metric)? {
             unknown.push(&selection.metric);
             continue;
@@ -104,6 +104,7 @@ pub(crate) fn resolve(
 fn select(
     source: &dyn Source,
     selection: &Selection,
+    range: TimeRange,
     guard: &mut Guard,
 ) -> Result<Vec<SeriesInfo>, QueryError> {
     let mut seen: HashSet<SeriesId> = HashSet::new();
@@ -111,7 +112,7 @@ fn select(
     let mut found = Vec::new();
     for alternative in &selection.alternatives {
         let before = found.len();
-        for info in source.select(&alternative.selector)? {
+        for info in source.select(&alternative.selector, range)? {
             if alternative.admits(&info.key) && (!several || seen.insert(info.id)) {
                 found.push(info);
             }
@@ -138,11 +139,9 @@ fn is_known(source: &dyn Source, metric: &str) -> Result<bool, QueryError> {
         test: Test::Equal(metric.into()),
         negated: false,
     };
-    Ok(!source
-        .select(&Selector {
-            matchers: vec![name],
-        })?
-        .is_empty())
+    source.knows(&Selector {
+        matchers: vec![name],
+    })
 }
 
 /// Leaves out string series where numbers are meant: siblings of a numeric series (asked for by kind only), and

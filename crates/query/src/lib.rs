@@ -14,12 +14,13 @@
 //! use alluvium_io::SystemClock;
 //! use alluvium_protocol::json::Request;
 //! use alluvium_query::*;
+//! use alluvium_types::TimeRange;
 //!
 //! /// A source without series. The store's snapshot is the real one.
 //! struct Nothing;
 //!
 //! impl Source for Nothing {
-//!     fn select(&self, _: &Selector) -> Result<Vec<SeriesInfo>, QueryError> {
+//!     fn select(&self, _: &Selector, _: TimeRange) -> Result<Vec<SeriesInfo>, QueryError> {
 //!         Ok(Vec::new())
 //!     }
 //!     fn open(&self, _: &SeriesInfo) -> Result<Box<dyn SeriesReader>, QueryError> {
@@ -51,6 +52,7 @@ mod output_series;
 mod plan;
 mod raw;
 mod row_batch;
+mod selector_text;
 mod source;
 mod store_source;
 mod tolerant;
@@ -67,5 +69,6 @@ pub use lower_delete::delete;
 pub use output_series::OutputSeries;
 pub use plan::{Alternative, ColumnName, Fill, Grouping, Order, Plan, Selection, TagSet, Window};
 pub use row_batch::{BATCH_ROWS, RowBatch, RowRef};
+pub use selector_text::{MATCHERS_MAX, SelectorTextError, parse_selector};
 pub use source::{SeriesReader, SeriesScan, Source};
 pub use tolerant::{LOSSES_MAX, Losses, Tolerant};

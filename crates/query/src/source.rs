@@ -11,11 +11,20 @@ use crate::{Direction, ReadStats, Selector, SeriesInfo};
 /// the real one, tests bring their own.
 pub trait Source: Send {
     /// The series a selector matches, in any order, no series twice. Numeric kinds of one field are one entry;
-    /// a string sibling is an entry of its own.
+    /// a string sibling is an entry of its own. Series without a point in `range` may be left out, and should be where
+    /// the source can tell without looking at them.
     ///
     /// # Errors
     /// If the selector does not compile or the series cannot be listed.
-    fn select(&self, selector: &Selector) -> Result<Vec<SeriesInfo>, QueryError>;
+    fn select(&self, selector: &Selector, range: TimeRange) -> Result<Vec<SeriesInfo>, QueryError>;
+
+    /// Whether a selector matches any series, whenever its points are.
+    ///
+    /// # Errors
+    /// As [`Source::select`].
+    fn knows(&self, selector: &Selector) -> Result<bool, QueryError> {
+        Ok(!self.select(selector, TimeRange::ALL)?.is_empty())
+    }
 
     /// A consistent view of one series, from now on.
     ///

@@ -12,14 +12,12 @@ use crate::source::{SeriesReader, SeriesScan, Source};
 use crate::{Direction, ReadStats, SeriesInfo};
 
 impl Source for Snapshot {
-    fn select(&self, selector: &Selector) -> Result<Vec<SeriesInfo>, QueryError> {
-        Snapshot::select(self, selector).map_err(|error| match error {
-            StoreError::Selector(error) => QueryError::Selector(Box::new(error)),
-            error => QueryError::Storage {
-                series: "the index".into(),
-                source: Box::new(error),
-            },
-        })
+    fn select(&self, selector: &Selector, range: TimeRange) -> Result<Vec<SeriesInfo>, QueryError> {
+        self.select_in(selector, range).map_err(index_failed)
+    }
+
+    fn knows(&self, selector: &Selector) -> Result<bool, QueryError> {
+        Snapshot::knows(self, selector).map_err(index_failed)
     }
 
     fn open(&self, series: &SeriesInfo) -> Result<Box<dyn SeriesReader>, QueryError> {
@@ -27,6 +25,16 @@ impl Source for Snapshot {
             snapshot: self.series(series),
             info: series.clone(),
         }))
+    }
+}
+
+fn index_failed(error: StoreError) -> QueryError {
+    match error {
+        StoreError::Selector(error) => QueryError::Selector(Box::new(error)),
+        error => QueryError::Storage {
+            series: "the index".into(),
+            source: Box::new(error),
+        },
     }
 }
 

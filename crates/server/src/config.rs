@@ -73,6 +73,22 @@ pub struct Limits {
     pub query_deadline: Duration,
     /// Memory of one query: 256 MiB.
     pub query_memory_bytes: u64,
+    /// Tag sets that a search answers if it does not say how many: 100.
+    pub search_default: usize,
+    /// Tag sets that a search may ask for: 10,000. More is 400.
+    pub search_max: usize,
+    /// Names that a suggestion answers if it does not say how many: 100.
+    pub suggest_default: usize,
+    /// Names that a suggestion may ask for: 10,000. More is 400.
+    pub suggest_max: usize,
+    /// Entries of each list of `/api/cardinality` if `top` does not say how many: 10.
+    pub cardinality_default: usize,
+    /// Entries of each list that may be asked for: 1,000. More is 400.
+    pub cardinality_max: usize,
+    /// Days of growth if `days` does not say how many: 30.
+    pub cardinality_days_default: usize,
+    /// Days of growth that may be asked for: 3,660. More is 400.
+    pub cardinality_days_max: usize,
     /// How long a write, or the creation or removal of a database, waits for the device before 503: 30 s.
     pub commit_time: Duration,
     /// How long a stop waits for requests under way: 10 s.
@@ -118,6 +134,14 @@ impl Default for Limits {
             queries_waiting_max: 256,
             query_deadline: Duration::from_mins(1),
             query_memory_bytes: 256 << 20,
+            search_default: 100,
+            search_max: 10_000,
+            suggest_default: 100,
+            suggest_max: 10_000,
+            cardinality_default: 10,
+            cardinality_max: 1_000,
+            cardinality_days_default: 30,
+            cardinality_days_max: 3_660,
             commit_time: Duration::from_secs(30),
             stop_time: Duration::from_secs(10),
         }

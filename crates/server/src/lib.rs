@@ -27,8 +27,10 @@
 
 mod admin;
 mod app;
+mod asked;
 mod backup;
 mod body;
+mod cardinality;
 mod config;
 mod confirm;
 mod delete;
@@ -40,6 +42,7 @@ mod params;
 mod query;
 mod reply;
 mod routes;
+mod search;
 mod serve;
 mod status;
 mod tokens;

@@ -30,8 +30,8 @@ pub struct Store(pub(crate) Arc<StoreInner>);
 /// One database of an open store. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Database {
-    store: Arc<StoreInner>,
-    state: Arc<DatabaseState>,
+    pub(crate) store: Arc<StoreInner>,
+    pub(crate) state: Arc<DatabaseState>,
 }
 
 /// A database in a list.

@@ -39,6 +39,8 @@ pub(crate) struct StoreInner {
     pub index_cache: Arc<IndexCache>,
     pub instance: [u8; 16],
     pub incarnation: u32,
+    /// When opening began, by the monotonic clock.
+    pub opened_ns: u64,
     pub block: Arc<BlockStore>,
     pub shards: Vec<Shard>,
     pub catalog: RwLock<Catalog>,
@@ -211,6 +213,7 @@ impl StoreInner {
             next_retry_ns: AtomicU64::new(0),
             instance: root.instance,
             incarnation,
+            opened_ns: started,
             device,
             clock,
             config,

@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use alluvium_index::{
-    CompiledSelector, DefinitionMark, Liveness, LivenessMark, PartitionIndex, SegmentError,
-    SelectedRow,
+    CompiledSelector, DefinitionMark, Liveness, LivenessMark, PartitionIndex, SealedRows,
+    SegmentError, SelectedRow,
 };
 use alluvium_types::{FieldId, Partition, Row, SeriesKey, TimeRange};
 use alluvium_wal::PointGroup;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use roaring::RoaringBitmap;
 use smallvec::SmallVec;
 
+use crate::minute_counts::MinuteCounts;
 use crate::segments::HeldSegment;
 use crate::series::{Series, SeriesPlace};
 use crate::tombstones::{HiddenParts, Tombstones};
@@ -42,6 +44,8 @@ pub(crate) struct PartitionState {
     pub emptied: Mutex<Vec<(Row, FieldId)>>,
     /// How often series have gone from the index: a writer that remembers what exists looks again.
     pub removals: AtomicU64,
+    /// Series that writes have made lately.
+    pub created: MinuteCounts,
 }
 
 impl PartitionState {
@@ -62,6 +66,7 @@ impl PartitionState {
             any_tombstones: AtomicBool::new(false),
             emptied: Mutex::default(),
             removals: AtomicU64::new(0),
+            created: MinuteCounts::default(),
         }
     }
 
@@ -81,6 +86,19 @@ impl PartitionState {
         range: TimeRange,
         read: impl FnOnce(&PartitionIndex, Vec<SelectedRow>) -> T,
     ) -> Result<T, SegmentError> {
+        self.resolve(selector, range, |index, sealed, live| {
+            read(index, index.select_with(selector, sealed, live))
+        })
+    }
+
+    /// As [`Self::select`], for who makes something else of the rows found: those sealed, and the rows with points on
+    /// a day of `range` unless that is all of time.
+    pub(crate) fn resolve<T>(
+        &self,
+        selector: &CompiledSelector,
+        range: TimeRange,
+        read: impl FnOnce(&PartitionIndex, &SealedRows, Option<&RoaringBitmap>) -> T,
+    ) -> Result<T, SegmentError> {
         let live = (range != TimeRange::ALL).then(|| self.live.read().rows_in(range));
         loop {
             let plan = self.index.read().plan(selector);
@@ -88,8 +106,7 @@ impl PartitionState {
             let index = self.index.read();
             // Rows in memory may have become a segment meanwhile.
             if !index.is_outdated(&sealed) {
-                let selected = index.select_with(selector, &sealed, live.as_ref());
-                return Ok(read(&index, selected));
+                return Ok(read(&index, &sealed, live.as_ref()));
             }
         }
     }

@@ -50,9 +50,9 @@ impl SeriesInfo {
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     store: Arc<StoreInner>,
-    database: Arc<DatabaseState>,
+    pub(crate) database: Arc<DatabaseState>,
     /// What had expired when it was taken.
-    cut: Cut,
+    pub(crate) cut: Cut,
     pin: ReadPin,
 }
 
@@ -92,7 +92,7 @@ impl Snapshot {
             select_part(part, &compiled, range, &mut found)?;
         }
         if !self.cut.is_none() {
-            found.retain(|info| self.has_live(info));
+            found.retain(|info| self.has_live(info.id));
         }
         found.sort_by(|a, b| {
             a.key
@@ -104,15 +104,15 @@ impl Snapshot {
     }
 
     /// Whether anything of a series has not expired. Cost: its lock.
-    fn has_live(&self, info: &SeriesInfo) -> bool {
-        let Some(part) = self.database.touched_partition(info.id.partition()) else {
+    pub(crate) fn has_live(&self, id: SeriesId) -> bool {
+        let Some(part) = self.database.touched_partition(id.partition()) else {
             return false;
         };
         let table = part.table.read();
-        let Some(series) = table.get(info.id.row(), info.id.field()) else {
+        let Some(series) = table.get(id.row(), id.field()) else {
             return false;
         };
-        let is_text = info.id.kind() == ValueKind::Str;
+        let is_text = id.kind() == ValueKind::Str;
         series.lock().has_live(is_text, &self.cut)
     }
 

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use alluvium_index::{IndexError, KeyHash, MAX_NAME_BYTES, MAX_TAGS, PartitionIndex, find_in};
 use alluvium_types::{
-    Budget, FieldId, Lsn, MAX_STRING_BYTES, Owner, PARTITION_COUNT, Partition, Position, Row,
-    SeriesKey, StringColumn, ValueKind, ValueRef,
+    FieldId, Lsn, MAX_STRING_BYTES, Owner, PARTITION_COUNT, Partition, Position, Row, SeriesKey,
+    StringColumn, ValueKind, ValueRef,
 };
 use alluvium_wal::{LogTicket, PointGroup};
 use hashbrown::HashMap;
@@ -530,6 +530,7 @@ impl Writer {
         }
         let mut index = part.index.write();
         let mut table = part.table.write();
+        let before = index.series_count();
         let mut defined = false;
         for line in lines {
             if settled(&self.keys.known[line.token as usize], line) {
@@ -542,6 +543,8 @@ impl Writer {
                 self.refused.get_or_insert(error);
             }
         }
+        let created = index.series_count() - before;
+        part.created.note(self.store.clock.monotonic_ns(), created);
         defined
     }
 
@@ -686,7 +689,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        release(&self.store.budget, self.reserved);
+        self.store.budget.release(Owner::Index, self.reserved);
     }
 }
 
@@ -707,10 +710,6 @@ fn check_key(key: &SeriesKey) -> Result<(), RefusedLine> {
         });
     }
     Ok(())
-}
-
-fn release(budget: &Budget, bytes: u64) {
-    budget.release(Owner::Index, bytes);
 }
 
 fn define_row(

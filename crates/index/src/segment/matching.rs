@@ -222,12 +222,22 @@ impl Segment {
             }
             test => {
                 let prefix = test.prefix();
-                self.scan_values(key, prefix, |rank, value| {
-                    if matcher.matches(value) != negative {
-                        add(rank);
-                    }
-                    value.starts_with(prefix)
-                })?;
+                // Few values are not worth a table.
+                let automaton = (key.values > BLOCK_VALUES).then(|| matcher.automaton());
+                if let Some(automaton) = automaton.flatten() {
+                    self.scan_expression(key, prefix, automaton, |rank, is_match| {
+                        if (is_match != matcher.negated) != negative {
+                            add(rank);
+                        }
+                    })?;
+                } else {
+                    self.scan_values(key, prefix, |rank, value| {
+                        if matcher.matches(value) != negative {
+                            add(rank);
+                        }
+                        value.starts_with(prefix)
+                    })?;
+                }
             }
         }
         let count: u64 = ranks.iter().map(|r| u64::from(r.end - r.start)).sum();

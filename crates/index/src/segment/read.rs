@@ -8,6 +8,7 @@ use alluvium_types::{Row, SeriesKey};
 use roaring::RoaringBitmap;
 use zerocopy::FromBytes;
 
+use crate::automaton::Automaton;
 use crate::blobs::Blobs;
 use crate::postings::bitmap_bytes;
 use crate::segment::blocks::{TupleBlock, ValueBlock, ValueRows, inline_rows};
@@ -79,6 +80,22 @@ pub(crate) struct SegmentKey {
     /// First value of each block.
     fences: Blobs,
     blocks: Vec<BlockRef>,
+}
+
+impl SegmentKey {
+    /// The block in which `value` is if it is anywhere.
+    fn block_of(&self, value: &str) -> usize {
+        let (mut low, mut high) = (0, self.blocks.len());
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            if self.fences.get(middle).unwrap_or_default() <= value.as_bytes() {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low.saturating_sub(1)
+    }
 }
 
 /// A shape of a segment.
@@ -331,16 +348,7 @@ impl Segment {
         from: &str,
         mut visit: impl FnMut(u32, &str) -> bool,
     ) -> Result<(), SegmentError> {
-        let (mut low, mut high) = (0, key.blocks.len());
-        while low < high {
-            let middle = usize::midpoint(low, high);
-            if key.fences.get(middle).unwrap_or_default() <= from.as_bytes() {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        for number in low.saturating_sub(1)..key.blocks.len() {
+        for number in key.block_of(from)..key.blocks.len() {
             let first = number as u32 * BLOCK_VALUES;
             let mut go_on = true;
             self.value_block(key, number as u32, |block| {
@@ -352,6 +360,31 @@ impl Segment {
             if !go_on {
                 break;
             }
+        }
+        Ok(())
+    }
+
+    /// Calls `visit` with the rank of each value of the blocks in which some begin with `prefix`, and whether the
+    /// automaton of a matcher, which matches no value without that prefix, accepts it.
+    pub(crate) fn scan_expression(
+        &self,
+        key: &SegmentKey,
+        prefix: &str,
+        automaton: &Automaton,
+        mut visit: impl FnMut(u32, bool),
+    ) -> Result<(), SegmentError> {
+        let mut states = Vec::new();
+        for number in key.block_of(prefix)..key.blocks.len() {
+            let fence = key.fences.get(number).unwrap_or_default();
+            if fence > prefix.as_bytes() && !fence.starts_with(prefix.as_bytes()) {
+                break;
+            }
+            let first = number as u32 * BLOCK_VALUES;
+            self.value_block(key, number as u32, |block| {
+                block.matches(automaton, &mut states, |i, is_match| {
+                    visit(first + i, is_match);
+                })
+            })?;
         }
         Ok(())
     }

@@ -1,0 +1,125 @@
+//! `GET /api/search` and `GET /api/suggest`: which series there are, and how names go on.
+#![expect(
+    clippy::result_large_err,
+    reason = "a refusal is the answer itself, moved once"
+)]
+
+use std::sync::Arc;
+
+use alluvium_query::{Label, Matcher, Test};
+use alluvium_store::{Found, NameKind};
+use axum::extract::{Request, State};
+use serde_json::{Map, Value, json};
+
+use crate::app::App;
+use crate::asked::{Asked, LimitRange, bad};
+use crate::reply::Reply;
+
+const KINDS: &str = "must be one of measurement, tag, value, field";
+
+/// `GET /api/search?db=&match=&from=&to=&limit=`.
+pub(crate) async fn search(State(app): State<Arc<App>>, request: Request) -> Reply {
+    let inner = async {
+        let asked = Asked::new(&app, request)?;
+        asked.only(&["match", "from", "to", "limit"])?;
+        let (selector, range) = (asked.selector()?, asked.range()?);
+        let limits = LimitRange {
+            default: app.limits.search_default,
+            max: app.limits.search_max,
+        };
+        let limit = asked.limit("limit", limits)?;
+        let work = move |database: &alluvium_store::Database| {
+            let found = database.snapshot().search(&selector, range, limit)?;
+            Ok(found_value(&found, limit))
+        };
+        asked.answer(work).await
+    };
+    inner.await.unwrap_or_else(|reply: Reply| reply)
+}
+
+fn found_value(found: &Found, limit: usize) -> Value {
+    let series = found.tag_sets.iter().map(|set| {
+        let tags = set.key.tags().iter();
+        let tags: Map<String, Value> = tags.map(|(k, v)| (k.clone(), v.clone().into())).collect();
+        let fields: Vec<&str> = set.fields.iter().map(|f| &**f).collect();
+        json!({ "measurement": set.key.measurement(), "tags": tags, "fields": fields })
+    });
+    let series: Vec<Value> = series.collect();
+    json!({
+        "is_complete": found.matching == series.len() as u64,
+        "series": series, "matching": found.matching, "limit": limit,
+    })
+}
+
+/// What `kind` asks for.
+enum Kind {
+    Measurement,
+    Tag,
+    Value(String),
+    Field,
+}
+
+/// `GET /api/suggest?db=&kind=&tag=&measurement=&match=&prefix=&limit=&from=&to=`.
+pub(crate) async fn suggest(State(app): State<Arc<App>>, request: Request) -> Reply {
+    let inner = async {
+        let asked = Asked::new(&app, request)?;
+        asked.only(&[
+            "kind",
+            "tag",
+            "measurement",
+            "match",
+            "prefix",
+            "limit",
+            "from",
+            "to",
+        ])?;
+        let kind = kind_of(&asked)?;
+        let (mut selector, range) = (asked.selector()?, asked.range()?);
+        if let Some(name) = asked.get("measurement") {
+            let is_it = Test::Equal(name.to_owned());
+            selector
+                .matchers
+                .push(Matcher::new(Label::Measurement, is_it));
+        }
+        let limits = LimitRange {
+            default: app.limits.suggest_default,
+            max: app.limits.suggest_max,
+        };
+        let limit = asked.limit("limit", limits)?;
+        let prefix = asked.get("prefix").unwrap_or_default().to_owned();
+        let work = move |database: &alluvium_store::Database| {
+            let kind = match &kind {
+                Kind::Measurement => NameKind::Measurement,
+                Kind::Tag => NameKind::Tag,
+                Kind::Value(tag) => NameKind::Value(tag),
+                Kind::Field => NameKind::Field,
+            };
+            // One more tells whether that is all.
+            let snapshot = database.snapshot();
+            let mut names = snapshot.suggest(kind, &selector, range, &prefix, limit + 1)?;
+            let is_complete = names.len() <= limit;
+            names.truncate(limit);
+            Ok(json!({ "names": names, "is_complete": is_complete, "limit": limit }))
+        };
+        asked.answer(work).await
+    };
+    inner.await.unwrap_or_else(|reply: Reply| reply)
+}
+
+fn kind_of(asked: &Asked) -> Result<Kind, Reply> {
+    let kind = match asked.get("kind") {
+        Some("measurement") => Kind::Measurement,
+        Some("tag") => Kind::Tag,
+        Some("field") => Kind::Field,
+        Some("value") => {
+            let tag = asked.get("tag");
+            let tag = tag.ok_or_else(|| bad("tag", "is needed: which tag's values are meant"))?;
+            return Ok(Kind::Value(tag.to_owned()));
+        }
+        _ => return Err(bad("kind", KINDS)),
+    };
+    match asked.get("tag") {
+        None => Ok(kind),
+        Some(_) => Err(bad("tag", "goes with kind=value; leave it out")),
+    }
+}

@@ -1,0 +1,215 @@
+//! What there is: `/api/search` and `/api/suggest`, by selector, prefix, limit and day; `/api/cardinality`.
+
+mod common;
+
+use common::{Server, memory_config};
+use serde_json::{Value, json};
+
+const DAY: u64 = 86_400_000_000_000;
+
+/// On day 10 hosts a to e, on day 20 host f alone.
+fn fill(server: &Server) {
+    let mut lines = String::new();
+    for host in ["a", "b", "c", "d", "e"] {
+        lines += &format!(
+            "cpu,host={host},dc=x idle=1,user=2i {}\nmem,host={host} value=3 {}\n",
+            10 * DAY,
+            10 * DAY + 5
+        );
+    }
+    lines += &format!("cpu,host=f,dc=y,rack=7 steal=1 {}", 20 * DAY);
+    assert_eq!(server.write(lines).status, 204);
+}
+
+fn search(server: &Server, rest: &str) -> Value {
+    let answer = server.get(&format!("/api/search?db=test{rest}"));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()
+}
+
+fn hosts(found: &Value) -> Vec<&str> {
+    let series = found["series"].as_array().unwrap().iter();
+    series.filter_map(|s| s["tags"]["host"].as_str()).collect()
+}
+
+fn names(server: &Server, rest: &str) -> Vec<String> {
+    let answer = server.get(&format!("/api/suggest?db=test{rest}"));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let names = answer.json()["names"].as_array().unwrap().clone();
+    let names = names.iter().map(|n| n.as_str().unwrap().to_owned());
+    names.collect()
+}
+
+/// One with everything in memory, one with everything that a checkpoint may seal in segments.
+fn servers() -> [Server; 2] {
+    let in_memory = Server::memory();
+    fill(&in_memory);
+    let mut config = memory_config();
+    config.store.index_segment_rows = 1;
+    let sealed = Server::start(config);
+    fill(&sealed);
+    for _ in 0..3 {
+        assert_eq!(sealed.post("/api/checkpoint", "").status, 200);
+    }
+    let status = sealed.get("/status").json();
+    assert_eq!(status["state"], "ready");
+    [in_memory, sealed]
+}
+
+#[test]
+fn series_are_found_by_selector_day_and_limit() {
+    for server in servers() {
+        let all = search(&server, "");
+        assert_eq!(
+            (&all["matching"], &all["is_complete"]),
+            (&json!(11), &json!(true))
+        );
+        let cpu = search(&server, "&match=%7B__measurement__%3D%22cpu%22%7D");
+        assert_eq!(hosts(&cpu), ["a", "b", "c", "d", "e", "f"]);
+        assert_eq!(cpu["series"][0]["fields"], json!(["idle", "user"]));
+        assert_eq!(cpu["series"][0]["measurement"], "cpu");
+        assert_eq!(cpu["series"][5]["tags"]["rack"], "7");
+        let by_field = search(&server, "&match=cpu_idle%7Bhost%3D~%22b|c%22%7D");
+        assert_eq!(hosts(&by_field), ["b", "c"]);
+        assert_eq!(by_field["series"][0]["fields"], json!(["idle"]));
+        let late = search(&server, &format!("&from={}", 20 * DAY));
+        assert_eq!(hosts(&late), ["f"]);
+        let early = search(
+            &server,
+            &format!("&to={}&match=%7Bdc%3D%22y%22%7D", 20 * DAY),
+        );
+        assert_eq!((hosts(&early).len(), &early["matching"]), (0, &json!(0)));
+        let few = search(&server, "&limit=2");
+        assert_eq!(few["series"].as_array().unwrap().len(), 2);
+        assert_eq!(
+            (&few["matching"], &few["is_complete"]),
+            (&json!(11), &json!(false))
+        );
+        server.stop();
+    }
+}
+
+#[test]
+fn names_are_suggested_by_prefix_limit_and_day() {
+    for server in servers() {
+        for (rest, expected) in [
+            ("&kind=measurement", vec!["cpu", "mem"]),
+            ("&kind=measurement&prefix=m", vec!["mem"]),
+            ("&kind=tag", vec!["dc", "host", "rack"]),
+            ("&kind=tag&measurement=mem", vec!["host"]),
+            ("&kind=tag&prefix=r&limit=1", vec!["rack"]),
+            ("&kind=value&tag=host&limit=3", vec!["a", "b", "c"]),
+            ("&kind=value&tag=host&prefix=e", vec!["e"]),
+            ("&kind=value&tag=host&match=%7Brack%3D%227%22%7D", vec!["f"]),
+            ("&kind=value&tag=none", vec![]),
+            ("&kind=field", vec!["idle", "steal", "user", "value"]),
+            ("&kind=field&measurement=cpu&prefix=u", vec!["user"]),
+            ("&kind=field&limit=2", vec!["idle", "steal"]),
+            ("&kind=field&match=%7Bhost%3D%22f%22%7D", vec!["steal"]),
+        ] {
+            assert_eq!(names(&server, rest), expected, "{rest}");
+        }
+        for (rest, expected) in [
+            ("&kind=measurement", vec!["cpu"]),
+            ("&kind=tag&prefix=d", vec!["dc"]),
+            ("&kind=value&tag=host", vec!["f"]),
+            ("&kind=field", vec!["steal"]),
+        ] {
+            let late = format!("{rest}&from=1970-01-21T00:00:00Z");
+            assert_eq!(names(&server, &late), expected, "{late}");
+        }
+        let path = "/api/suggest?db=test&kind=value&tag=host&limit=5";
+        assert_eq!(server.get(path).json()["is_complete"], false);
+        server.stop();
+    }
+}
+
+#[test]
+fn bad_input_is_refused_with_the_name_of_its_parameter() {
+    let server = Server::memory();
+    fill(&server);
+    for (path, parameter) in [
+        ("/api/search?db=test&match=cpu%7B", "match"),
+        ("/api/search?db=test&match=%7Bhost%3D~%22%28%22%7D", "match"),
+        ("/api/search?db=test&from=yesterday", "from"),
+        ("/api/search?db=test&from=5&to=4", "to"),
+        ("/api/search?db=test&limit=0", "limit"),
+        ("/api/search?db=test&limit=10001", "limit"),
+        ("/api/search?db=test&limit=x", "limit"),
+        ("/api/search?db=test&lmit=1", "lmit"),
+        ("/api/suggest?db=test", "kind"),
+        ("/api/suggest?db=test&kind=tags", "kind"),
+        ("/api/suggest?db=test&kind=value", "tag"),
+        ("/api/suggest?db=test&kind=field&tag=host", "tag"),
+        ("/api/suggest?db=test&kind=tag&limit=-1", "limit"),
+        ("/api/cardinality?db=test&top=0", "top"),
+        ("/api/cardinality?db=test&days=3661", "days"),
+    ] {
+        let answer = server.get(path);
+        assert_eq!(answer.status, 400, "{path}: {}", answer.text());
+        let json = answer.json();
+        assert_eq!(json["code"], "bad_parameter", "{path}");
+        assert_eq!(json["detail"]["parameter"], parameter, "{path}");
+        let sentence = json["error"].as_str().unwrap();
+        assert!(
+            sentence.contains(&format!("parameter {parameter}")),
+            "{sentence}"
+        );
+    }
+    assert_eq!(server.get("/api/search?db=none").status, 404);
+    assert_eq!(server.post("/api/search?db=test", "").status, 405);
+    server.stop();
+}
+
+#[test]
+fn cardinality_counts_measurements_tags_values_days_and_new_series() {
+    for server in servers() {
+        let answer = server.get("/api/cardinality?db=test&top=3&days=1");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let json = answer.json();
+        let exact = |n: u64| json!({ "count": n, "exact": true });
+        // Ten series of cpu by two fields of five hosts, one more of host f.
+        assert_eq!(json["series"], exact(16));
+        assert_eq!(json["tag_sets"], exact(11));
+        assert_eq!(
+            json["measurements"],
+            json!([
+                { "measurement": "cpu", "series": exact(11), "tag_sets": exact(6) },
+                { "measurement": "mem", "series": exact(5), "tag_sets": exact(5) },
+            ])
+        );
+        assert_eq!(json["tag_count"], exact(3));
+        assert_eq!(
+            json["tags"],
+            json!([
+                { "tag": "host", "values": exact(6), "tag_sets": exact(11) },
+                { "tag": "dc", "values": exact(2), "tag_sets": exact(6) },
+                { "tag": "rack", "values": exact(1), "tag_sets": exact(1) },
+            ])
+        );
+        assert_eq!(
+            json["values"],
+            json!([
+                { "tag": "dc", "value": "x", "tag_sets": exact(5) },
+                { "tag": "host", "value": "a", "tag_sets": exact(2) },
+                { "tag": "host", "value": "b", "tag_sets": exact(2) },
+            ])
+        );
+        assert_eq!(
+            json["days"],
+            json!([{ "day": "1970-01-21", "tag_sets": exact(1), "new": exact(1) }])
+        );
+        let rate = &json["new_series"];
+        let minutes = rate["last_minutes"].as_array().unwrap().iter();
+        let minutes: u64 = minutes.filter_map(Value::as_u64).sum();
+        assert_eq!(rate["this_minute"]["count"].as_u64().unwrap() + minutes, 16);
+        // What was deleted is not counted as series; the rest says that it is an estimate.
+        let body = r#"{"measurement": "mem"}"#;
+        assert_eq!(server.post("/api/delete?db=test", body).status, 200);
+        assert_eq!(server.post("/api/checkpoint", "").status, 200);
+        let json = server.get("/api/cardinality?db=test").json();
+        assert_eq!(json["series"], exact(11));
+        assert_eq!(json["tags"][0]["values"]["exact"], false);
+        server.stop();
+    }
+}

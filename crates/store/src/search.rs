@@ -1,0 +1,204 @@
+//! What there is: tag sets that match, and names that begin with something. Looks at the index, never at points.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use alluvium_index::{CompiledSelector, PartitionIndex, SealedRows, SelectedRow, Selector};
+use alluvium_types::{Row, SeriesId, SeriesKey, TimeRange};
+use roaring::RoaringBitmap;
+
+use crate::error::StoreError;
+use crate::partition::PartitionState;
+use crate::snapshot::Snapshot;
+
+/// Tag sets that match a selector, with their fields that match.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Found {
+    /// By key.
+    pub tag_sets: Vec<FoundTagSet>,
+    /// How many match in all, those left out by the limit included.
+    pub matching: u64,
+}
+
+/// One tag set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundTagSet {
+    /// Measurement and tags.
+    pub key: Arc<SeriesKey>,
+    /// Its fields, sorted.
+    pub fields: Vec<Arc<str>>,
+}
+
+/// What names are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameKind<'a> {
+    /// Measurements.
+    Measurement,
+    /// Keys of tags.
+    Tag,
+    /// Values of the tag with this key.
+    Value(&'a str),
+    /// Fields.
+    Field,
+}
+
+impl Snapshot {
+    /// Whether a selector matches any series that has not expired, whenever its points are. Spells no tag set.
+    ///
+    /// # Errors
+    /// As [`Snapshot::select`].
+    pub fn knows(&self, selector: &Selector) -> Result<bool, StoreError> {
+        let compiled = selector.compile()?;
+        for part in self.database.touched() {
+            let any = if self.cut.is_none() {
+                part.resolve(&compiled, TimeRange::ALL, |index, sealed, live| {
+                    index.any_with(&compiled, sealed, live)
+                })?
+            } else {
+                let selected = part.select(&compiled, TimeRange::ALL, |_, selected| selected)?;
+                selected.iter().any(|item| self.keeps(part, item))
+            };
+            if any {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Tag sets with a series that matches and a point on a day that `range` touches, at most `limit`. Which ones, where
+    /// there are more, is not said. Costs about the rows that match, and a few blocks for those that are listed.
+    ///
+    /// # Errors
+    /// As [`Snapshot::select`].
+    pub fn search(
+        &self,
+        selector: &Selector,
+        range: TimeRange,
+        limit: usize,
+    ) -> Result<Found, StoreError> {
+        let compiled = selector.compile()?;
+        let range = self.readable(range);
+        let mut found = Found::default();
+        for part in self.database.touched() {
+            let room = limit - found.tag_sets.len();
+            self.search_part(part, &compiled, range, room, &mut found)?;
+        }
+        found.tag_sets.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        Ok(found)
+    }
+
+    fn search_part(
+        &self,
+        part: &PartitionState,
+        selector: &CompiledSelector,
+        range: TimeRange,
+        room: usize,
+        found: &mut Found,
+    ) -> Result<(), StoreError> {
+        let mut selected = part.select(selector, range, |_, selected| selected)?;
+        if !self.cut.is_none() {
+            selected.retain(|item| self.keeps(part, item));
+        }
+        let by_row = || selected.chunk_by(|a, b| a.row == b.row);
+        found.matching += by_row().count() as u64;
+        let rows = by_row().take(room).filter_map(|of_row| of_row.first());
+        let rows: Vec<Row> = rows.map(|item| item.row).collect();
+        let keys = part.keys(&rows)?;
+        let index = part.index.read();
+        for (of_row, key) in by_row().zip(keys) {
+            let names = of_row.iter().filter_map(|item| {
+                let measurement = index.measurement_of(item.row)?;
+                index.field_name(measurement, item.field)
+            });
+            let mut fields: Vec<Arc<str>> = names.map(Into::into).collect();
+            fields.sort_unstable();
+            found
+                .tag_sets
+                .extend(key.map(|key| FoundTagSet { key, fields }));
+        }
+        Ok(())
+    }
+
+    /// The first `limit` names that begin with `prefix`, sorted, of series that match and have a point on a day that
+    /// `range` touches. Values of a tag cost a look at each one up to the last answer, or at each tag set where
+    /// these are few; other names cost about the rows that match.
+    ///
+    /// # Errors
+    /// As [`Snapshot::select`].
+    pub fn suggest(
+        &self,
+        kind: NameKind<'_>,
+        selector: &Selector,
+        range: TimeRange,
+        prefix: &str,
+        limit: usize,
+    ) -> Result<Vec<String>, StoreError> {
+        let compiled = selector.compile()?;
+        let range = self.readable(range);
+        let mut names: BTreeSet<String> = BTreeSet::new();
+        for part in self.database.touched() {
+            let mut add = |found: Vec<String>| {
+                names.extend(found);
+                while names.len() > limit {
+                    names.pop_last();
+                }
+            };
+            let (sealed_rows, segments, in_memory) =
+                part.resolve(&compiled, range, |index, sealed, live| {
+                    let rows = rows(index, &compiled, sealed, live);
+                    let owned = |names: Vec<&str>| -> Vec<String> {
+                        let fitting = names.into_iter().filter(|n| n.starts_with(prefix));
+                        fitting.take(limit).map(str::to_owned).collect()
+                    };
+                    let in_memory = match kind {
+                        NameKind::Measurement => owned(index.measurements_of(&rows)),
+                        NameKind::Tag => owned(index.tag_keys_of(&rows)),
+                        NameKind::Value(key) => {
+                            owned(index.tag_values_in_memory(&rows, key, prefix, limit))
+                        }
+                        NameKind::Field => {
+                            let selected = index.select_with(&compiled, sealed, live);
+                            owned(index.fields_selected(&selected))
+                        }
+                    };
+                    (rows, Arc::clone(index.segments()), in_memory)
+                })?;
+            add(in_memory);
+            if let NameKind::Value(key) = kind {
+                for segment in segments.iter() {
+                    add(segment.tag_values(&sealed_rows, key, prefix, limit)?);
+                }
+            }
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    /// The part of a range that has not expired.
+    fn readable(&self, range: TimeRange) -> TimeRange {
+        if self.cut.is_none() {
+            return range;
+        }
+        range.intersect(self.cut.live_aggregates())
+    }
+
+    /// Whether anything of a field of a row has not expired.
+    fn keeps(&self, part: &PartitionState, item: &SelectedRow) -> bool {
+        item.kinds.iter().any(|kind| {
+            let id = SeriesId::new(part.partition, item.row, item.field, kind);
+            self.has_live(id)
+        })
+    }
+}
+
+/// Rows that match; all that have a series, at once, where nothing is asked of them.
+fn rows(
+    index: &PartitionIndex,
+    selector: &CompiledSelector,
+    sealed: &SealedRows,
+    live: Option<&RoaringBitmap>,
+) -> RoaringBitmap {
+    match live {
+        None if selector.is_everything() => index.listed_rows(),
+        _ => index.rows_with(selector, sealed, live),
+    }
+}
