@@ -78,7 +78,7 @@ fn main() {
             // Processor time: what another process takes meanwhile is not the insert's.
             let start = thread_cpu_time();
             let row = index.insert_row(hash, key).expect("a new tag set");
-            let taken = thread_cpu_time() - start;
+            let taken = thread_cpu_time().saturating_sub(start);
             inserting += taken;
             times.push(taken.as_nanos() as u32);
             let start = Instant::now();
@@ -349,7 +349,7 @@ fn best<T>(mut run: impl FnMut() -> T) -> f64 {
     let times = (0..5).map(|_| {
         let start = thread_cpu_time();
         black_box(run());
-        (thread_cpu_time() - start).as_nanos()
+        thread_cpu_time().saturating_sub(start).as_nanos()
     });
     times.min().unwrap_or_default() as f64
 }

@@ -77,8 +77,8 @@ impl Tolerant {
 }
 
 impl Source for Tolerant {
-    fn select(&self, selector: &Selector) -> Result<Vec<SeriesInfo>, QueryError> {
-        Source::select(&self.snapshot, selector)
+    fn select(&self, selector: &Selector, range: TimeRange) -> Result<Vec<SeriesInfo>, QueryError> {
+        Source::select(&self.snapshot, selector, range)
     }
 
     fn open(&self, series: &SeriesInfo) -> Result<Box<dyn SeriesReader>, QueryError> {

@@ -44,11 +44,11 @@ fn text() -> String {
         for day in 0..3 {
             for part in 0..4 {
                 let time = (host * 5 + day) * DAY + part * DAY / 4;
-                writeln!(text, "cpu,host=h{host} idle={part} {time}").unwrap();
+                writeln!(text, "cpu,host=h{host} idle={part} {time}").expect("a string takes it");
             }
         }
         let time = (host * 5 + 1) * DAY + 17;
-        writeln!(text, "log,host=h{host} text=\"born {host}\" {time}").unwrap();
+        writeln!(text, "log,host=h{host} text=\"born {host}\" {time}").expect("a string takes it");
     }
     text
 }

@@ -1,6 +1,10 @@
 //! What there is: `/api/search` and `/api/suggest`, by selector, prefix, limit and day; `/api/cardinality`.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
+
+use std::fmt::Write;
 
 use common::{Server, memory_config};
 use serde_json::{Value, json};
@@ -11,13 +15,14 @@ const DAY: u64 = 86_400_000_000_000;
 fn fill(server: &Server) {
     let mut lines = String::new();
     for host in ["a", "b", "c", "d", "e"] {
-        lines += &format!(
+        let _ = write!(
+            lines,
             "cpu,host={host},dc=x idle=1,user=2i {}\nmem,host={host} value=3 {}\n",
             10 * DAY,
             10 * DAY + 5
         );
     }
-    lines += &format!("cpu,host=f,dc=y,rack=7 steal=1 {}", 20 * DAY);
+    let _ = write!(lines, "cpu,host=f,dc=y,rack=7 steal=1 {}", 20 * DAY);
     assert_eq!(server.write(lines).status, 204);
 }
 
