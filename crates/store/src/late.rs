@@ -18,6 +18,9 @@ pub(crate) struct LateRules {
     pub(crate) window_bytes: usize,
 }
 
+/// Points that are put in their places together: one after the other each would move half of the buffer.
+const RECENT_MAX: usize = 32;
+
 /// Points in a row, each behind all that wait, that go to a run at once: history that comes in order.
 const IN_ORDER_MAX: usize = 256;
 
@@ -50,11 +53,19 @@ impl LateValue {
     }
 }
 
+/// Where a point stands: of one time a number and a text may be there.
+fn place(point: &(i64, LateValue)) -> (i64, bool) {
+    (point.0, matches!(point.1, LateValue::Text(_)))
+}
+
 /// Points of one series by time, at most one numeric and one string value a timestamp; a later write
 /// replaces an earlier one. Exists only after a late point.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LateBuffer {
+    /// By time, then numbers before texts.
     points: Vec<(i64, LateValue)>,
+    /// Those that came since, as they came: none is later than the last of `points`, which has room for them.
+    recent: Vec<(i64, LateValue)>,
     text_bytes: usize,
     /// How many of the last that came were behind all others.
     in_order: usize,
@@ -62,7 +73,7 @@ pub(crate) struct LateBuffer {
 
 impl LateBuffer {
     pub(crate) fn len(&self) -> usize {
-        self.points.len()
+        self.points.len() + self.recent.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -84,10 +95,11 @@ impl LateBuffer {
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.points.capacity() * size_of::<(i64, LateValue)>() + self.text_bytes
+        let slots = self.points.capacity() + self.recent.capacity();
+        slots * size_of::<(i64, LateValue)>() + self.text_bytes
     }
 
-    /// Adds or replaces. Cost: a search from the end and a move of what is behind; at the end neither.
+    /// Adds or replaces. Cost: a 32nd of a sort of two runs; at the end nothing.
     pub(crate) fn insert(&mut self, time: i64, value: ValueRef<'_>) {
         let late = LateValue::of(value);
         self.text_bytes += late.heap_bytes();
@@ -97,31 +109,51 @@ impl LateBuffer {
             return;
         }
         self.in_order = 0;
-        // From the end, doubling: late points mostly belong near it.
-        let len = self.points.len();
-        let mut reach = 1;
-        while reach < len && self.points[len - reach].0 >= time {
-            reach *= 2;
+        self.recent.push((time, late));
+        self.points.reserve(self.recent.len());
+        if self.recent.len() >= RECENT_MAX {
+            self.settle();
         }
-        let from = len - reach.min(len);
-        let begin = from + self.points[from..].partition_point(|(t, _)| *t < time);
-        let numeric = value.kind().is_numeric();
-        let same = self.points[begin..]
-            .iter()
-            .take_while(|(t, _)| *t == time)
-            .position(|(_, v)| v.as_ref().kind().is_numeric() == numeric);
-        if let Some(at) = same {
-            let slot = &mut self.points[begin + at].1;
-            self.text_bytes -= slot.heap_bytes();
-            *slot = late;
-        } else {
-            let end = begin + self.points[begin..].partition_point(|(t, _)| *t == time);
-            self.points.insert(end, (time, late));
+    }
+
+    /// Puts what came since in its places. Of one time and class the last stays.
+    fn settle(&mut self) {
+        if self.recent.is_empty() {
+            return;
         }
+        self.points.append(&mut self.recent);
+        // Stable: what came later stands behind.
+        self.points.sort_by_key(place);
+        let text_bytes = &mut self.text_bytes;
+        self.points.dedup_by(|later, earlier| {
+            let replaces = place(later) == place(earlier);
+            if replaces {
+                std::mem::swap(later, earlier);
+                *text_bytes -= later.1.heap_bytes();
+            }
+            replaces
+        });
+    }
+
+    /// All points in their places.
+    fn settled(&self) -> Vec<&(i64, LateValue)> {
+        let mut all: Vec<_> = self.points.iter().chain(&self.recent).collect();
+        if !self.recent.is_empty() {
+            all.sort_by_key(|point| place(point));
+            all.dedup_by(|later, earlier| {
+                let replaces = place(later) == place(earlier);
+                if replaces {
+                    std::mem::swap(later, earlier);
+                }
+                replaces
+            });
+        }
+        all
     }
 
     /// Takes out the points inside `range` whose kind `wanted` accepts; whether there were any.
     pub(crate) fn remove(&mut self, range: TimeRange, wanted: impl Fn(ValueKind) -> bool) -> bool {
+        self.settle();
         let before = self.points.len();
         let text_bytes = &mut self.text_bytes;
         self.points.retain(|(time, value)| {
@@ -151,11 +183,13 @@ impl LateBuffer {
 
     /// The kind of each point.
     pub(crate) fn kinds(&self) -> impl Iterator<Item = ValueKind> {
-        self.points.iter().map(|(_, value)| value.as_ref().kind())
+        let points = self.points.iter().chain(&self.recent);
+        points.map(|(_, value)| value.as_ref().kind())
     }
 
     /// Forgets the points before `cut`. Returns whether there were any.
     pub(crate) fn forget_before(&mut self, cut: i64) -> bool {
+        self.settle();
         let gone = self.points.partition_point(|(t, _)| *t < cut);
         for (_, value) in self.points.drain(..gone) {
             self.text_bytes -= value.heap_bytes();
@@ -165,7 +199,8 @@ impl LateBuffer {
 
     /// All points by time.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (i64, ValueRef<'_>)> {
-        self.points.iter().map(|(t, v)| (*t, v.as_ref()))
+        let points = self.settled().into_iter();
+        points.map(|(t, v)| (*t, v.as_ref()))
     }
 
     /// The points inside `range` whose kind `wanted` accepts, as a column per kind in order of time.
@@ -204,6 +239,7 @@ impl LatePoints for LateOfRun<'_> {
         let kind = self.series.kind();
         let hidden = self.part.hidden(self.series.row(), self.series.field());
         let holes = hidden.holes(kind, self.birth);
+        self.buffer.settle();
         let points = &mut self.buffer.points;
         let begin = after.map_or(0, |after| points.partition_point(|(t, _)| *t <= after));
         let end = begin + points[begin..].partition_point(|(t, _)| *t < before);
