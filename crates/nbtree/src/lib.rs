@@ -80,6 +80,9 @@ pub use page_walk::{PageWalk, WalkScope};
 pub use snapshot::TreeSnapshot;
 pub use stats::ReadStats;
 pub use subtree_ref::SubtreeRef;
-pub use tails::{TailKey, TailRecord, put_tail_record, read_tail_records};
+pub use tails::{
+    TailKey, TailRecord, put_tail_record, read_tail_record, read_tail_records, tail_record_key,
+    tail_record_len,
+};
 pub use tree::{PageWriter, TreeMut};
 pub use weave::LatePoints;

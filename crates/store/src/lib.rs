@@ -35,6 +35,7 @@
 
 mod barrier;
 mod believed_clock;
+mod capture;
 mod checkpoint;
 mod commit;
 mod config;
@@ -45,6 +46,7 @@ mod databases;
 mod delete;
 mod error;
 mod expired;
+mod governor;
 mod late;
 mod ledger;
 mod merging;
@@ -56,17 +58,20 @@ mod piece_file;
 mod purge;
 mod raw_keys;
 mod readers;
+mod recall;
 mod recovery;
 mod reserve;
 mod retention;
 mod retention_settings;
 mod segments;
 mod series;
+mod series_table;
 mod shard;
 mod snapshot;
 mod space;
 mod status;
 mod sweep;
+mod tail_files;
 mod tombstones;
 mod write;
 
@@ -85,7 +90,10 @@ pub use delete::{
     Affected, Comparison, DELETE_RANGES_MAX, Delete, DeletePlan, DeleteSelection, Deleted,
     ValueTest,
 };
-pub use error::{DeleteError, OpenError, RefusedLine, SeriesReadError, StoreError, WriteError};
+pub use error::{
+    DeleteError, OpenError, RecallError, RefusedLine, SeriesReadError, StoreError, WriteError,
+};
+pub use governor::GovernorStatus;
 pub use merging::MergingStatus;
 pub use recovery::RecoveryReport;
 pub use retention_settings::{Age, KeepAggregates, MAX_DISK_MIN, Retention, RetentionError};
