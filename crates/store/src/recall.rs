@@ -90,7 +90,7 @@ impl StoreInner {
         for slice in wanted.chunks(SLICE_SERIES) {
             let mut attempts = ATTEMPTS;
             loop {
-                let fetched = self.fetch(part, slice, within_budget)?;
+                let fetched = self.fetch(database, part, slice, within_budget)?;
                 if fetched.series.is_empty() {
                     break;
                 }
@@ -144,7 +144,7 @@ impl StoreInner {
                 Some(Slot::Here { series, .. }) => return Ok(Some(Arc::clone(series))),
                 Some(Slot::Away { .. }) => {}
             }
-            let mut fetched = self.fetch(part, &[(row, field)], false)?;
+            let mut fetched = self.fetch(database, part, &[(row, field)], false)?;
             if may_stay && self.budget.used() < self.soft_limit() {
                 self.install(database, part, fetched);
             } else if let Some((_, series)) = fetched.series.pop() {
@@ -157,6 +157,7 @@ impl StoreInner {
     /// Reads the records of those that are away.
     fn fetch(
         &self,
+        database: &DatabaseState,
         part: &PartitionState,
         wanted: &[(Row, FieldId)],
         within_budget: bool,
@@ -193,7 +194,8 @@ impl StoreInner {
             let record = read_tail_record(bytes);
             let record = record.map_err(|error| RecallError::Record(Arc::new(error)))?;
             let key = record.key;
-            if (key.partition, key.row, key.field) != (part.partition, row, field) {
+            let wanted = (database.id, part.partition, row, field);
+            if (key.database, key.partition, key.row, key.field) != wanted {
                 return Err(RecallError::Foreign);
             }
             let of = SeriesPlace {
