@@ -662,8 +662,13 @@ impl Redo<'_> {
                     }
                 }
                 Entry::Points(group) => {
-                    let away = StoreInner::away_of_rows(&part, group.rows.iter().copied());
-                    if !away.is_empty() {
+                    // Again with the lock: who redoes another stream may have let some go.
+                    loop {
+                        let rows = group.rows.iter().copied();
+                        let away = StoreInner::away_of_rows(&part, rows);
+                        if away.is_empty() {
+                            break;
+                        }
                         drop(state);
                         self.inner.bring_back(&database, &part, &away, false)?;
                         state = shard.state.lock();
@@ -681,9 +686,13 @@ impl Redo<'_> {
                 }
                 Entry::Delete(list) => {
                     let rows = part.table.read().row_count();
-                    let of = list.iter().flat_map(|t| t.rows.iter());
-                    let away = StoreInner::away_of_rows(&part, of.take_while(|r| r.0 < rows));
-                    if !away.is_empty() {
+                    loop {
+                        let of = list.iter().map(|t| t.rows.iter());
+                        let of = of.flat_map(|set| set.take_while(|r| r.0 < rows));
+                        let away = StoreInner::away_of_rows(&part, of);
+                        if away.is_empty() {
+                            break;
+                        }
                         drop(state);
                         self.inner.bring_back(&database, &part, &away, false)?;
                         state = shard.state.lock();

@@ -33,6 +33,9 @@ const GROUP_VALUES_MAX: usize = 65_536;
 /// Times that a batch is looked through again because series of it left memory, before it is refused.
 const LOOKS_MAX: u32 = 16;
 
+/// One writer remembers at most this part of the memory budget, whatever the setting says.
+const WRITER_CACHE_SHARE: u64 = 16;
+
 /// No time was asked for yet.
 const NO_TIMES: (i64, i64) = (i64::MAX, i64::MIN);
 
@@ -320,7 +323,9 @@ impl Writer {
         let result = self.commit_batch(durability.unwrap_or(self.database.settings.durability));
         self.times = NO_TIMES;
         self.batch.clear();
-        if self.keys.bytes() > self.store.config.writer_cache_bytes_max
+        let share = self.store.budget.limit() / WRITER_CACHE_SHARE;
+        let keys_max = self.store.config.writer_cache_bytes_max.min(share as usize);
+        if self.keys.bytes() > keys_max
             || self.shapes.lists.len() > SHAPES_MAX
             || self.shapes.names.len() > SHAPES_MAX
         {

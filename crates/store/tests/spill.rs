@@ -5,12 +5,13 @@
 mod model;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use alluvium_io::MemoryDevice;
 use alluvium_sim::SimClock;
 use alluvium_store::{Database, Device, Durability, Store, StoreConfig, WriteError};
-use alluvium_types::{ByteCount, SeriesKey, ValueRef};
-use model::{Dice, Model, Removal, check_reads, late_batch, read_all, same, write};
+use alluvium_types::{ByteCount, SeriesKey, Value, ValueRef};
+use model::{Dice, Line, Model, Removal, check_reads, late_batch, read_all, same, write};
 
 /// Simulated time of one drive.
 const DRIVE_NS: u64 = 2_000_000;
@@ -160,6 +161,76 @@ fn series_that_come_and_go_answer_as_the_model() {
     assert!(
         spilled > 1000 && recalled > 500 && left > 100,
         "{spilled} left memory, {recalled} came back, {left} stayed away at openings"
+    );
+}
+
+#[test]
+fn writers_and_readers_meet_series_on_their_way() {
+    const HOSTS: u64 = 300;
+    let device: Arc<dyn Device> = Arc::new(MemoryDevice::new(3));
+    let config = StoreConfig {
+        memory_soft_percent: 0,
+        merge_quiet_ms: 1,
+        ..config()
+    };
+    let clock = Arc::new(alluvium_store::SystemClock);
+    let store = Store::open(device, clock, config).unwrap();
+    let (database, created) = store.create_database("db").unwrap();
+    created.wait().unwrap();
+    let stop = AtomicBool::new(false);
+    let writers = std::thread::scope(|scope| {
+        scope.spawn(|| store.pump(&stop));
+        let reader = scope.spawn(|| {
+            while !stop.load(Ordering::Acquire) {
+                read_all(&database);
+            }
+        });
+        let writers: Vec<_> = (0..2_u32)
+            .map(|own| {
+                let (database, store) = (&database, &store);
+                scope.spawn(move || {
+                    let mut dice = Dice(u64::from(own) + 7);
+                    let mut model = Model::default();
+                    for n in 0..400 {
+                        // Times of its own: what both write is the union.
+                        let time = i64::from(n * 2 + own) + 1;
+                        let line = |host: u64| Line {
+                            host: host as u32,
+                            time,
+                            fields: vec![("f", Value::F64(time as f64))],
+                        };
+                        let batch: Vec<Line> = (0..6).map(|_| line(dice.below(HOSTS))).collect();
+                        let mut attempts = 0;
+                        while let Err(error) = write(database, &batch, None) {
+                            attempts += 1;
+                            assert!(attempts < 1000, "{error}");
+                        }
+                        model.apply(&batch);
+                        if n % 5 == 0 {
+                            store.checkpoint().wait().unwrap();
+                        }
+                    }
+                    model
+                })
+            })
+            .collect();
+        let models: Vec<Model> = writers.into_iter().map(|w| w.join().unwrap()).collect();
+        stop.store(true, Ordering::Release);
+        store.wake();
+        reader.join().unwrap();
+        models
+    });
+    let mut model = Model::default();
+    for one in writers {
+        for (name, points) in one.series {
+            model.series.entry(name).or_default().extend(points);
+        }
+    }
+    same(&model, &read_all(&database)).unwrap();
+    let governor = store.status().governor;
+    assert!(
+        governor.spilled > 200 && governor.recalled > 200,
+        "{governor:?}"
     );
 }
 
