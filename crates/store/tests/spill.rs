@@ -4,6 +4,7 @@
 
 mod model;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -269,7 +270,7 @@ fn series_that_fall_silent_leave_memory_and_come_back() {
     world.reopen(false);
     let all = read_all(&world.database);
     assert_eq!(all.series.len(), 2000);
-    assert_eq!(all.series.values().map(|s| s.len()).sum::<usize>(), 2010);
+    assert_eq!(all.series.values().map(BTreeMap::len).sum::<usize>(), 2010);
 }
 
 #[test]

@@ -107,18 +107,14 @@ impl Marking {
                 return Ok(MarkProgress::More);
             }
             looks += 1;
-            match self.walk.next(store, &self.database)? {
-                Some(found) => {
-                    let runs = found.lock().snapshots().into_iter();
-                    let with_pages = runs.filter(|r| self.scope.texts || leads_to_pages(r));
-                    self.runs
-                        .extend(with_pages.map(|r| PageWalk::new(r, self.scope)));
-                }
-                None => {
-                    *spent += pages_read(&stats);
-                    return Ok(MarkProgress::Done);
-                }
-            }
+            let Some(found) = self.walk.next(store, &self.database)? else {
+                *spent += pages_read(&stats);
+                return Ok(MarkProgress::Done);
+            };
+            let runs = found.lock().snapshots().into_iter();
+            let with_pages = runs.filter(|r| self.scope.texts || leads_to_pages(r));
+            self.runs
+                .extend(with_pages.map(|r| PageWalk::new(r, self.scope)));
         }
     }
 }
