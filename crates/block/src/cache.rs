@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use alluvium_io::PageBuf;
 use alluvium_types::{Budget, Owner, PAGE_SIZE};
@@ -29,11 +29,14 @@ struct Shard {
     hand: VecDeque<u64>,
 }
 
+/// Pages that a shard may always keep.
+const PAGES_MIN: usize = 4;
+
 /// Sealed pages in memory, at most `capacity` bytes beside the pinned ones.
 #[derive(Debug)]
 pub(crate) struct PageCache {
     shards: [Mutex<Shard>; SHARDS],
-    pages_per_shard: usize,
+    pages_per_shard: AtomicUsize,
     budget: Arc<Budget>,
 }
 
@@ -42,8 +45,19 @@ impl PageCache {
         let pages = (capacity / PAGE_SIZE as u64) as usize;
         Self {
             shards: std::array::from_fn(|_| Mutex::new(Shard::default())),
-            pages_per_shard: (pages / SHARDS).max(4),
+            pages_per_shard: AtomicUsize::new((pages / SHARDS).max(PAGES_MIN)),
             budget,
+        }
+    }
+
+    /// Keeps at most so many bytes from now on; gives back what is over, or soon will. Cost: nothing where the bound
+    /// stays.
+    pub(crate) fn bound(&self, capacity: u64) {
+        let pages = (capacity as usize / PAGE_SIZE / SHARDS).max(PAGES_MIN);
+        if self.pages_per_shard.swap(pages, Ordering::Relaxed) > pages {
+            for shard in &self.shards {
+                self.shrink(&mut shard.lock());
+            }
         }
     }
 
@@ -134,9 +148,10 @@ impl PageCache {
     }
 
     fn shrink(&self, shard: &mut Shard) {
+        let pages_max = self.pages_per_shard.load(Ordering::Relaxed);
         // Two turns: the first may only clear marks. Pinned pages are the writer's to bound.
         let mut steps = shard.hand.len() * 2;
-        while shard.slots.len() > self.pages_per_shard && steps > 0 {
+        while shard.slots.len() > pages_max && steps > 0 {
             steps -= 1;
             let Some(addr) = shard.hand.pop_front() else {
                 return;
@@ -151,7 +166,7 @@ impl PageCache {
             } else {
                 shard.hand.push_back(addr);
                 // A shard full of pinned pages must not be searched at every insert.
-                if steps.is_multiple_of(64) && shard.slots.len() <= self.pages_per_shard + 1 {
+                if steps.is_multiple_of(64) && shard.slots.len() <= pages_max + 1 {
                     return;
                 }
             }

@@ -198,6 +198,11 @@ impl BlockStore {
             .expect("one result a page")
     }
 
+    /// Keeps at most so many bytes of pages in memory from now on, beside those on their way to the device.
+    pub fn bound_cache(&self, bytes: u64) {
+        self.cache.bound(bytes);
+    }
+
     /// Reads pages of one kind and series, those not in memory as one batch of the device. Results are in
     /// the order asked.
     pub fn read_many(&self, pages: &[PageRef], expect: Expect) -> Vec<Result<Page, ReadError>> {

@@ -33,6 +33,34 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Files that may limit a process whose `/proc/self/cgroup` this is: of its group and of all groups around it, in either
+/// version. Inside a container the group's own path is not there, but what is at the top is its.
+fn limit_files(groups: &str) -> Vec<String> {
+    let mut files = Vec::new();
+    for line in groups.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
+            continue;
+        };
+        let (root, file) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            c if c.split(',').any(|c| c == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        let mut path = path.trim_end_matches('/');
+        loop {
+            files.push(format!("{root}{path}/{file}"));
+            let Some((around, _)) = path.rsplit_once('/') else {
+                break;
+            };
+            path = around;
+        }
+    }
+    files
+}
+
 /// Half of the machine or of its cgroup, whichever is smaller; 1 GiB where neither tells.
 pub(crate) fn default_budget() -> u64 {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
@@ -43,12 +71,12 @@ pub(crate) fn default_budget() -> u64 {
             .ok()
             .map(|kib| kib * 1024)
     });
-    let group = fs::read_to_string("/sys/fs/cgroup/memory.max")
-        .ok()
-        .and_then(|text| text.trim().parse().ok());
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let groups = limit_files(&groups).into_iter();
+    let groups = groups.filter_map(|path| fs::read_to_string(path).ok()?.trim().parse().ok());
     machine
         .into_iter()
-        .chain(group)
+        .chain(groups)
         .min()
         .map_or(1 << 30, |bytes: u64| bytes / 2)
 }
@@ -56,6 +84,20 @@ pub(crate) fn default_budget() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_of_all_groups_around_count_in_both_versions() {
+        let files = limit_files("4:cpu,memory:/a/b\n3:cpu:/c\n0::/d\n");
+        let wanted = [
+            "/sys/fs/cgroup/memory/a/b/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory/a/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+            "/sys/fs/cgroup/d/memory.max",
+            "/sys/fs/cgroup/memory.max",
+        ];
+        assert_eq!(files, wanted);
+        assert_eq!(limit_files("garbage"), Vec::<String>::new());
+    }
 
     #[test]
     fn sizes() {

@@ -84,6 +84,9 @@ pub use salvage::{salvaged_leaf, salvaged_text};
 pub use snapshot::TreeSnapshot;
 pub use stats::ReadStats;
 pub use subtree_ref::SubtreeRef;
-pub use tails::{TailKey, TailRecord, put_tail_record, read_tail_records};
+pub use tails::{
+    TailKey, TailRecord, put_tail_record, read_tail_record, tail_record_key, tail_record_len,
+    tail_records,
+};
 pub use tree::{PageWriter, TreeMut};
 pub use weave::LatePoints;

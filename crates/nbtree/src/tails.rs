@@ -1,14 +1,19 @@
 //! Records of a tails file: what of a series is only in memory, as a checkpoint keeps it.
 //!
-//! A record is its length, then database, partition, row, field, position, the runs' states by ordinal, and
-//! the late points as blocks, a column per kind. Whoever names the file keeps its length and CRC.
+//! A record is its length, a CRC-32C of what follows, then database, partition, row, field, position, the runs' states by
+//! ordinal, and the late points as blocks, a column per kind. Whoever names the file keeps its length and CRC; a record
+//! has its own because it is also read alone.
 
-use alluvium_codec::{CodecError, Encoder, Hint, MAX_BLOCK_POINTS, Models, decode_block, varint};
+use alluvium_codec::{
+    CodecError, Encoder, Hint, MAX_BLOCK_POINTS, Models, crc32c_append, decode_block, varint,
+};
 use alluvium_types::{Column, DatabaseId, FieldId, Lsn, Partition, Row, ValueKind};
 
 use crate::error::TreeError;
 use crate::owned::Tree;
 use crate::snapshot::TreeSnapshot;
+
+const CRC_BYTES: usize = 4;
 
 /// What a record is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +53,7 @@ pub fn put_tail_record(
     late: &[Column],
 ) {
     let mut body = Vec::with_capacity(256);
+    body.extend_from_slice(&[0; CRC_BYTES]);
     for number in [
         u64::from(key.database.0),
         u64::from(key.partition.0),
@@ -75,33 +81,77 @@ pub fn put_tail_record(
             varint::put_bytes(&mut body, &block);
         }
     }
+    let crc = crc32c_append(0, &body[CRC_BYTES..]);
+    body[..CRC_BYTES].copy_from_slice(&crc.to_le_bytes());
     varint::put_bytes(out, &body);
 }
 
-/// Reads the records of a file one after the other.
-///
-/// # Errors
-/// If a record does not parse; `visit` may fail, too.
-pub fn read_tail_records<E: From<TreeError>>(
-    mut bytes: &[u8],
-    mut visit: impl FnMut(TailRecord) -> Result<(), E>,
-) -> Result<(), E> {
-    while !bytes.is_empty() {
-        let body = varint::get_bytes(&mut bytes).map_err(TreeError::from)?;
-        visit(record(body)?)?;
-    }
-    Ok(())
+/// Bytes of the record at the front of `bytes`, its length included; `None` if not even that is whole.
+pub fn tail_record_len(bytes: &[u8]) -> Option<u64> {
+    let mut rest = bytes;
+    let body = varint::get_u64(&mut rest).ok()?;
+    Some(body.saturating_add((bytes.len() - rest.len()) as u64))
 }
 
-fn record(mut rest: &[u8]) -> Result<TailRecord, TreeError> {
-    let r = &mut rest;
-    let key = TailKey {
+/// What the one record that `bytes` are is of, and how many runs it has. Cost: its checksum.
+///
+/// # Errors
+/// If it is damaged.
+pub fn tail_record_key(bytes: &[u8]) -> Result<(TailKey, u64), TreeError> {
+    let mut rest = checked(bytes)?;
+    let key = get_key(&mut rest)?;
+    Ok((key, varint::get_u64(&mut rest)?))
+}
+
+/// The one record that `bytes` are.
+///
+/// # Errors
+/// If it is damaged.
+pub fn read_tail_record(bytes: &[u8]) -> Result<TailRecord, TreeError> {
+    record(checked(bytes)?)
+}
+
+/// What stands behind the checksum of a record, which is right.
+fn checked(mut bytes: &[u8]) -> Result<&[u8], TreeError> {
+    let body = varint::get_bytes(&mut bytes)?;
+    let (crc, rest) = body.split_first_chunk().ok_or(CodecError::Truncated)?;
+    if u32::from_le_bytes(*crc) == crc32c_append(0, rest) {
+        Ok(rest)
+    } else {
+        Err(TreeError::State("its checksum differs"))
+    }
+}
+
+/// The records of a file one after the other. One that is damaged is an error, and those behind it follow; where
+/// not even a length can be read is the last error. Zeros behind the last record are padding.
+pub fn tail_records(mut bytes: &[u8]) -> impl Iterator<Item = Result<TailRecord, TreeError>> {
+    std::iter::from_fn(move || {
+        if bytes.first().is_none_or(|b| *b == 0) {
+            return None;
+        }
+        let len = tail_record_len(bytes).and_then(|len| usize::try_from(len).ok());
+        let Some((record, rest)) = len.and_then(|len| bytes.split_at_checked(len)) else {
+            bytes = &[];
+            return Some(Err(CodecError::Truncated.into()));
+        };
+        bytes = rest;
+        Some(read_tail_record(record))
+    })
+}
+
+fn get_key(r: &mut &[u8]) -> Result<TailKey, TreeError> {
+    Ok(TailKey {
         database: DatabaseId(varint::get_u64(r)? as u32),
         partition: Partition(varint::get_u64(r)? as u8),
         row: Row(varint::get_u64(r)? as u32),
         field: FieldId(varint::get_u64(r)? as u32),
         lsn: Lsn(varint::get_u64(r)?),
-    };
+    })
+}
+
+fn record(mut rest: &[u8]) -> Result<TailRecord, TreeError> {
+    let r = &mut rest;
+    let key = get_key(r)?;
     let mut runs = Vec::new();
     for _ in 0..varint::get_u64(r)? {
         let (tree, used) = Tree::decode_state(r)?;

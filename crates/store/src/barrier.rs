@@ -90,7 +90,7 @@ impl SeriesLock<'_> {
         hidden: &HiddenParts,
         lsn: Lsn,
     ) -> Hiding {
-        if lsn <= self.loaded_lsn {
+        if self.has_batch(lsn) {
             new.for_each(|t| self.raise_barrier(t, lsn));
             return Hiding::default();
         }
@@ -120,7 +120,7 @@ impl SeriesLock<'_> {
         }
         self.lift_barrier();
         if changed {
-            self.lsn = self.lsn.max(lsn);
+            self.note_change(lsn);
         }
         Hiding {
             is_changed: changed,

@@ -12,10 +12,11 @@ use std::task::{Poll, Waker};
 use alluvium_block::{Manifest, Root, RootCommit, Sections, SyncBatch};
 use alluvium_index::{DefinitionMark, LivenessMark};
 use alluvium_io::{IoError, IoErrorKind, Lane, Op, Ticket};
-use alluvium_nbtree::{Encoder, TailKey, put_tail_record};
-use alluvium_types::{Column, DatabaseId, Lsn, PARTITION_COUNT, Partition, TimeRange};
+use alluvium_nbtree::Encoder;
+use alluvium_types::{DatabaseId, Lsn, PARTITION_COUNT, Partition};
 use alluvium_wal::{LogTicket, SectionBuilder, StreamInfo};
 
+use crate::capture::{CapturedSeries, MovedRecords, Slice, TableWalk};
 use crate::databases::DatabaseState;
 use crate::error::StoreError;
 use crate::ledger::{Ledger, NamedFile, NamedSegment};
@@ -26,12 +27,7 @@ use crate::recovery::{live_tag, part_tag};
 use crate::segments::{NewSegment, SEGMENTS_PER_CHECKPOINT};
 use crate::series::Series;
 use crate::shard::shard_of;
-
-/// Series written per hold of a shard's lock.
-const SLICE_SERIES: usize = 256;
-/// Bytes of late points read and of tails written at which a slice ends; the last series of one may pass it by
-/// what a series can hold, somewhat more than 1 MiB.
-const SLICE_BYTES: usize = 1 << 20;
+use crate::tail_files::TAIL_FILES_MAX;
 
 #[derive(Debug)]
 enum Step {
@@ -72,11 +68,17 @@ struct Running {
     sealed: Vec<(Arc<PartitionState>, DefinitionMark)>,
     live_sealed: Vec<(Arc<PartitionState>, LivenessMark)>,
     segments: Vec<NewSegment>,
+    /// Of a full one: the series of a shard that are left to write.
+    walk: Option<TableWalk>,
+    /// Of a full one: series that were on a list of dirty ones, which the walk comes by.
+    aside: Vec<(Arc<DatabaseState>, Arc<Series>)>,
+    /// Records of series that are away which were copied.
+    moved: Vec<MovedRecords>,
     tombstones: Vec<Vec<u8>>,
     /// By partition: what is newer is in the log from `redo_from` on.
     lsn_from: [Lsn; PARTITION_COUNT],
-    /// What to mark dirty again if this checkpoint fails.
-    captured: Vec<(Arc<DatabaseState>, Arc<Series>)>,
+    /// What to mark dirty again if this checkpoint fails, and where the records are.
+    captured: Vec<CapturedSeries>,
     encoder: Encoder,
 }
 
@@ -348,7 +350,8 @@ impl StoreInner {
             len: 0,
             crc: 0,
         };
-        let full = checkpointer.current.tails.len() >= self.config.tail_chain_max;
+        let chain_max = self.config.tail_chain_max.min(TAIL_FILES_MAX / 2 - 1);
+        let full = checkpointer.current.tails.len() >= chain_max;
         checkpointer.running = Some(Box::new(Running {
             number: checkpointer.started,
             tails: PieceFile::create(self.device.as_ref(), lane, name.tails_path(), root.seq),
@@ -364,6 +367,9 @@ impl StoreInner {
             sealed: Vec::new(),
             live_sealed: Vec::new(),
             segments: Vec::new(),
+            walk: None,
+            aside: Vec::new(),
+            moved: Vec::new(),
             tombstones: Vec::new(),
             lsn_from: [Lsn(0); PARTITION_COUNT],
             captured: Vec::new(),
@@ -398,7 +404,6 @@ impl StoreInner {
                 }
                 let device = self.device.as_ref();
                 let commit = RootCommit::start(device, lane, running.root, manifest);
-                running.tails.close(device, lane);
                 if let Some(series) = &mut running.series {
                     series.close(device, lane);
                 }
@@ -411,7 +416,7 @@ impl StoreInner {
                 Poll::Ready(result) => {
                     result?;
                     let series = running.series.as_ref();
-                    if !running.tails.is_closed() || !series.is_none_or(PieceFile::is_closed) {
+                    if !series.is_none_or(PieceFile::is_closed) {
                         return Ok(Progress::Waiting);
                     }
                     Ok(Progress::Done(Box::new(std::mem::take(ledger))))
@@ -445,59 +450,36 @@ impl StoreInner {
             let mut dirty = std::mem::take(&mut state.dirty);
             if running.full {
                 // A database that came in between has all its series on the list of dirty ones.
-                dirty.retain(|(d, _)| databases.iter().all(|known| known.id != d.id));
-                dirty.extend(self.all_series(&databases, *shard));
+                let is_new = |d: &DatabaseState| databases.iter().all(|known| known.id != d.id);
+                let known = dirty.extract_if(.., |(d, _)| !is_new(d));
+                running.aside.extend(known);
+                running.walk = Some(TableWalk::new(databases));
             }
             dirty
         });
-        let pending_before = running.tails.pending.len();
-        let mut late_bytes = 0;
-        for _ in 0..SLICE_SERIES {
-            if late_bytes + running.tails.pending.len() - pending_before >= SLICE_BYTES {
-                break;
-            }
-            let Some((database, series)) = list.pop() else {
-                break;
-            };
-            if database.is_dropped() {
-                continue;
-            }
-            let mut state = series.lock();
-            state.dirty = false;
-            if running.full && state.is_empty() {
-                // All of it has expired; the definitions know it still.
-                continue;
-            }
-            let key = TailKey {
-                database: database.id,
-                partition: series.place.partition,
-                row: series.place.row,
-                field: series.place.field,
-                lsn: state.lsn,
-            };
-            let buffer = state.rare().and_then(|r| r.late.as_ref());
-            let late: Vec<Column> = buffer.map_or(Vec::new(), |buffer| {
-                late_bytes += buffer.heap_bytes();
-                buffer.columns(TimeRange::ALL, |_| true)
-            });
-            running
-                .encoder
-                .set_compression(database.settings.compression);
-            put_tail_record(
-                &mut running.tails.pending,
-                &mut running.encoder,
-                &key,
-                &state.snapshots(),
-                &late,
-            );
+        let done = *shard;
+        let mut slice = Slice::new(&mut running.tails, &mut running.encoder, running.full);
+        if let Some(walk) = &mut running.walk {
+            let is_mine = |p: Partition| shard_of(p, self.shards.len()) == done;
+            let away = walk.capture(&mut slice, &self.tail_files, is_mine);
+            running.captured.append(&mut slice.captured);
             drop(state);
-            running.captured.push((database, series));
+            match away {
+                Some(away) => self.copy_records(&mut running.tails, &mut running.moved, away)?,
+                None => running.walk = None,
+            }
+            return Ok(Progress::Again);
         }
+        while !slice.is_full()
+            && let Some((database, series)) = list.pop()
+        {
+            slice.capture(&database, &series);
+        }
+        running.captured.append(&mut slice.captured);
         if !list.is_empty() {
             return Ok(Progress::Again);
         }
         drop(state);
-        let done = *shard;
         self.capture_definitions(running, done)?;
         if done + 1 < self.shards.len() {
             running.step = Step::Capture {
@@ -508,28 +490,6 @@ impl StoreInner {
         }
         self.end_capture(running, lane);
         Ok(Progress::Again)
-    }
-
-    fn all_series(
-        &self,
-        databases: &[Arc<DatabaseState>],
-        shard: usize,
-    ) -> Vec<(Arc<DatabaseState>, Arc<Series>)> {
-        let mut all = Vec::new();
-        for database in databases {
-            for part in database
-                .touched()
-                .filter(|p| shard_of(p.partition, self.shards.len()) == shard)
-            {
-                all.extend(
-                    part.table
-                        .read()
-                        .iter()
-                        .map(|s| (Arc::clone(database), Arc::clone(s))),
-                );
-            }
-        }
-        all
     }
 
     /// Definitions and deletes come after the series that they are of.
@@ -749,8 +709,15 @@ impl StoreInner {
         }
     }
 
-    fn finish(&self, checkpointer: &mut Checkpointer, running: Running, ledger: Ledger, now: u64) {
+    fn finish(
+        &self,
+        checkpointer: &mut Checkpointer,
+        mut running: Running,
+        ledger: Ledger,
+        now: u64,
+    ) {
         let lane = self.checkpoint_lane();
+        self.note_records(&mut running.tails, running.captured, running.moved, &ledger);
         for (part, mark) in running.sealed {
             *part.sealed.lock() = mark;
             part.index.write().forget_before(mark);
@@ -857,7 +824,12 @@ impl StoreInner {
             } => list,
             _ => Vec::new(),
         };
-        for (database, series) in running.captured.into_iter().chain(left) {
+        // Before the others are marked: those that the walk has not come by are marked, but on no list.
+        let unseen = running.aside.into_iter();
+        let unseen: Vec<_> = unseen.filter(|(_, s)| s.lock().dirty).collect();
+        let captured = running.captured.into_iter();
+        let captured = captured.map(|c| (c.database, c.series));
+        for (database, series) in captured.chain(left).chain(unseen) {
             let shard = self.shard_of(series.place.partition);
             let mut shard = shard.state.lock();
             let mut state = series.lock();

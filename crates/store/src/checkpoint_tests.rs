@@ -6,6 +6,7 @@ use alluvium_sim::{SimClock, SimConfig, SimDevice};
 use alluvium_types::{SeriesKey, ValueRef};
 
 use super::*;
+use crate::capture::SLICE_BYTES;
 use crate::config::StoreConfig;
 use crate::database::Store;
 

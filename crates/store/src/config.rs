@@ -89,6 +89,15 @@ pub struct StoreConfig {
     pub batch_pages: usize,
     /// Hard memory budget, bytes.
     pub memory_bytes: u64,
+    /// Share of the budget past which caches shrink and idle series leave memory, percent.
+    pub memory_soft_percent: u64,
+    /// Share of the budget past which new series are refused, percent. Points of known ones are past all of it.
+    pub memory_series_percent: u64,
+    /// Milliseconds without use after which a series leaves memory although there is room; up to twice as many may
+    /// pass. 0: never.
+    pub spill_idle_ms: u64,
+    /// Milliseconds between looks at memory.
+    pub govern_ms: u64,
     /// Share of the budget for the page cache, percent.
     pub cache_percent: u64,
     /// Size of a log segment, bytes.
@@ -185,6 +194,10 @@ impl Default for StoreConfig {
             extent_pages: 64,
             batch_pages: 64,
             memory_bytes: 4 << 30,
+            memory_soft_percent: 75,
+            memory_series_percent: 90,
+            spill_idle_ms: 3_600_000,
+            govern_ms: 50,
             cache_percent: 25,
             segment_bytes: 64 << 20,
             group_bytes_max: 4 << 20,

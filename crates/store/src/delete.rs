@@ -24,12 +24,13 @@ use crate::config::Durability;
 use crate::databases::DatabaseState;
 use crate::error::{DeleteError, StoreError};
 use crate::open::StoreInner;
-use crate::partition::{PartitionState, SeriesTable};
+use crate::partition::PartitionState;
+use crate::recall::SERIES_BYTES;
 use crate::series::Series;
+use crate::series_table::SeriesTable;
 use crate::shard::ShardState;
 use crate::snapshot::SeriesSnapshot;
 use crate::tombstones::{Placed, Tombstones};
-use crate::write::SERIES_BYTES;
 
 /// Ranges to which the test of values of one delete may be resolved.
 pub const DELETE_RANGES_MAX: usize = 65_536;
@@ -181,6 +182,10 @@ impl DeletePlan {
         for part in database.touched() {
             let mut planned = Vec::new();
             for selected in select(part, &delete.selections)? {
+                // Also if nothing of it goes: no tombstone may be of a series that is away.
+                let wanted = [(selected.row, selected.field)];
+                let back = store.bring_back(database, part, &wanted, true);
+                back.map_err(StoreError::from)?;
                 let series = part.table.read().get(selected.row, selected.field).cloned();
                 let Some(series) = series else { continue };
                 for (kind, among) in both(selected.kinds) {
@@ -504,9 +509,11 @@ fn build(
             continue;
         };
         for planned in of_row {
-            let Some(series) = table.get(row, planned.field) else {
+            let Some(slot) = table.slot(row, planned.field) else {
                 continue;
             };
+            // It has left memory since it was looked at.
+            let series = slot.here()?;
             let mut state = series.lock();
             let is_whole = match &planned.what {
                 What::Points(tested) if tested.whole == Some(state.lsn) => true,
@@ -590,12 +597,12 @@ pub(crate) fn apply_delete(
         for row in rows {
             let mut changed = SmallVec::new();
             for (field, series) in table.of_row(row) {
-                let of_field = |t: &&&Tombstone| t.field.is_none_or(|f| f == *field);
+                let of_field = |t: &&&Tombstone| t.field.is_none_or(|f| f == field);
                 let mut new = same.iter().filter(of_field).copied().peekable();
                 if new.peek().is_none() {
                     continue;
                 }
-                let hidden = part.hidden(row, *field);
+                let hidden = part.hidden(row, field);
                 let mut state = series.lock();
                 let before = state.heap_bytes();
                 let Hiding {
@@ -610,10 +617,10 @@ pub(crate) fn apply_delete(
                     shard.dirty.push((Arc::clone(database), Arc::clone(series)));
                 }
                 if state.is_empty() {
-                    emptied.push((row, *field));
+                    emptied.push((row, field));
                 }
-                if is_changed || visible.is_empty() || lsn <= state.loaded_lsn {
-                    changed.push((*field, visible));
+                if is_changed || visible.is_empty() || state.has_batch(lsn) {
+                    changed.push((field, visible));
                 }
             }
             if !changed.is_empty() {
@@ -652,7 +659,7 @@ impl StoreInner {
                 let rows = tombstone.rows.iter();
                 for row in rows.take_while(|row| row.0 < table.row_count()) {
                     for (field, series) in table.of_row(row) {
-                        if tombstone.field.is_none_or(|f| f == *field) {
+                        if tombstone.field.is_none_or(|f| f == field) {
                             series.lock().raise_barrier(&tombstone, lsn);
                         }
                     }
@@ -727,11 +734,11 @@ fn is_needed(table: &SeriesTable, placed: &Placed) -> bool {
     let Placed { tombstone, lsn } = placed;
     let rows = tombstone.rows.iter();
     for row in rows.take_while(|row| row.0 < table.row_count()) {
-        let needs = |(field, series): &(FieldId, Arc<Series>)| {
-            tombstone.field.is_none_or(|f| f == *field)
+        let needs = |(field, series): (FieldId, &Arc<Series>)| {
+            tombstone.field.is_none_or(|f| f == field)
                 && series.lock().needs(tombstone.range, tombstone.among, *lsn)
         };
-        if table.of_row(row).iter().any(needs) {
+        if table.of_row(row).any(needs) {
             return true;
         }
     }

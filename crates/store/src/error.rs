@@ -1,5 +1,7 @@
 //! What can go wrong, by what a caller would do about it.
 
+use std::sync::Arc;
+
 use alluvium_block::RootError;
 use alluvium_index::{IndexError, LoadError, SegmentError, SelectorError};
 use alluvium_io::IoError;
@@ -54,9 +56,33 @@ pub enum OpenError {
         /// What is allowed.
         range: &'static str,
     },
+    /// A checkpointed tail that redo needs cannot be read.
+    #[error(transparent)]
+    Recall(#[from] RecallError),
     /// The device failed.
     #[error(transparent)]
     Io(#[from] IoError),
+}
+
+/// Why a series that is not in memory could not be brought back.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecallError {
+    /// Its record cannot be read.
+    #[error("a series' checkpointed tail cannot be read: {0}")]
+    Read(#[source] Arc<IoError>),
+    /// Its record is damaged.
+    #[error("a series' checkpointed tail is damaged ({0}); restore from a backup or run salvage")]
+    Record(#[source] Arc<TreeError>),
+    /// Where its record should be is another's.
+    #[error("a series' checkpointed tail is another's; restore from a backup or run salvage")]
+    Foreign,
+    /// It comes and goes faster than it can be read.
+    #[error("a series left memory while it was read; try again in a second")]
+    Unsettled,
+    /// There is no room for it.
+    #[error("{0}; try again later or raise the setting memory")]
+    Memory(#[from] BudgetExceeded),
 }
 
 /// Why an operation of an open store failed.
@@ -101,6 +127,9 @@ pub enum StoreError {
     /// A segment of the series index cannot be read.
     #[error("the series index cannot be read: {0}")]
     Index(#[from] SegmentError),
+    /// A series that is not in memory cannot be brought back.
+    #[error(transparent)]
+    Recall(#[from] RecallError),
     /// The store is being closed.
     #[error("the store is closing")]
     Closing,
@@ -140,12 +169,24 @@ pub enum WriteError {
     /// The memory budget is used up; try again when there is room.
     #[error("{0}; try again later or raise the setting memory")]
     Memory(#[from] BudgetExceeded),
+    /// Memory is nearly used up: new series are refused before points of known ones are.
+    #[error("new series are refused: {0}; try again later or raise the setting memory")]
+    NewSeries(#[source] BudgetExceeded),
     /// The store stopped acknowledging or is closing.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A partition has as many rows or fields as its ids can number.
     #[error(transparent)]
     Index(#[from] IndexError),
+}
+
+impl From<RecallError> for WriteError {
+    fn from(error: RecallError) -> Self {
+        match error {
+            RecallError::Memory(exceeded) => Self::Memory(exceeded),
+            other => Self::Store(StoreError::Recall(other)),
+        }
+    }
 }
 
 /// Why a delete was refused.
@@ -261,6 +302,9 @@ pub enum SeriesReadError {
     /// A page is damaged or unreadable.
     #[error(transparent)]
     Tree(#[from] TreeError),
+    /// It is not in memory and cannot be brought back.
+    #[error(transparent)]
+    Recall(#[from] RecallError),
     /// Numbers were asked of a string series.
     #[error("the series holds {kind} values, which have no {what}")]
     Kind {

@@ -36,6 +36,7 @@
 mod backup;
 mod barrier;
 mod believed_clock;
+mod capture;
 mod cardinality;
 mod checkpoint;
 mod commit;
@@ -48,6 +49,7 @@ mod databases;
 mod delete;
 mod error;
 mod expired;
+mod governor;
 mod late;
 mod ledger;
 mod merging;
@@ -60,6 +62,7 @@ mod piece_file;
 mod purge;
 mod raw_keys;
 mod readers;
+mod recall;
 mod recovery;
 mod reserve;
 mod restore;
@@ -70,11 +73,13 @@ mod scrub;
 mod search;
 mod segments;
 mod series;
+mod series_table;
 mod shard;
 mod snapshot;
 mod space;
 mod status;
 mod sweep;
+mod tail_files;
 mod tombstones;
 mod verify;
 mod write;
@@ -96,7 +101,10 @@ pub use delete::{
     Affected, Comparison, DELETE_RANGES_MAX, Delete, DeletePlan, DeleteSelection, Deleted,
     ValueTest,
 };
-pub use error::{DeleteError, OpenError, RefusedLine, SeriesReadError, StoreError, WriteError};
+pub use error::{
+    DeleteError, OpenError, RecallError, RefusedLine, SeriesReadError, StoreError, WriteError,
+};
+pub use governor::GovernorStatus;
 pub use merging::MergingStatus;
 pub use recovery::RecoveryReport;
 pub use restore::{RestoreReport, restore};

@@ -17,6 +17,7 @@ use crate::checkpoint::Checkpointer;
 use crate::config::StoreConfig;
 use crate::databases::Catalog;
 use crate::error::{OpenError, StoreError, WriteError};
+use crate::governor::{Governor, GovernorCounts};
 use crate::late::LateRules;
 use crate::ledger::Ledger;
 use crate::merging::Merger;
@@ -28,6 +29,7 @@ use crate::scrub::SharedScrubber;
 use crate::segments::IndexCache;
 use crate::shard::{PointCounters, Shard, ShardState, shard_of};
 use crate::sweep::{ledger_before, sweep};
+use crate::tail_files::TailFiles;
 
 /// What every handle of one open store shares.
 #[derive(Debug)]
@@ -43,6 +45,10 @@ pub(crate) struct StoreInner {
     pub opened_ns: u64,
     pub block: Arc<BlockStore>,
     pub shards: Vec<Shard>,
+    /// Files with the records of series that are away.
+    pub tail_files: TailFiles,
+    pub governor: Mutex<Governor>,
+    pub governor_counts: GovernorCounts,
     pub catalog: RwLock<Catalog>,
     pub checkpointer: Mutex<Checkpointer>,
     pub merger: Mutex<Merger>,
@@ -193,6 +199,9 @@ impl StoreInner {
         let index_cache = config.index_cache_bytes;
         let index_cache = Arc::new(IndexCache::new(index_cache, Arc::clone(&budget)));
         let mut inner = Self {
+            tail_files: TailFiles::default(),
+            governor: Mutex::default(),
+            governor_counts: GovernorCounts::default(),
             catalog: RwLock::default(),
             checkpointer: Mutex::new(Checkpointer::new(&root, ledger.clone(), before)),
             // Its pages are not those of a shard, so that merging needs no shard's lock.
@@ -374,6 +383,7 @@ impl StoreInner {
                 .store(now + 1_000_000_000, Ordering::Relaxed);
         }
         self.drive_reserve(now);
+        busy |= self.drive_governor(now);
         busy |= self.drive_merging(now);
         busy | self.drive_checkpoint(now) | self.drive_retention(now)
     }

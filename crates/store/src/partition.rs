@@ -11,11 +11,10 @@ use alluvium_types::{FieldId, Partition, Row, SeriesKey, TimeRange};
 use alluvium_wal::PointGroup;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use roaring::RoaringBitmap;
-use smallvec::SmallVec;
 
 use crate::minute_counts::MinuteCounts;
 use crate::segments::HeldSegment;
-use crate::series::{Series, SeriesPlace};
+use crate::series_table::SeriesTable;
 use crate::tombstones::{HiddenParts, Tombstones};
 
 /// A partition. Only its shard's owner changes it, under the shard's lock; readers share the two locks.
@@ -26,6 +25,10 @@ pub(crate) struct PartitionState {
     pub table: RwLock<SeriesTable>,
     /// Definitions up to here are in a part that a superblock names.
     pub sealed: Mutex<DefinitionMark>,
+    /// Series of the table that are away. Changed with the table.
+    pub away: AtomicU64,
+    /// How often series have gone away: a writer that has brought some back before looks again.
+    pub spills: AtomicU64,
     /// The index's segments and their files, in order. Changed by checkpoints only.
     pub segments: Mutex<Vec<HeldSegment>>,
     /// How often rows have left the name table: a writer that has looked for some before looks again.
@@ -57,6 +60,8 @@ impl PartitionState {
             index: RwLock::new(index),
             table: RwLock::default(),
             sealed,
+            away: AtomicU64::new(0),
+            spills: AtomicU64::new(0),
             segments: Mutex::default(),
             silences: AtomicU64::new(0),
             silenced_day: AtomicI64::new(i64::MIN),
@@ -68,6 +73,11 @@ impl PartitionState {
             removals: AtomicU64::new(0),
             created: MinuteCounts::default(),
         }
+    }
+
+    /// Notes how many series of its table are away; whoever has changed that has the table still.
+    pub(crate) fn note_away(&self, table: &SeriesTable) {
+        self.away.store(table.away() as u64, Ordering::Release);
     }
 
     /// Notes on which days the rows of a group are written to: before its points are applied.
@@ -151,92 +161,5 @@ impl PartitionState {
         change(&mut set);
         self.any_tombstones
             .store(!set.is_empty(), Ordering::Release);
-    }
-}
-
-/// Series by row, then by field.
-#[derive(Debug, Default)]
-pub(crate) struct SeriesTable {
-    rows: Vec<SmallVec<[(FieldId, Arc<Series>); 1]>>,
-}
-
-impl SeriesTable {
-    /// Cost: one index into the rows, one probe where the field's number says, else a binary search.
-    #[inline]
-    pub(crate) fn get(&self, row: Row, field: FieldId) -> Option<&Arc<Series>> {
-        let fields = self.rows.get(row.0 as usize)?;
-        // Rows of a measurement mostly have its first fields, all of them.
-        if let Some((id, series)) = fields.get(field.0 as usize)
-            && *id == field
-        {
-            return Some(series);
-        }
-        let at = fields.binary_search_by_key(&field, |(id, _)| *id).ok()?;
-        fields.get(at).map(|(_, series)| series)
-    }
-
-    /// Rows there are places for.
-    pub(crate) fn rows(&self) -> usize {
-        self.rows.len()
-    }
-
-    /// The series, made if it is not there. Returns whether it was made.
-    pub(crate) fn ensure(&mut self, place: SeriesPlace) -> (&Arc<Series>, bool) {
-        let row = place.row.0 as usize;
-        if self.rows.len() <= row {
-            self.rows.resize_with(row + 1, SmallVec::new);
-        }
-        let fields = &mut self.rows[row];
-        match fields.binary_search_by_key(&place.field, |(id, _)| *id) {
-            Ok(at) => (&fields[at].1, false),
-            Err(at) => {
-                fields.insert(at, (place.field, Arc::new(Series::new(place))));
-                (&fields[at].1, true)
-            }
-        }
-    }
-
-    /// Lets go of a series.
-    pub(crate) fn remove(&mut self, row: Row, field: FieldId) {
-        if let Some(fields) = self.rows.get_mut(row.0 as usize)
-            && let Ok(at) = fields.binary_search_by_key(&field, |(id, _)| *id)
-        {
-            fields.remove(at);
-            fields.shrink_to_fit();
-        }
-    }
-
-    /// The series of a row, by field.
-    pub(crate) fn of_row(&self, row: Row) -> &[(FieldId, Arc<Series>)] {
-        self.rows
-            .get(row.0 as usize)
-            .map_or(&[], SmallVec::as_slice)
-    }
-
-    /// Rows so far: none at or above has a series.
-    pub(crate) fn row_count(&self) -> u32 {
-        self.rows.len() as u32
-    }
-
-    /// The series of each row from `row` on, with its number.
-    pub(crate) fn rows_from(
-        &self,
-        row: Row,
-    ) -> impl Iterator<Item = (Row, impl Iterator<Item = &Arc<Series>>)> {
-        let begin = (row.0 as usize).min(self.rows.len());
-        self.rows[begin..]
-            .iter()
-            .enumerate()
-            .map(move |(i, fields)| {
-                let series = fields.iter().map(|(_, series)| series);
-                (Row((begin + i) as u32), series)
-            })
-    }
-
-    /// Every series, by row and field.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Series>> {
-        self.rows
-            .iter()
-            .flat_map(|fields| fields.iter().map(|(_, series)| series))
     }
 }

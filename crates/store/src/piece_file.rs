@@ -59,6 +59,11 @@ impl PieceFile {
         }
     }
 
+    /// Where what is appended next will stand.
+    pub(crate) fn end(&self) -> u64 {
+        self.len + self.pending.len() as u64
+    }
+
     pub(crate) fn named(&self) -> NamedFile {
         NamedFile {
             seq: self.seq,

@@ -95,6 +95,9 @@ impl Purge {
                 end = Slice::Ended(row);
                 break;
             }
+            // Those that are away are passed over: reads go by the cut, and they are rid of what has expired when they come
+            // back and the next cut comes.
+            seen += 1;
             for series in fields {
                 seen += 1;
                 let mut state = series.lock();

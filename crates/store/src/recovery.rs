@@ -13,7 +13,7 @@ use alluvium_index::{
     IndexError, KeyHash, LoadError, PartitionIndex, begins_anew, find_in, rows_after,
 };
 use alluvium_io::{AlignedBuf, Completion, Device, Lane, Op, OpenMode, Read};
-use alluvium_nbtree::read_tail_records;
+use alluvium_nbtree::{read_tail_record, tail_record_key, tail_record_len};
 use alluvium_types::{DatabaseId, Lsn, Partition};
 use alluvium_wal::{
     Entry, PointGroup, SectionReader, StreamInfo, read_section, replay, sync_stream,
@@ -22,18 +22,19 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use crate::database_settings::DatabaseSettings;
-use crate::databases::DatabaseState;
+use crate::databases::{Catalog, DatabaseState};
 use crate::delete::apply_delete;
 use crate::error::OpenError;
-use crate::late::LateBuffer;
 use crate::ledger::{Ledger, NamedFile};
 use crate::open::{StoreInner, salt};
 use crate::partition::PartitionState;
+use crate::recall::{AWAY_BYTES, SERIES_BYTES};
 use crate::segments::of_partition;
-use crate::series::SeriesPlace;
+use crate::series::{Series, SeriesPlace};
+use crate::series_table::{SeriesTable, Slot};
 use crate::shard::shard_of;
+use crate::tail_files::{RecordPlace, TailsFile};
 use crate::tombstones::Placed;
-use crate::write::SERIES_BYTES;
 
 /// What opening found and did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub struct RecoveryReport {
     pub clean: bool,
     /// Series loaded from tails.
     pub series_loaded: u64,
+    /// Those of them that were left in the tails files because memory is short.
+    pub series_left: u64,
     /// Log frames read.
     pub frames: u64,
     /// Log sections redone.
@@ -57,6 +60,9 @@ pub struct RecoveryReport {
     /// Nanoseconds from the call of open to a store that serves.
     pub duration_ns: u64,
 }
+
+/// Bytes of tails read at a time.
+const TAILS_PIECE_BYTES: u64 = 1 << 20;
 
 /// Reads a file that the manifest names and checks it. Waits.
 pub(crate) fn read_named(
@@ -160,8 +166,11 @@ pub(crate) fn recover(
     };
     load_catalog(inner, &ledger.catalog)?;
     load_definitions(inner, ledger)?;
-    load_tails(inner, ledger, &mut report)?;
+    // Series that deletes touch stay in memory.
     load_tombstones(inner, ledger)?;
+    load_tails(inner, ledger, &mut report)?;
+    let databases = inner.catalog.read().all();
+    databases.iter().for_each(|d| StoreInner::raise_barriers(d));
     let salt = salt(root.instance);
     let from = |stream: &StreamInfo| match stream.incarnation.cmp(&ledger.incarnation) {
         std::cmp::Ordering::Less => u64::MAX,
@@ -324,50 +333,7 @@ fn load_tails(
 ) -> Result<(), OpenError> {
     let catalog = inner.catalog.read();
     for file in &ledger.tails {
-        let bytes = read_named(inner.device.as_ref(), &file.tails_path(), *file)?;
-        read_tail_records::<OpenError>(&bytes, |record| {
-            let key = record.key;
-            let Some(database) = catalog.by_id(key.database) else {
-                return Ok(());
-            };
-            let partition = Partition(key.partition.0 & 15);
-            let part = database.partition(partition);
-            let mut table = part.table.write();
-            let place = SeriesPlace {
-                partition,
-                row: key.row,
-                field: key.field,
-            };
-            let (series, new) = table.ensure(place);
-            let mut state = series.lock();
-            // A later file's record takes the place of an earlier one's.
-            let before = state.heap_bytes() as i64;
-            state.set_runs(record.runs);
-            state.lsn = key.lsn;
-            state.loaded_lsn = key.lsn;
-            let mut late = LateBuffer::default();
-            for column in &record.late {
-                for (i, time) in column.times.iter().enumerate() {
-                    if let Some(value) = column.value(i) {
-                        late.insert(*time, value);
-                    }
-                }
-            }
-            state.set_late(late);
-            if state.is_empty() {
-                // A checkpoint lets go of it again.
-                part.emptied.lock().push((key.row, key.field));
-                database.charge(i64::from(new) * SERIES_BYTES);
-            }
-            if state.wants_merger() {
-                let shard = &inner.shards[shard_of(partition, inner.shards.len())];
-                let listed = (Arc::clone(database), Arc::clone(series));
-                shard.state.lock().several_runs.push(listed);
-            }
-            database.charge(state.heap_bytes() as i64 - before);
-            report.series_loaded += u64::from(new);
-            Ok(())
-        })?;
+        load_tails_file(inner, &catalog, *file, report)?;
     }
     // Definitions without points in a tail still need a place in the table.
     for database in catalog.all() {
@@ -376,16 +342,142 @@ fn load_tails(
             let mut table = part.table.write();
             for row in (0..index.row_count()).map(alluvium_types::Row) {
                 for (field, _) in index.fields_of(row) {
-                    table.ensure(SeriesPlace {
+                    let made = table.ensure(SeriesPlace {
                         partition: part.partition,
                         row,
                         field,
                     });
-                    database.charge(SERIES_BYTES);
+                    database.charge(i64::from(made) * SERIES_BYTES);
                 }
             }
         }
     }
+    Ok(())
+}
+
+/// Reads one file piece by piece, and keeps it open for the records of series that are left in it.
+fn load_tails_file(
+    inner: &StoreInner,
+    catalog: &Catalog,
+    named: NamedFile,
+    report: &mut RecoveryReport,
+) -> Result<(), OpenError> {
+    let bad = OpenError::Manifest {
+        section: "a file it names: length or checksum differs",
+    };
+    let (device, lane) = (&inner.device, inner.index_lane());
+    let (path, mode) = (named.tails_path(), OpenMode::default());
+    let opened = device.submit(lane, Op::Open { path, mode });
+    let opened = opened.wait(device.as_ref(), lane)?;
+    let Completion::Opened { file, len } = opened else {
+        return Err(bad);
+    };
+    let open = TailsFile::new(Arc::clone(device), lane, file, named);
+    if named.len > len {
+        return Err(bad);
+    }
+    let number = inner.tail_files.add(Some(open));
+    let (mut read, mut crc) = (0, 0);
+    // Of the file, from `begin` on.
+    let (mut bytes, mut begin) = (Vec::new(), 0_u64);
+    while read < named.len {
+        let want = (named.len - read).min(TAILS_PIECE_BYTES);
+        let mut reads = [Read {
+            file,
+            offset: read,
+            into: AlignedBuf::zeroed(want as usize),
+        }];
+        device.read(&mut reads)?;
+        let piece = reads[0].into.bytes().get(..want as usize);
+        let piece = piece.unwrap_or_default();
+        crc = alluvium_block::crc32c_append(crc, piece);
+        bytes.extend_from_slice(piece);
+        read += want;
+        let mut rest = bytes.as_slice();
+        while let Some(len) = tail_record_len(rest) {
+            if begin + len > named.len {
+                return Err(bad);
+            }
+            let Some((record, behind)) = rest.split_at_checked(len as usize) else {
+                break;
+            };
+            let place = number.and_then(|n| RecordPlace::new(n, begin, len));
+            load_record(inner, catalog, record, place, report)?;
+            begin += len;
+            rest = behind;
+        }
+        let left = rest.len();
+        bytes.drain(..bytes.len() - left);
+    }
+    if crc == named.crc && bytes.is_empty() {
+        Ok(())
+    } else {
+        Err(bad)
+    }
+}
+
+/// Takes one record in, or leaves it where it is if memory is short: the place is all that is kept then.
+fn load_record(
+    inner: &StoreInner,
+    catalog: &Catalog,
+    bytes: &[u8],
+    place: Option<RecordPlace>,
+    report: &mut RecoveryReport,
+) -> Result<(), OpenError> {
+    let (key, runs) = tail_record_key(bytes)?;
+    let Some(database) = catalog.by_id(key.database) else {
+        return Ok(());
+    };
+    let partition = Partition(key.partition.0 & 15);
+    let part = database.partition(partition);
+    let mut table = part.table.write();
+    let of = SeriesPlace {
+        partition,
+        row: key.row,
+        field: key.field,
+    };
+    let is_tight = inner.budget.used() > inner.soft_limit() / 2;
+    // One without runs may be empty, and one in memory on a list already.
+    let may_stay = is_tight
+        && runs > 0
+        && table.get(key.row, key.field).is_none()
+        && part.hidden(key.row, key.field).is_empty();
+    if let Some(place) = place.filter(|_| may_stay) {
+        let new = !table.put_away(key.row, key.field, place);
+        part.note_away(&table);
+        database.charge(i64::from(new) * AWAY_BYTES);
+        report.series_loaded += u64::from(new);
+        report.series_left += u64::from(new);
+        return Ok(());
+    }
+    let record = read_tail_record(bytes)?;
+    let was_away = table.slot(key.row, key.field).and_then(Slot::record);
+    if was_away.is_some() {
+        table.put(Arc::new(Series::new(of)));
+        part.note_away(&table);
+        database.charge(SERIES_BYTES - AWAY_BYTES);
+        report.series_left -= 1;
+    }
+    let new = table.ensure(of);
+    let Some(series) = table.get(key.row, key.field) else {
+        return Ok(());
+    };
+    // A later file's record takes the place of an earlier one's.
+    let before = series.lock().heap_bytes() as i64;
+    series.load(record, place);
+    let mut state = series.lock();
+    if state.is_empty() {
+        // A checkpoint lets go of it again.
+        part.emptied.lock().push((key.row, key.field));
+    }
+    if state.wants_merger() {
+        let shard = &inner.shards[shard_of(partition, inner.shards.len())];
+        let listed = (Arc::clone(database), Arc::clone(series));
+        shard.state.lock().several_runs.push(listed);
+    }
+    let grown = state.heap_bytes() as i64 - before;
+    database.charge(grown + i64::from(new) * SERIES_BYTES);
+    report.series_loaded += u64::from(new);
     Ok(())
 }
 
@@ -410,10 +502,6 @@ fn load_tombstones(inner: &StoreInner, ledger: &Ledger) -> Result<(), OpenError>
                 .change_tombstones(|set| placed.for_each(|p| set.insert(p)));
         }
     }
-    catalog
-        .all()
-        .iter()
-        .for_each(|d| StoreInner::raise_barriers(d));
     Ok(())
 }
 
@@ -578,6 +666,17 @@ impl Redo<'_> {
                     }
                 }
                 Entry::Points(group) => {
+                    // Again with the lock: who redoes another stream may have let some go.
+                    loop {
+                        let rows = group.rows.iter().copied();
+                        let away = StoreInner::away_of_rows(&part, rows);
+                        if away.is_empty() {
+                            break;
+                        }
+                        drop(state);
+                        self.inner.bring_back(&database, &part, &away, false)?;
+                        state = shard.state.lock();
+                    }
                     define_series(&database, &part, &group, lsn);
                     part.note_points(&group);
                     self.points += group.bits.len() as u64;
@@ -589,7 +688,21 @@ impl Redo<'_> {
                     // Its buffers serve the next group.
                     self.group = group;
                 }
-                Entry::Delete(list) => apply_delete(&mut state, &database, &part, &list, lsn),
+                Entry::Delete(list) => {
+                    let rows = part.table.read().row_count();
+                    loop {
+                        let of = list.iter().map(|t| t.rows.iter());
+                        let of = of.flat_map(|set| set.take_while(|r| r.0 < rows));
+                        let away = StoreInner::away_of_rows(&part, of);
+                        if away.is_empty() {
+                            break;
+                        }
+                        drop(state);
+                        self.inner.bring_back(&database, &part, &away, false)?;
+                        state = shard.state.lock();
+                    }
+                    apply_delete(&mut state, &database, &part, &list, lsn);
+                }
                 Entry::CreateDatabase { .. }
                 | Entry::DropDatabase { .. }
                 | Entry::Settings { .. }
@@ -603,6 +716,8 @@ impl Redo<'_> {
         let wait = state.appender.queued_pages() > self.inner.config.page_backlog_max;
         drop(state);
         self.inner.device.drive(lane);
+        // What redo has looked at and found complete may go again.
+        self.inner.relieve();
         if wait {
             self.inner.device.wait(std::time::Duration::from_millis(1));
         }
@@ -614,14 +729,14 @@ impl Redo<'_> {
 /// checkpoint say, which were taken later: it may have been deleted meanwhile.
 fn define_series(database: &DatabaseState, part: &PartitionState, group: &PointGroup, lsn: Lsn) {
     let table = part.table.read();
-    let missing = |table: &crate::partition::SeriesTable| {
+    let missing = |table: &SeriesTable| {
         let mut missing = Vec::new();
         let index = part.index.read();
         for row in &group.rows {
             for (field, kind) in &group.fields {
                 let series = table.get(*row, *field);
                 let is_new = !index.kinds(*row, *field).contains(*kind)
-                    && series.is_none_or(|s| s.lock().loaded_lsn < lsn);
+                    && series.is_none_or(|s| !s.lock().has_batch(lsn));
                 if series.is_none() || is_new {
                     missing.push((*row, *field, *kind));
                 }
@@ -644,7 +759,7 @@ fn define_series(database: &DatabaseState, part: &PartitionState, group: &PointG
                 row,
                 field,
             };
-            if table.ensure(place).1 {
+            if table.ensure(place) {
                 database.charge(SERIES_BYTES);
             }
         }

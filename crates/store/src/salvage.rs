@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use alluvium_block::{Expect, Page, PageKind, PageRef, ReadError, volume_path};
 use alluvium_io::{AlignedBuf, Device, FileId, IoError, Lane, PageBuf, Read};
-use alluvium_nbtree::{TreeError, read_tail_records, salvaged_leaf, salvaged_text};
+use alluvium_nbtree::{TailRecord, TreeError, salvaged_leaf, salvaged_text, tail_records};
 use alluvium_types::{Column, DatabaseId, PAGE_SIZE, SeriesId, SeriesKey, Value, ValueRef};
 use alluvium_wal::{Entry, list_streams, read_section, salvage_frames};
 
@@ -229,42 +229,32 @@ impl Work<'_> {
                     continue;
                 }
             };
-            // Padding behind the last record, whose length the manifest knew.
-            let end = bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
-            let tails = &mut self.tails;
-            let mut take = |end: usize| {
-                read_tail_records::<TreeError>(bytes.get(..end).unwrap_or_default(), |record| {
-                    let key = record.key;
-                    let mut by_series: BTreeMap<u64, Vec<Column>> = BTreeMap::new();
-                    let id = |kind| SeriesId::new(key.partition, key.row, key.field, kind).packed();
-                    for run in &record.runs {
-                        let snapshot = run.snapshot();
-                        let points = snapshot.salvaged_points()?;
-                        by_series
-                            .entry(snapshot.series().packed())
-                            .or_default()
-                            .push(points);
-                    }
-                    for late in record.late {
-                        by_series.entry(id(late.kind())).or_default().push(late);
-                    }
-                    for (series, columns) in by_series {
-                        tails.insert((key.database.0, series), columns);
-                    }
-                    Ok(())
-                })
-            };
-            // A record may end with zeros.
-            let longest = bytes.len().min(end + PAGE_SIZE);
-            if let Err(error) = (end..=longest)
-                .map(&mut take)
-                .find(Result::is_ok)
-                .unwrap_or_else(|| take(end))
-            {
-                self.report
-                    .bad_files
-                    .push(format!("{}: {error}", file.name));
+            for record in tail_records(&bytes) {
+                if let Err(error) = record.and_then(|record| self.take_record(record)) {
+                    self.report
+                        .bad_files
+                        .push(format!("{}: {error}", file.name));
+                }
             }
+        }
+        Ok(())
+    }
+
+    fn take_record(&mut self, record: TailRecord) -> Result<(), TreeError> {
+        let key = record.key;
+        let mut by_series: BTreeMap<u64, Vec<Column>> = BTreeMap::new();
+        for run in &record.runs {
+            let snapshot = run.snapshot();
+            let points = snapshot.salvaged_points()?;
+            let of_series = by_series.entry(snapshot.series().packed()).or_default();
+            of_series.push(points);
+        }
+        for late in record.late {
+            let id = SeriesId::new(key.partition, key.row, key.field, late.kind());
+            by_series.entry(id.packed()).or_default().push(late);
+        }
+        for (series, columns) in by_series {
+            self.tails.insert((key.database.0, series), columns);
         }
         Ok(())
     }

@@ -130,6 +130,11 @@ impl Round {
         }
     }
 
+    fn next_database(&mut self) {
+        self.databases.pop_front();
+        self.walk = SeriesWalk::default();
+    }
+
     /// Reads a file, or about [`STEP_PAGES`] pages. Returns whether there is more.
     fn step(&mut self, store: &StoreInner) -> bool {
         if let Some((path, file)) = self.files.pop_front() {
@@ -137,7 +142,6 @@ impl Round {
             return true;
         }
         let mut stats = ReadStats::default();
-        let mut series = Vec::new();
         let mut looked = 0;
         let read = |stats: &ReadStats| {
             stats.leaf_pages + stats.inner_pages + stats.overflow_pages + stats.bad_pages
@@ -157,17 +161,28 @@ impl Round {
             let Some(database) = self.databases.front() else {
                 break;
             };
-            let id = database.id.0;
-            let more = !database.is_dropped() && self.walk.next(database, &mut series, 1);
-            if !more && series.is_empty() {
-                self.databases.pop_front();
-                self.walk = SeriesWalk::default();
+            if database.is_dropped() {
+                self.next_database();
                 continue;
             }
+            let id = database.id.0;
             looked += 1;
-            for found in series.drain(..) {
-                let runs = found.lock().snapshots().into_iter();
-                self.runs.extend(runs.map(|run| (id, PageCheck::new(run))));
+            match self.walk.next(store, database) {
+                Ok(None) => {
+                    self.next_database();
+                }
+                Ok(Some(series)) => {
+                    let runs = series.lock().snapshots().into_iter();
+                    self.runs.extend(runs.map(|run| (id, PageCheck::new(run))));
+                }
+                Err(error) => {
+                    let (partition, row) = self.walk.place();
+                    self.find(Finding {
+                        place: format!("record of database {id}, partition {partition}, row {row}"),
+                        what: error.to_string(),
+                        lost: None,
+                    });
+                }
             }
             self.runs_begun += self.runs.len() as u64;
         }

@@ -174,7 +174,7 @@ impl Snapshot {
     }
 
     /// The part of a range that has not expired.
-    fn readable(&self, range: TimeRange) -> TimeRange {
+    pub(crate) fn readable(&self, range: TimeRange) -> TimeRange {
         if self.cut.is_none() {
             return range;
         }

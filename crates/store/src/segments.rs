@@ -48,6 +48,22 @@ struct Blocks {
     bytes: usize,
 }
 
+impl Blocks {
+    fn shrink(&mut self, limit: usize) {
+        while self.bytes > limit
+            && let Some(oldest) = self.order.pop_front()
+        {
+            let entry = self.by_place.get_mut(&oldest);
+            if entry.is_some_and(|(_, used)| std::mem::take(used)) {
+                self.order.push_back(oldest);
+            } else {
+                let gone = self.by_place.remove(&oldest);
+                self.bytes -= gone.map_or(0, |(block, _)| block.len());
+            }
+        }
+    }
+}
+
 impl IndexCache {
     pub(crate) fn new(limit: usize, budget: Arc<Budget>) -> Self {
         Self {
@@ -60,6 +76,19 @@ impl IndexCache {
             merges: AtomicU64::new(0),
             failed_merges: AtomicU64::new(0),
         }
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Drops blocks until no more bytes than these are left.
+    pub(crate) fn shrink(&self, bytes: usize) {
+        let mut blocks = self.blocks.lock();
+        let before = blocks.bytes;
+        blocks.shrink(bytes);
+        let gone = before.saturating_sub(blocks.bytes);
+        self.budget.release(Owner::Index, gone as u64);
     }
 
     fn get(&self, place: (u64, u64), bytes: usize) -> Option<Arc<[u8]>> {
@@ -91,17 +120,7 @@ impl IndexCache {
         } else {
             blocks.order.push_back(place);
         }
-        while blocks.bytes > self.limit
-            && let Some(oldest) = blocks.order.pop_front()
-        {
-            let entry = blocks.by_place.get_mut(&oldest);
-            if entry.is_some_and(|(_, used)| std::mem::take(used)) {
-                blocks.order.push_back(oldest);
-            } else {
-                let gone = blocks.by_place.remove(&oldest);
-                blocks.bytes -= gone.map_or(0, |(block, _)| block.len());
-            }
-        }
+        blocks.shrink(self.limit);
         let (more, less) = (
             blocks.bytes.saturating_sub(before),
             before.saturating_sub(blocks.bytes),

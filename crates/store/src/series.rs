@@ -16,6 +16,7 @@ use crate::barrier::Barrier;
 use crate::late::{LateBuffer, LateOfRun};
 use crate::merging::{Listing, Merging};
 use crate::partition::PartitionState;
+use crate::tail_files::RecordPlace;
 
 mod expire;
 
@@ -49,12 +50,19 @@ impl SeriesPlace {
 pub(crate) struct SeriesState {
     /// Position of the newest batch applied.
     pub lsn: Lsn,
-    /// Position up to which the checkpoint this state was loaded from had everything.
-    pub loaded_lsn: Lsn,
     rare: Option<Box<Rare>>,
+    /// Where its newest record is; what it holds only while it is not dirty. Taken apart, for the padding.
+    record_at: u64,
+    record_file: u8,
     /// On its shard's list of series that the next checkpoint must write.
     pub dirty: bool,
+    /// Changed since it was loaded from a record: until then the record has everything up to `lsn`.
+    is_changed: bool,
+    /// Used since the governor last came by.
+    pub is_recent: bool,
 }
+
+const _: () = assert!(size_of::<SeriesState>() <= 32);
 
 /// What only series with late points, several kinds or deletes have.
 #[derive(Debug, Default)]
@@ -91,6 +99,31 @@ impl Rare {
 }
 
 impl SeriesState {
+    /// Whether a batch is in the record that this state was loaded from. Redo passes over those.
+    #[inline]
+    pub(crate) fn has_batch(&self, lsn: Lsn) -> bool {
+        !self.is_changed && lsn <= self.lsn
+    }
+
+    /// Notes a change by the batch at `lsn`.
+    #[inline]
+    pub(crate) fn note_change(&mut self, lsn: Lsn) {
+        self.lsn = self.lsn.max(lsn);
+        self.is_changed = true;
+        self.is_recent = true;
+    }
+
+    /// Where its record is, if that holds what this does.
+    pub(crate) fn record(&self) -> Option<RecordPlace> {
+        let place = RecordPlace::of_parts(self.record_file, self.record_at)?;
+        (!self.dirty).then_some(place)
+    }
+
+    /// Says where its record is; `None` if it has none that is read alone.
+    pub(crate) fn set_record(&mut self, place: Option<RecordPlace>) {
+        (self.record_file, self.record_at) = RecordPlace::parts(place);
+    }
+
     #[inline]
     fn is_plain(&self) -> bool {
         self.rare.as_ref().is_none_or(|r| r.is_plain())
@@ -272,7 +305,7 @@ impl SeriesLock<'_> {
     ) -> Taken {
         let place = self.place;
         let (first, state) = self.lock.split(|kind| place.id(kind));
-        state.lsn = out.lsn;
+        state.note_change(out.lsn);
         if let Some(mut first) = first
             && let last = first.last_time()
             && last.is_none_or(|last| last < time)
@@ -588,6 +621,14 @@ impl SeriesLock<'_> {
         }
         let rare = self.rare_mut();
         rare.more_last = rare.more.iter().filter_map(Tree::last_time).max();
+    }
+
+    /// Where its record is, if that and the log have all of it and nobody works at it. One without points stays: a
+    /// checkpoint lets go of it.
+    pub(crate) fn may_leave(&mut self) -> Option<RecordPlace> {
+        let record = self.record()?;
+        let is_merging = self.rare().is_some_and(|r| r.merging.is_some());
+        (!is_merging && !self.is_empty()).then_some(record)
     }
 
     /// Heap of its runs and late points.

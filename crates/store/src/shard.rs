@@ -165,7 +165,7 @@ impl ShardState {
                     ValueRef::Str(group.strings.get(*bits as usize).unwrap_or_default())
                 };
                 let mut state = series.lock();
-                if lsn <= state.loaded_lsn {
+                if state.has_batch(lsn) {
                     // The checkpoint this state came from has the whole batch.
                     continue;
                 }

@@ -19,13 +19,14 @@ use smallvec::{SmallVec, smallvec};
 use crate::barrier::birth_of;
 use crate::cut::Cut;
 use crate::databases::DatabaseState;
-use crate::error::{SeriesReadError, StoreError};
+use crate::error::{RecallError, SeriesReadError, StoreError};
 use crate::expired::Grid;
 use crate::open::StoreInner;
 use crate::overlay::{pieces, stretches};
 use crate::partition::PartitionState;
 use crate::readers::ReadPin;
 use crate::series::{Series, SeriesLock, SeriesPlace};
+use crate::series_table::Slot;
 use crate::tombstones::HiddenParts;
 
 /// One series as answers name it. Numeric siblings are one entry, a string sibling is its own.
@@ -87,6 +88,7 @@ impl Snapshot {
         range: TimeRange,
     ) -> Result<Vec<SeriesInfo>, StoreError> {
         let compiled = selector.compile()?;
+        let range = self.readable(range);
         let mut found: Vec<SeriesInfo> = Vec::new();
         for part in self.database.touched() {
             select_part(part, &compiled, range, &mut found)?;
@@ -103,41 +105,52 @@ impl Snapshot {
         Ok(found)
     }
 
-    /// Whether anything of a series has not expired. Cost: its lock.
+    /// Whether anything of a series has not expired. Of one that is not in memory only its days are known: it has, if its
+    /// row was written on one that has not. Cost: its lock.
     pub(crate) fn has_live(&self, id: SeriesId) -> bool {
         let Some(part) = self.database.touched_partition(id.partition()) else {
             return false;
         };
         let table = part.table.read();
-        let Some(series) = table.get(id.row(), id.field()) else {
-            return false;
-        };
         let is_text = id.kind() == ValueKind::Str;
-        series.lock().has_live(is_text, &self.cut)
+        match table.slot(id.row(), id.field()) {
+            Some(Slot::Here { series, .. }) => series.lock().has_live(is_text, &self.cut),
+            Some(Slot::Away { .. }) => true,
+            None => false,
+        }
     }
 
-    /// What a series holds now.
+    fn view(
+        &self,
+        info: &SeriesInfo,
+    ) -> Result<Option<(&Arc<PartitionState>, Arc<Series>)>, RecallError> {
+        let Some(part) = self.database.touched_partition(info.id.partition()) else {
+            return Ok(None);
+        };
+        let (row, field) = (info.id.row(), info.id.field());
+        let series = self.store.view(&self.database, part, row, field, true)?;
+        Ok(series.map(|series| (part, series)))
+    }
+
+    /// What a series holds now. Waits where it has left memory; if it cannot be read, every answer is that error.
     pub fn series(&self, info: &SeriesInfo) -> SeriesSnapshot {
-        let part = self.database.touched_partition(info.id.partition());
-        let series = part.and_then(|part| {
-            let table = part.table.read();
-            let series = table.get(info.id.row(), info.id.field()).map(Arc::clone);
-            Some((part, series?))
-        });
         let kind = info.id.kind();
         let cut = self.cut;
-        match series {
-            Some((part, series)) => {
+        let broken = match self.view(info) {
+            Ok(Some((part, series))) => {
                 let view = (kind, cut, self.pin.clone());
-                SeriesSnapshot::of(&self.store, part, &series, view)
+                return SeriesSnapshot::of(&self.store, part, &series, view);
             }
-            None => SeriesSnapshot {
-                pages: Arc::clone(&self.store.block),
-                kind,
-                sources: Vec::new(),
-                cut,
-                _pin: self.pin.clone(),
-            },
+            Ok(None) => None,
+            Err(error) => Some(Box::new(error)),
+        };
+        SeriesSnapshot {
+            pages: Arc::clone(&self.store.block),
+            kind,
+            sources: Vec::new(),
+            broken,
+            cut,
+            _pin: self.pin.clone(),
         }
     }
 }
@@ -269,6 +282,8 @@ pub struct SeriesSnapshot {
     kind: ValueKind,
     /// By priority: of equal times the last source's point counts.
     sources: Vec<Source>,
+    /// Why nothing is known of it.
+    broken: Option<Box<RecallError>>,
     pub(crate) cut: Cut,
     /// Pages that die meanwhile are kept for it.
     _pin: ReadPin,
@@ -296,6 +311,7 @@ impl SeriesSnapshot {
                 pages: Arc::clone(&store.block),
                 kind,
                 sources: source.into_iter().collect(),
+                broken: None,
                 cut,
                 _pin: pin,
             };
@@ -331,6 +347,7 @@ impl SeriesSnapshot {
             pages: Arc::clone(&store.block),
             kind,
             sources,
+            broken: None,
             cut,
             _pin: pin,
         };
@@ -404,6 +421,13 @@ impl SeriesSnapshot {
         })
     }
 
+    fn check(&self) -> Result<(), SeriesReadError> {
+        match &self.broken {
+            None => Ok(()),
+            Some(error) => Err(SeriesReadError::Recall(RecallError::clone(error))),
+        }
+    }
+
     pub(crate) fn pages(&self) -> &BlockStore {
         &self.pages
     }
@@ -416,6 +440,9 @@ impl SeriesSnapshot {
     /// No point, or aggregate, that has not expired is before this time, nanoseconds. It is the time of the oldest one
     /// unless that was deleted.
     pub fn first_time(&self) -> Option<i64> {
+        if self.broken.is_some() {
+            return Some(self.cut.aggregates);
+        }
         let live = |s: &&Source| s.pieces.last().is_some_and(|p| p.1 >= self.cut.aggregates);
         let live = self.sources.iter().filter(live);
         let firsts = live.filter_map(|s| s.pieces.first());
@@ -427,6 +454,9 @@ impl SeriesSnapshot {
     /// No point, or aggregate, that has not expired is behind this time, nanoseconds. It is the time of the newest one
     /// unless that was deleted.
     pub fn last_time(&self) -> Option<i64> {
+        if self.broken.is_some() {
+            return Some(i64::MAX - 1);
+        }
         let lasts = self.sources.iter().filter_map(|s| s.pieces.last());
         let lasts = lasts.map(|(_, last)| *last);
         lasts.filter(|last| *last >= self.cut.aggregates).max()
@@ -443,6 +473,7 @@ impl SeriesSnapshot {
         range: TimeRange,
         stats: &mut ReadStats,
     ) -> Result<Aggregate, SeriesReadError> {
+        self.check()?;
         let mut total = Aggregate::empty(self.kind);
         let (kept, range) = self.split(range);
         let whole = Grid {
@@ -485,6 +516,7 @@ impl SeriesSnapshot {
         emit: &mut dyn FnMut(i64, &Aggregate) -> ControlFlow<()>,
     ) -> Result<(), SeriesReadError> {
         assert!(step_ns > 0, "a bucket has a positive width");
+        self.check()?;
         // A bucket may be filled from several stretches; it is given out when the next one begins.
         let mut open: Option<(i64, Aggregate)> = None;
         let mut stopped = false;
@@ -560,6 +592,7 @@ impl SeriesSnapshot {
             kind: self.kind,
             direction,
             heads,
+            broken: self.broken.clone(),
         }
     }
 
@@ -696,6 +729,7 @@ pub struct SeriesCursor {
     kind: ValueKind,
     direction: Direction,
     heads: Vec<Head>,
+    broken: Option<Box<RecallError>>,
 }
 
 /// Points of one merged batch.
@@ -720,6 +754,9 @@ impl SeriesCursor {
             "a batch of another kind than its series"
         );
         out.clear();
+        if let Some(error) = &self.broken {
+            return Err(SeriesReadError::Recall(RecallError::clone(error)));
+        }
         for head in &mut self.heads {
             head.fill(&self.pages, stats, self.direction)?;
         }

@@ -235,7 +235,11 @@ impl SpaceKeeper {
                     Ok(LeaveProgress::More) => self.phase = Phase::Leaving(leaving),
                     Ok(LeaveProgress::Found(series, ordinal)) => {
                         let volumes = Arc::clone(&leaving.volumes);
-                        merger.begin_leaving(&leaving.database, series, ordinal, volumes, now);
+                        // One that cannot be read, or goes again, is found by the next walk.
+                        let series = store.resident(&leaving.database, series.place);
+                        if let Ok(Some(series)) = series {
+                            merger.begin_leaving(&leaving.database, series, ordinal, volumes, now);
+                        }
                         self.phase = Phase::Leaving(leaving);
                     }
                     Ok(LeaveProgress::Done) => {
@@ -383,6 +387,13 @@ impl StoreInner {
     /// loaded. Cost: a look at each.
     pub(crate) fn count_dead_pages(&self) {
         for database in self.catalog.read().all() {
+            if database
+                .touched()
+                .any(|p| p.away.load(Ordering::Relaxed) > 0)
+            {
+                // Nobody knows how many pages they have: dead ones of earlier lives are found with the next that die.
+                continue;
+            }
             let mut leaves = 0;
             for part in database.touched() {
                 for series in part.table.read().iter() {

@@ -7,6 +7,7 @@ use alluvium_types::{ByteCount, Owner, PAGE_SIZE};
 
 use crate::believed_clock::ClockStatus;
 use crate::databases::DatabaseState;
+use crate::governor::GovernorStatus;
 use crate::merging::MergingStatus;
 use crate::open::StoreInner;
 use crate::recovery::RecoveryReport;
@@ -106,6 +107,8 @@ pub struct Status {
     pub memory: Vec<(&'static str, ByteCount)>,
     /// The budget.
     pub memory_limit: ByteCount,
+    /// What keeps within it.
+    pub governor: GovernorStatus,
     /// Databases by id.
     pub databases: Vec<DatabaseStatus>,
     /// What retention makes of the clock.
@@ -203,25 +206,7 @@ impl StoreInner {
                 c.seq(),
             )
         };
-        let index: usize = self
-            .catalog
-            .read()
-            .all()
-            .iter()
-            .flat_map(|d| {
-                d.touched()
-                    .map(|p| p.index.read().heap_bytes())
-                    .collect::<Vec<_>>()
-            })
-            .sum();
-        let used = |owner: Owner| {
-            let own = if owner == Owner::Index {
-                index as u64
-            } else {
-                0
-            };
-            (owner.name(), ByteCount(self.budget.used_by(owner) + own))
-        };
+        let used = |owner: Owner| (owner.name(), ByteCount(self.budget.used_by(owner)));
         let paused = self.merging_paused.load(Ordering::Relaxed);
         let (merging, mut space) = {
             let merger = self.merger.lock();
@@ -239,6 +224,7 @@ impl StoreInner {
             superblock_seq,
             memory: Owner::ALL.into_iter().map(used).collect(),
             memory_limit: ByteCount(self.budget.limit()),
+            governor: self.governor_status(),
             databases,
             clock: self.believed.status(self.clock.as_ref()),
             log: ByteCount(log),

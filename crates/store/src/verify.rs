@@ -9,7 +9,7 @@ use std::sync::Arc;
 use alluvium_block::{BlockConfig, BlockStore, OtherSlot, RootError, Sections, load_roots};
 use alluvium_index::merge_segments;
 use alluvium_io::{Device, IoError};
-use alluvium_nbtree::{PageCheck, ReadStats, Tree, TreeError, read_tail_records};
+use alluvium_nbtree::{PageCheck, ReadStats, Tree, TreeError, tail_records};
 use alluvium_types::{Budget, PAGE_SIZE};
 use alluvium_wal::{list_streams, read_section, replay};
 
@@ -250,14 +250,15 @@ fn check_series(
         let Some(bytes) = named(device, &path, *file, report) else {
             continue;
         };
-        let read = read_tail_records::<TreeError>(&bytes, |record| {
-            let key = record.key;
-            let place = (key.database.0, key.partition.0, key.row.0, key.field.0);
-            series.insert(place, record.runs);
-            Ok(())
-        });
-        if let Err(error) = read {
-            report.note(&path, error);
+        for record in tail_records(&bytes) {
+            match record {
+                Ok(record) => {
+                    let key = record.key;
+                    let place = (key.database.0, key.partition.0, key.row.0, key.field.0);
+                    series.insert(place, record.runs);
+                }
+                Err(error) => report.note(&path, error),
+            }
         }
     }
     let mut stats = ReadStats::default();

@@ -17,19 +17,24 @@ use crate::config::Durability;
 use crate::databases::DatabaseState;
 use crate::error::{RefusedLine, StoreError, WriteError};
 use crate::open::StoreInner;
-use crate::partition::{PartitionState, SeriesTable};
+use crate::partition::PartitionState;
 use crate::raw_keys::{Known, NONE, RawKeys, Unresolved};
+use crate::recall::SERIES_BYTES;
 use crate::series::SeriesPlace;
+use crate::series_table::SeriesTable;
 use crate::shard::{ShardState, shard_of};
-
-/// Heap of one series beside its open leaf: its entry in the table and its shared allocation.
-pub(crate) const SERIES_BYTES: i64 = 320;
 
 /// Names or shapes after which a writer forgets what it has met.
 const SHAPES_MAX: usize = 16_384;
 
 /// Values of one group: a section is looked at between groups.
 const GROUP_VALUES_MAX: usize = 65_536;
+
+/// Times that a batch is looked through again because series of it left memory, before it is refused.
+const LOOKS_MAX: u32 = 16;
+
+/// One writer remembers at most this part of the memory budget, whatever the setting says.
+const WRITER_CACHE_SHARE: u64 = 16;
 
 /// No time was asked for yet.
 const NO_TIMES: (i64, i64) = (i64::MAX, i64::MIN);
@@ -141,6 +146,8 @@ pub struct Writer {
     removals: [u64; PARTITION_COUNT],
     /// By partition: rows that had left the name table by then were looked for.
     silences: [u64; PARTITION_COUNT],
+    /// By partition: series that had left memory by then were brought back.
+    spills: [u64; PARTITION_COUNT],
     hash_scratch: Vec<u8>,
     reserved: u64,
 }
@@ -164,6 +171,7 @@ impl Writer {
             refused: None,
             removals: [0; PARTITION_COUNT],
             silences: [0; PARTITION_COUNT],
+            spills: [0; PARTITION_COUNT],
             hash_scratch: Vec::new(),
             reserved: 0,
         }
@@ -304,7 +312,8 @@ impl Writer {
     }
 
     /// Defines, logs and applies the lines since the last commit, and forgets them. Never waits, but for a page of the
-    /// index where a tag set comes that was silent for days; no lock is held then. Queries see
+    /// index where a tag set comes that was silent for days, and for what series held that have left memory; no lock is
+    /// held then. Queries see
     /// the points at once, before they are durable. `durability` may name another level than the database's.
     ///
     /// # Errors
@@ -314,7 +323,9 @@ impl Writer {
         let result = self.commit_batch(durability.unwrap_or(self.database.settings.durability));
         self.times = NO_TIMES;
         self.batch.clear();
-        if self.keys.bytes() > self.store.config.writer_cache_bytes_max
+        let share = self.store.budget.limit() / WRITER_CACHE_SHARE;
+        let keys_max = self.store.config.writer_cache_bytes_max.min(share as usize);
+        if self.keys.bytes() > keys_max
             || self.shapes.lists.len() > SHAPES_MAX
             || self.shapes.names.len() > SHAPES_MAX
         {
@@ -354,10 +365,15 @@ impl Writer {
                 shard.state.lock().admit(&store.config)?;
             }
         }
-        // Before any lock: it may read a page of the index.
+        // Before any lock: it may read pages of the index, and records of series.
         for p in 0..PARTITION_COUNT {
             self.recall(p)?;
         }
+        self.admit_series()?;
+        for p in 0..PARTITION_COUNT {
+            self.bring_back(p)?;
+        }
+        let mut looks_left = LOOKS_MAX;
         let mut tickets: SmallVec<[LogTicket; 2]> = SmallVec::new();
         let mut position = Position::default();
         for (i, shard) in store.shards.iter().enumerate() {
@@ -368,10 +384,17 @@ impl Writer {
                 let state = shard.state.lock();
                 // Rows leave the name table under this lock only, once a day or with a new segment.
                 let of_shard = |p: &usize| shard_of(Partition(*p as u8), store.shards.len()) == i;
-                let late = (0..PARTITION_COUNT).find(|p| of_shard(p) && self.has_missed(*p));
+                // Series leave memory under it, too.
+                let has_gone = |p: usize| self.has_missed(p) || self.has_spilled(p);
+                let late = (0..PARTITION_COUNT).find(|p| of_shard(p) && has_gone(*p));
                 let Some(late) = late else { break state };
                 drop(state);
+                if looks_left == 0 {
+                    return Err(WriteError::Backlog { pending_bytes: 0 });
+                }
+                looks_left -= 1;
                 self.recall(late)?;
+                self.bring_back(late)?;
             };
             if self.database.is_dropped() {
                 return Err(StoreError::NoDatabase {
@@ -452,6 +475,64 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    /// Refuses lines of tag sets that are not there yet where memory is nearly used up.
+    fn admit_series(&self) -> Result<(), WriteError> {
+        let Err(refusal) = self.store.admit_new_series() else {
+            return Ok(());
+        };
+        for p in (0..PARTITION_COUNT).filter(|p| self.has_unknown(*p)) {
+            let Some(part) = self.database.touched_partition(Partition(p as u8)) else {
+                return Err(refusal);
+            };
+            let index = part.index.read();
+            let known = |line: &BatchLine| &self.keys.known[line.token as usize];
+            let mut unknown = self.batch.lines[p].iter().map(known);
+            if unknown.any(|k| k.row == NONE && index.lookup(k.hash).is_none()) {
+                self.store.note_refusal();
+                return Err(refusal);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether series have left memory since this batch's were looked for. Takes no lock.
+    fn has_spilled(&self, p: usize) -> bool {
+        let part = self.database.touched_partition(Partition(p as u8));
+        !self.batch.lines[p].is_empty()
+            && part.is_some_and(|part| part.spills.load(Ordering::Acquire) != self.spills[p])
+    }
+
+    /// Brings back the series of this batch's rows that have left memory: all fields of them. Waits for their records.
+    fn bring_back(&mut self, p: usize) -> Result<(), WriteError> {
+        if self.batch.lines[p].is_empty() {
+            return Ok(());
+        }
+        let Some(part) = self.database.touched_partition(Partition(p as u8)) else {
+            return Ok(());
+        };
+        // In this order: what leaves behind the look below counts as spilled since.
+        self.spills[p] = part.spills.load(Ordering::Acquire);
+        if part.away.load(Ordering::Acquire) == 0 {
+            return Ok(());
+        }
+        if self.has_unknown(p) {
+            let index = part.index.read();
+            for line in &self.batch.lines[p] {
+                let known = &mut self.keys.known[line.token as usize];
+                if known.row == NONE
+                    && let Some(row) = index.lookup(known.hash)
+                {
+                    known.row = row.0;
+                    known.key = None;
+                }
+            }
+        }
+        let row = |line: &BatchLine| self.keys.known[line.token as usize].row();
+        let rows = self.batch.lines[p].iter().filter_map(row);
+        let away = StoreInner::away_of_rows(part, rows);
+        Ok(self.store.bring_back(&self.database, part, &away, true)?)
     }
 
     fn touches(&self, shard: usize) -> bool {
@@ -604,7 +685,7 @@ impl Writer {
                     row,
                     field,
                 };
-                if table.ensure(place).1 {
+                if table.ensure(place) {
                     self.database.charge(SERIES_BYTES);
                 }
             }

@@ -94,6 +94,21 @@ fn nothing_acknowledged_is_lost_where_pages_fill() {
     }
 }
 
+/// Series leave memory and come back in the middle of everything: nothing acknowledged is lost, whenever the end comes.
+#[test]
+fn nothing_acknowledged_is_lost_where_memory_is_short() {
+    let tight = |seed: u64| {
+        let kind = Kind {
+            tight: true,
+            ..Kind::of(seed)
+        };
+        (seed, kind)
+    };
+    let counts = run_all(seeds().map(tight));
+    let enough = counts.spilled > counts.lives && counts.recalled > counts.lives / 2;
+    assert!(enough, "too little to mean anything: {counts}");
+}
+
 /// Dead pages are given back in the middle of everything, and no page that lives ever is: by holes and by volumes, with
 /// and without retention, whenever the end comes.
 #[test]

@@ -592,9 +592,10 @@ fn a_late_opening_of_a_failed_checkpoint_is_closed() {
         holding.release();
         world.settle(world.store.checkpoint()).unwrap();
         world.drive(100);
-        assert_eq!(holding.miscounted(), 0);
         let device = world.device.kill();
+        // Tails that a superblock names stay open until the end.
         drop(world.store);
+        assert_eq!(holding.miscounted(), 0);
         let world = World::open(device, config(2));
         model::same(&model, &read_all(&world.store.database("db").unwrap())).unwrap();
     }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use alluvium_nbtree::{PageWalk, ReadStats, TreeError, TreeSnapshot, WalkScope};
+use alluvium_nbtree::{PageWalk, ReadStats, TreeSnapshot, WalkScope};
 use alluvium_types::ValueKind;
 
 use crate::databases::DatabaseState;
+use crate::error::SeriesReadError;
 use crate::open::StoreInner;
 use crate::series::Series;
 use crate::space::marking::pages_read;
@@ -28,7 +29,7 @@ pub(super) struct Leaving {
 /// What a look came to.
 pub(super) enum LeaveProgress {
     More,
-    /// A run with a page there: its series and ordinal.
+    /// A run with a page there: its series, which may be away, and ordinal.
     Found(Arc<Series>, u32),
     Done,
 }
@@ -49,7 +50,7 @@ impl Leaving {
         store: &StoreInner,
         budget: u64,
         spent: &mut u64,
-    ) -> Result<LeaveProgress, TreeError> {
+    ) -> Result<LeaveProgress, SeriesReadError> {
         let mut stats = ReadStats::default();
         let mut looks = 0;
         let progress = loop {
@@ -78,14 +79,11 @@ impl Leaving {
                 break LeaveProgress::More;
             }
             looks += 1;
-            let mut found = Vec::with_capacity(1);
-            let more = self.walk.next(&self.database, &mut found, 1);
-            match found.pop() {
+            match self.walk.next(store, &self.database)? {
                 Some(series) => {
                     let runs = self.candidates(&series);
                     self.at = Some((series, runs));
                 }
-                None if more => {}
                 None => break LeaveProgress::Done,
             }
         };

@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
-use alluvium_nbtree::{PageWalk, ReadStats, TreeError, TreeSnapshot, WalkScope};
+use alluvium_nbtree::{PageWalk, ReadStats, TreeSnapshot, WalkScope};
 
 use crate::databases::DatabaseState;
+use crate::error::SeriesReadError;
 use crate::merging::Merger;
 use crate::open::StoreInner;
 use crate::space::marks::Marks;
@@ -85,9 +86,9 @@ impl Marking {
         store: &StoreInner,
         budget: u64,
         spent: &mut u64,
-    ) -> Result<MarkProgress, TreeError> {
+    ) -> Result<MarkProgress, SeriesReadError> {
         let mut stats = ReadStats::default();
-        let mut series = Vec::new();
+        let mut looks = 0;
         let marks = &mut self.marks;
         let mut seen = |addr| marks.mark(addr);
         loop {
@@ -101,25 +102,19 @@ impl Marking {
                     self.runs.pop();
                 }
             }
-            if series.len() >= LOOKS {
+            if looks >= LOOKS {
                 *spent += pages_read(&stats);
                 return Ok(MarkProgress::More);
             }
-            let known = series.len();
-            let more = self.walk.next(&self.database, &mut series, known + 1);
-            match series.get(known) {
-                Some(found) => {
-                    let runs = found.lock().snapshots().into_iter();
-                    let with_pages = runs.filter(|r| self.scope.texts || leads_to_pages(r));
-                    self.runs
-                        .extend(with_pages.map(|r| PageWalk::new(r, self.scope)));
-                }
-                None if more => {}
-                None => {
-                    *spent += pages_read(&stats);
-                    return Ok(MarkProgress::Done);
-                }
-            }
+            looks += 1;
+            let Some(found) = self.walk.next(store, &self.database)? else {
+                *spent += pages_read(&stats);
+                return Ok(MarkProgress::Done);
+            };
+            let runs = found.lock().snapshots().into_iter();
+            let with_pages = runs.filter(|r| self.scope.texts || leads_to_pages(r));
+            self.runs
+                .extend(with_pages.map(|r| PageWalk::new(r, self.scope)));
         }
     }
 }

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use alluvium_types::{FieldId, PARTITION_COUNT, Partition, Row};
 
 use crate::databases::DatabaseState;
+use crate::error::RecallError;
+use crate::open::StoreInner;
+use crate::partition::PartitionState;
 use crate::series::Series;
 
 /// Where the walk is. It is by row and field, not by place in a list: a series that goes must not hide the one behind
@@ -28,37 +31,49 @@ impl Default for SeriesWalk {
 }
 
 impl SeriesWalk {
-    /// Gives the next few series to `take`. Returns whether there are more. One that came after the walk had passed its
-    /// place is left out.
+    /// The next series; `None` at the end. One that came after the walk had passed its place is left out. One that is away
+    /// is read, and stays away. Waits for that.
     pub(crate) fn next(
         &mut self,
-        database: &DatabaseState,
-        take: &mut Vec<Arc<Series>>,
-        max: usize,
-    ) -> bool {
+        store: &StoreInner,
+        database: &Arc<DatabaseState>,
+    ) -> Result<Option<Arc<Series>>, RecallError> {
         while usize::from(self.partition) < PARTITION_COUNT {
             if let Some(part) = database.touched_partition(Partition(self.partition)) {
-                let table = part.table.read();
-                while self.row.0 < table.row_count() {
-                    let fields = table.of_row(self.row);
-                    let from = self
-                        .field
-                        .map_or(0, |last| fields.partition_point(|(f, _)| *f <= last));
-                    for (field, series) in &fields[from..] {
-                        if take.len() >= max {
-                            return true;
-                        }
-                        self.field = Some(*field);
-                        take.push(Arc::clone(series));
+                while let Some((row, field, here)) = self.next_place(part) {
+                    let found = match here {
+                        Some(series) => Some(series),
+                        None => store.view(database, part, row, field, false)?,
+                    };
+                    if found.is_some() {
+                        return Ok(found);
                     }
-                    self.row.0 += 1;
-                    self.field = None;
                 }
             }
             self.partition += 1;
             self.row = Row(0);
             self.field = None;
         }
-        false
+        Ok(None)
+    }
+
+    /// Partition and row of the series that was given last, or whose record could not be read.
+    pub(crate) fn place(&self) -> (u8, u32) {
+        (self.partition, self.row.0)
+    }
+
+    fn next_place(&mut self, part: &PartitionState) -> Option<(Row, FieldId, Option<Arc<Series>>)> {
+        let table = part.table.read();
+        while self.row.0 < table.row_count() {
+            let slots = table.slots_of_row(self.row);
+            let passed = |last| slots.partition_point(|slot| slot.field() <= last);
+            if let Some(slot) = slots.get(self.field.map_or(0, passed)) {
+                self.field = Some(slot.field());
+                return Some((self.row, slot.field(), slot.here().map(Arc::clone)));
+            }
+            self.row.0 += 1;
+            self.field = None;
+        }
+        None
     }
 }

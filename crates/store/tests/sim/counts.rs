@@ -34,6 +34,10 @@ pub struct Counts {
     pub seals: u64,
     /// Index segments made of others.
     pub index_merges: u64,
+    /// Series that left memory, and that came back.
+    pub spilled: u64,
+    /// See `spilled`.
+    pub recalled: u64,
     /// Values found after crashes and compared.
     pub compared: u64,
     /// Openings that refused a damaged directory, and reads that named a damaged page.
@@ -57,6 +61,8 @@ impl AddAssign for Counts {
         self.seals += more.seals;
         self.index_merges += more.index_merges;
         self.compared += more.compared;
+        self.spilled += more.spilled;
+        self.recalled += more.recalled;
         self.damage_named += more.damage_named;
     }
 }
@@ -67,7 +73,7 @@ impl fmt::Display for Counts {
             f,
             "worlds={} lives={} crashes={} page_writes={} data_pages={} faults={} acked={} deletes={} merges={} \
              volumes_freed={} given_back={} left={} seals={} \
-             index_merges={} compared={} damage_named={}",
+             index_merges={} compared={} damage_named={} spilled={} recalled={}",
             self.worlds,
             self.lives,
             self.crashes,
@@ -84,6 +90,8 @@ impl fmt::Display for Counts {
             self.index_merges,
             self.compared,
             self.damage_named,
+            self.spilled,
+            self.recalled,
         )
     }
 }

@@ -32,6 +32,8 @@ pub struct Kind {
     pub churn: bool,
     /// Much is written and deleted, and time passes in between: pages die and are given back within a life.
     pub busy: bool,
+    /// Memory is always short: series leave it as soon as a checkpoint has them, and stay away when the store is opened.
+    pub tight: bool,
 }
 
 impl Kind {
@@ -59,6 +61,7 @@ impl Kind {
             heavy: !seed.is_multiple_of(3),
             churn: seed % 7 < 2,
             busy: seed % 6 == 5,
+            tight: seed % 5 < 2,
         }
     }
 }
@@ -142,6 +145,8 @@ impl World {
             tail_chain_max: 3,
             memory_bytes: 64 << 20,
             cache_percent: 1,
+            memory_soft_percent: if self.kind.tight { 0 } else { 75 },
+            govern_ms: 1,
             retention_check_ms: 5,
             // Every dead page is looked for, and given back as soon as it may be.
             space_check_ms: 1,

@@ -1,0 +1,313 @@
+//! What a checkpoint writes of series: one slice under a shard's lock, the walk over all of them, and where their
+//! records are once a superblock names the file.
+
+use std::sync::Arc;
+
+use alluvium_io::IoError;
+use alluvium_nbtree::{Encoder, TailKey, put_tail_record, tail_record_key};
+use alluvium_types::{Column, FieldId, PARTITION_COUNT, Partition, Row, TimeRange};
+
+use crate::databases::DatabaseState;
+use crate::ledger::Ledger;
+use crate::open::StoreInner;
+use crate::partition::PartitionState;
+use crate::piece_file::PieceFile;
+use crate::series::Series;
+use crate::series_table::Slot;
+use crate::tail_files::{OpenFiles, RecordPlace, TailFiles, TailsFile};
+
+/// Series written per hold of a shard's lock.
+pub(crate) const SLICE_SERIES: usize = 256;
+/// Bytes of late points read and of tails written at which a slice ends; the last series of one may pass it by
+/// what a series can hold, somewhat more than 1 MiB.
+pub(crate) const SLICE_BYTES: usize = 1 << 20;
+
+/// A series that a checkpoint has written, and where.
+#[derive(Debug)]
+pub(crate) struct CapturedSeries {
+    pub database: Arc<DatabaseState>,
+    pub series: Arc<Series>,
+    offset: u64,
+    len: u64,
+}
+
+/// Records of one partition that were copied: whose, and the new offsets and lengths.
+#[derive(Debug)]
+pub(crate) struct MovedRecords {
+    part: Arc<PartitionState>,
+    records: Vec<(Row, FieldId, u64, u32)>,
+}
+
+/// What is written under one hold of a shard's lock.
+#[derive(Debug)]
+pub(crate) struct Slice<'a> {
+    tails: &'a mut PieceFile,
+    encoder: &'a mut Encoder,
+    is_full_checkpoint: bool,
+    begin: u64,
+    late_bytes: usize,
+    series: usize,
+    pub captured: Vec<CapturedSeries>,
+}
+
+impl<'a> Slice<'a> {
+    pub(crate) fn new(
+        tails: &'a mut PieceFile,
+        encoder: &'a mut Encoder,
+        is_full_checkpoint: bool,
+    ) -> Self {
+        Self {
+            begin: tails.end(),
+            tails,
+            encoder,
+            is_full_checkpoint,
+            late_bytes: 0,
+            series: 0,
+            captured: Vec::new(),
+        }
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        let written = (self.tails.end() - self.begin) as usize;
+        self.series >= SLICE_SERIES || self.late_bytes + written >= SLICE_BYTES
+    }
+
+    /// Writes one series. The caller holds its shard's lock.
+    pub(crate) fn capture(&mut self, database: &Arc<DatabaseState>, series: &Arc<Series>) {
+        self.series += 1;
+        if database.is_dropped() {
+            return;
+        }
+        let mut state = series.lock();
+        state.dirty = false;
+        // Until a superblock names what is written now.
+        state.set_record(None);
+        if self.is_full_checkpoint && state.is_empty() {
+            // All of it has expired; the definitions know it still.
+            return;
+        }
+        let key = TailKey {
+            database: database.id,
+            partition: series.place.partition,
+            row: series.place.row,
+            field: series.place.field,
+            lsn: state.lsn,
+        };
+        let buffer = state.rare().and_then(|r| r.late.as_ref());
+        let late: Vec<Column> = buffer.map_or(Vec::new(), |buffer| {
+            self.late_bytes += buffer.heap_bytes();
+            buffer.columns(TimeRange::ALL, |_| true)
+        });
+        self.encoder.set_compression(database.settings.compression);
+        let offset = self.tails.end();
+        let runs = state.snapshots();
+        put_tail_record(&mut self.tails.pending, self.encoder, &key, &runs, &late);
+        drop(state);
+        self.captured.push(CapturedSeries {
+            database: Arc::clone(database),
+            series: Arc::clone(series),
+            offset,
+            len: self.tails.end() - offset,
+        });
+    }
+}
+
+/// Series that are away, of a slice of a walk.
+#[derive(Debug)]
+pub(crate) struct AwaySlice {
+    part: Arc<PartitionState>,
+    files: OpenFiles,
+    records: Vec<(Row, FieldId, RecordPlace)>,
+}
+
+/// A walk over all series of a shard, by row and field. One that goes or comes back meanwhile is met once, as whatever
+/// it is then; one that comes behind the walk is in the log.
+#[derive(Debug)]
+pub(crate) struct TableWalk {
+    databases: Vec<Arc<DatabaseState>>,
+    database: usize,
+    partition: usize,
+    row: Row,
+    /// The last field of the row that was met.
+    field: Option<FieldId>,
+}
+
+impl TableWalk {
+    pub(crate) fn new(databases: Vec<Arc<DatabaseState>>) -> Self {
+        Self {
+            databases,
+            database: 0,
+            partition: 0,
+            row: Row(0),
+            field: None,
+        }
+    }
+
+    /// Writes the series in memory of the next slice and returns those that are away, to be copied when the lock is
+    /// released; `None` at the end. The caller holds the shard's lock.
+    pub(crate) fn capture(
+        &mut self,
+        slice: &mut Slice<'_>,
+        files: &TailFiles,
+        is_mine: impl Fn(Partition) -> bool,
+    ) -> Option<AwaySlice> {
+        loop {
+            let database = self.databases.get(self.database)?;
+            let part = database.touched_partition(Partition(self.partition as u8));
+            if let Some(part) = part.filter(|p| !database.is_dropped() && is_mine(p.partition)) {
+                let (database, part) = (Arc::clone(database), Arc::clone(part));
+                let away = self.capture_part(slice, files, &database, part);
+                if away.is_some() {
+                    return away;
+                }
+            }
+            (self.row, self.field) = (Row(0), None);
+            self.partition += 1;
+            if self.partition == PARTITION_COUNT {
+                self.partition = 0;
+                self.database += 1;
+            }
+        }
+    }
+
+    /// Goes on in a partition until the slice is full or it ends; `None` if it had ended before.
+    fn capture_part(
+        &mut self,
+        slice: &mut Slice<'_>,
+        files: &TailFiles,
+        database: &Arc<DatabaseState>,
+        part: Arc<PartitionState>,
+    ) -> Option<AwaySlice> {
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        let table = part.table.read();
+        if self.row.0 >= table.row_count() {
+            return None;
+        }
+        'rows: while self.row.0 < table.row_count() {
+            for slot in table.slots_of_row(self.row) {
+                let field = slot.field();
+                if self.field.is_some_and(|last| field <= last) {
+                    continue;
+                }
+                let is_long = records.len() >= SLICE_SERIES || bytes >= SLICE_BYTES as u64;
+                if slice.is_full() || is_long {
+                    break 'rows;
+                }
+                self.field = Some(field);
+                if let Some(series) = slot.here() {
+                    slice.capture(database, series);
+                } else if let Some(record) = slot.record() {
+                    bytes += record.len();
+                    records.push((self.row, field, record));
+                }
+            }
+            self.row.0 += 1;
+            self.field = None;
+        }
+        // While the table is held: the places are in these files.
+        let files = files.open();
+        drop(table);
+        Some(AwaySlice {
+            part,
+            files,
+            records,
+        })
+    }
+}
+
+impl StoreInner {
+    /// Copies records of series that are away. Waits for them; the caller holds no shard's lock.
+    pub(crate) fn copy_records(
+        &self,
+        tails: &mut PieceFile,
+        moved: &mut Vec<MovedRecords>,
+        away: AwaySlice,
+    ) -> Result<(), IoError> {
+        if away.records.is_empty() {
+            return Ok(());
+        }
+        let places: Vec<RecordPlace> = away.records.iter().map(|(.., place)| *place).collect();
+        let records = away.files.read(self.device.as_ref(), &places)?;
+        if !moved
+            .last()
+            .is_some_and(|m| Arc::ptr_eq(&m.part, &away.part))
+        {
+            moved.push(MovedRecords {
+                part: Arc::clone(&away.part),
+                records: Vec::new(),
+            });
+        }
+        let Some(moved) = moved.last_mut() else {
+            return Ok(());
+        };
+        for (bytes, (row, field, _)) in records.iter().zip(&away.records) {
+            // A damaged record must not get a new checksum of its file.
+            let key = tail_record_key(bytes).map(|(key, _)| (key.row, key.field));
+            if !key.is_ok_and(|key| key == (*row, *field)) {
+                let cause = std::io::Error::from(std::io::ErrorKind::InvalidData);
+                return Err(IoError::new("copy", "a series' checkpointed tail", cause));
+            }
+            // As long as before: 24 bits.
+            let (offset, len) = (tails.end(), bytes.len() as u32);
+            moved.records.push((*row, *field, offset, len));
+            tails.pending.extend_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    /// A superblock names the file of a checkpoint: series may leave memory into it, and those that are away are there.
+    pub(crate) fn note_records(
+        &self,
+        tails: &mut PieceFile,
+        captured: Vec<CapturedSeries>,
+        moved: Vec<MovedRecords>,
+        ledger: &Ledger,
+    ) {
+        let (device, lane) = (Arc::clone(&self.device), self.index_lane());
+        let file = tails.take_file();
+        let file = file.map(|file| TailsFile::new(device, lane, file, tails.named()));
+        let Some(number) = self.tail_files.add(file) else {
+            // The files before it stay open for those that are away.
+            return;
+        };
+        for CapturedSeries {
+            series,
+            offset,
+            len,
+            ..
+        } in captured
+        {
+            let mut state = series.lock();
+            if !state.dirty {
+                state.set_record(RecordPlace::new(number, offset, len));
+            }
+        }
+        for MovedRecords { part, records } in moved {
+            for slice in records.chunks(SLICE_SERIES) {
+                let mut table = part.table.write();
+                for (row, field, offset, len) in slice {
+                    let new = RecordPlace::new(number, *offset, u64::from(*len));
+                    match table.slot(*row, *field) {
+                        None => {}
+                        Some(Slot::Here { series, .. }) => {
+                            // It came back meanwhile: what has not changed since is what was copied.
+                            let mut state = series.lock();
+                            if state.record().is_some_and(|now| now.file() != number) {
+                                state.set_record(new);
+                            }
+                        }
+                        Some(Slot::Away { .. }) => {
+                            let now = table.slot(*row, *field).and_then(Slot::record);
+                            if let Some(new) = new
+                                && now.is_some_and(|now| now.file() != number)
+                            {
+                                table.put_away(*row, *field, new);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        self.tail_files.keep(&ledger.tails);
+    }
+}

@@ -1,0 +1,290 @@
+//! Keeps the store within its memory: shrinks caches, then lets series go that nobody uses. See `docs/adr/0016-memory.md`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use alluvium_types::{
+    BudgetExceeded, ByteCount, DatabaseId, Owner, PARTITION_COUNT, Partition, Row,
+};
+
+use crate::databases::DatabaseState;
+use crate::error::WriteError;
+use crate::open::StoreInner;
+use crate::partition::PartitionState;
+use crate::recall::{AWAY_BYTES, SERIES_BYTES};
+
+/// Rows looked at per hold of a shard's lock.
+const SLICE_ROWS: u32 = 512;
+/// Slices in one call.
+const SLICES: usize = 8;
+/// Nanoseconds between checkpoints that are asked for so that series may go.
+const CHECKPOINT_PAUSE_NS: u64 = 500_000_000;
+
+/// What the governor has done since the store was opened.
+#[derive(Debug, Default)]
+pub(crate) struct GovernorCounts {
+    pub spilled: AtomicU64,
+    pub recalled: AtomicU64,
+    pub refused: AtomicU64,
+    pub checkpoints: AtomicU64,
+}
+
+/// What the governor does, and has done since the store was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GovernorStatus {
+    /// Bytes in use at which series and caches begin to leave memory.
+    pub soft_limit: ByteCount,
+    /// Bytes in use at which new series are refused.
+    pub series_limit: ByteCount,
+    /// The use is past the soft limit.
+    pub under_pressure: bool,
+    /// Series that are not in memory now.
+    pub series_away: u64,
+    /// Times a series left memory.
+    pub spilled: u64,
+    /// Times one came back.
+    pub recalled: u64,
+    /// Batches refused because of new series.
+    pub refused: u64,
+    /// Checkpoints asked for so that series might go.
+    pub checkpoints: u64,
+}
+
+/// Where the next slice begins.
+#[derive(Debug, Clone, Copy)]
+struct Hand {
+    database: DatabaseId,
+    partition: u8,
+    row: Row,
+}
+
+impl Default for Hand {
+    fn default() -> Self {
+        Self {
+            database: DatabaseId(0),
+            partition: 0,
+            row: Row(0),
+        }
+    }
+}
+
+/// The clock's hand over all series, and when it moves.
+#[derive(Debug, Default)]
+pub(crate) struct Governor {
+    hand: Option<Hand>,
+    next_ns: u64,
+    next_round_ns: u64,
+    next_checkpoint_ns: u64,
+    /// What of the index the budget was told.
+    index_bytes: u64,
+}
+
+impl StoreInner {
+    /// Bytes in use at which memory is given back.
+    pub(crate) fn soft_limit(&self) -> u64 {
+        self.budget.limit() / 100 * self.config.memory_soft_percent.min(100)
+    }
+
+    fn series_limit(&self) -> u64 {
+        self.budget.limit() / 100 * self.config.memory_series_percent.min(100)
+    }
+
+    /// Whether series that are not there yet are taken: not where memory is nearly used up.
+    pub(crate) fn admit_new_series(&self) -> Result<(), WriteError> {
+        let (used, limit) = (self.budget.used(), self.series_limit());
+        if used <= limit {
+            return Ok(());
+        }
+        let owner = Owner::Index;
+        Err(WriteError::NewSeries(BudgetExceeded {
+            owner,
+            asked: 0,
+            used,
+            limit,
+        }))
+    }
+
+    /// Counts a batch that was refused because of new series.
+    pub(crate) fn note_refusal(&self) {
+        self.governor_counts.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Lets memory go for a slice if it is time. Never waits. Returns whether to call again at once.
+    pub(crate) fn drive_governor(&self, now: u64) -> bool {
+        // Another thread does it: that is progress enough.
+        let Some(mut governor) = self.governor.try_lock() else {
+            return false;
+        };
+        let governor = &mut *governor;
+        if now < governor.next_ns {
+            return false;
+        }
+        let pause = self.config.govern_ms.max(1) * 1_000_000;
+        if governor.hand.is_none() {
+            self.count_index(governor);
+        }
+        let over = self.budget.used().saturating_sub(self.soft_limit());
+        self.block.bound_cache(self.cache_bytes(over));
+        if over == 0 {
+            if governor.hand.is_none() {
+                let idle_ns = self.config.spill_idle_ms.saturating_mul(1_000_000);
+                if idle_ns == 0 || now < governor.next_round_ns {
+                    governor.next_ns = now + pause;
+                    return false;
+                }
+                governor.next_round_ns = now.saturating_add(idle_ns);
+                governor.hand = Some(Hand::default());
+            }
+            // Nobody waits for it: a few slices between pauses.
+            self.turn(governor);
+            governor.next_ns = now + pause / 8;
+            return false;
+        }
+        self.index_cache.shrink(self.index_cache.limit() / 2);
+        governor.hand.get_or_insert_default();
+        if self.turn(governor) {
+            return true;
+        }
+        governor.next_ns = now + pause;
+        if now >= governor.next_checkpoint_ns && self.has_dirty() {
+            // What is not in a checkpoint cannot go.
+            if let Some(mut checkpointer) = self.checkpointer.try_lock()
+                && checkpointer.is_idle()
+            {
+                checkpointer.request();
+                governor.next_checkpoint_ns = now + CHECKPOINT_PAUSE_NS;
+                self.governor_counts
+                    .checkpoints
+                    .fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        false
+    }
+
+    /// Lets series go while the store is being opened, if memory is short. The caller holds no lock.
+    pub(crate) fn relieve(&self) {
+        if self.budget.used() > self.soft_limit()
+            && let Some(mut governor) = self.governor.try_lock()
+        {
+            governor.hand.get_or_insert_default();
+            self.turn(&mut governor);
+        }
+    }
+
+    fn has_dirty(&self) -> bool {
+        let mut shards = self.shards.iter();
+        shards.any(|shard| !shard.state.lock().dirty.is_empty())
+    }
+
+    /// What the page cache may take where so much is to be given back.
+    fn cache_bytes(&self, over: u64) -> u64 {
+        let most = self.config.memory_bytes / 100 * self.config.cache_percent.min(90);
+        if over == 0 {
+            return most;
+        }
+        let held = self.budget.used_by(Owner::PageCache);
+        held.saturating_sub(over).min(most).max(most / 16)
+    }
+
+    /// Tells the budget how much the index takes.
+    fn count_index(&self, governor: &mut Governor) {
+        let databases = self.catalog.read().all();
+        let bytes: usize = databases
+            .iter()
+            .flat_map(|d| d.touched().map(|p| p.index.read().heap_bytes()))
+            .sum();
+        self.budget.force(Owner::Index, bytes as u64);
+        self.budget.release(Owner::Index, governor.index_bytes);
+        governor.index_bytes = bytes as u64;
+    }
+
+    /// Moves the hand on. Returns whether it is not round yet and memory is still to be given back.
+    fn turn(&self, governor: &mut Governor) -> bool {
+        for _ in 0..SLICES {
+            let Some(hand) = &mut governor.hand else {
+                return false;
+            };
+            let databases = self.catalog.read();
+            let ids = databases.all();
+            drop(databases);
+            let at = ids.partition_point(|d| d.id < hand.database);
+            let Some(database) = ids.get(at) else {
+                governor.hand = None;
+                return false;
+            };
+            if database.id != hand.database {
+                *hand = Hand {
+                    database: database.id,
+                    ..Hand::default()
+                };
+            }
+            let part = database.touched_partition(Partition(hand.partition));
+            let more = part.is_some_and(|part| self.spill_rows(database, part, hand.row));
+            if more {
+                hand.row.0 += SLICE_ROWS;
+                continue;
+            }
+            hand.row = Row(0);
+            hand.partition += 1;
+            if usize::from(hand.partition) >= PARTITION_COUNT {
+                hand.partition = 0;
+                hand.database.0 += 1;
+            }
+        }
+        self.budget.used() > self.soft_limit()
+    }
+
+    /// Lets series of a slice of rows go that were not used since the hand last came by. Returns whether there are more
+    /// rows.
+    fn spill_rows(&self, database: &Arc<DatabaseState>, part: &PartitionState, from: Row) -> bool {
+        // Writers of the partition have looked which series are away before they took this lock.
+        let _shard = self.shard_of(part.partition).state.lock();
+        let mut table = part.table.write();
+        let end = table.row_count().min(from.0.saturating_add(SLICE_ROWS));
+        let (mut heap, mut gone) = (0, 0);
+        for row in from.0..end {
+            table.spill_row(Row(row), |series| {
+                let field = series.place.field;
+                let mut state = series.lock();
+                if std::mem::take(&mut state.is_recent) {
+                    return None;
+                }
+                let record = state.may_leave()?;
+                if !part.hidden(Row(row), field).is_empty() {
+                    return None;
+                }
+                heap += state.heap_bytes() as i64 + SERIES_BYTES - AWAY_BYTES;
+                gone += 1;
+                Some(record)
+            });
+        }
+        let more = end < table.row_count();
+        if gone > 0 {
+            part.note_away(&table);
+            part.spills.fetch_add(1, Ordering::AcqRel);
+            drop(table);
+            database.charge(-heap);
+            self.governor_counts
+                .spilled
+                .fetch_add(gone, Ordering::Relaxed);
+        }
+        more
+    }
+
+    pub(crate) fn governor_status(&self) -> GovernorStatus {
+        let databases = self.catalog.read().all();
+        let parts = databases.iter().flat_map(|d| d.touched());
+        let count = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        let counts = &self.governor_counts;
+        GovernorStatus {
+            soft_limit: ByteCount(self.soft_limit()),
+            series_limit: ByteCount(self.series_limit()),
+            under_pressure: self.budget.used() > self.soft_limit(),
+            series_away: parts.map(|p| p.away.load(Ordering::Relaxed)).sum(),
+            spilled: count(&counts.spilled),
+            recalled: count(&counts.recalled),
+            refused: count(&counts.refused),
+            checkpoints: count(&counts.checkpoints),
+        }
+    }
+}

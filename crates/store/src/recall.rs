@@ -1,0 +1,246 @@
+//! Brings series back that are away: reads their records without a lock, then lets them take their places.
+//!
+//! Who reads may be overtaken: a series that came back meanwhile, or whose record was copied to another file, is not
+//! touched. What was read is still what the series held when it was looked up, which is all that a reader needs.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use alluvium_nbtree::{TailRecord, read_tail_record};
+use alluvium_types::{BudgetExceeded, FieldId, Owner, Row};
+
+use crate::databases::DatabaseState;
+use crate::error::RecallError;
+use crate::late::LateBuffer;
+use crate::open::StoreInner;
+use crate::partition::PartitionState;
+use crate::series::{Series, SeriesPlace};
+use crate::series_table::Slot;
+use crate::tail_files::{OpenFiles, RecordPlace};
+
+/// Series whose records are read before they take their places.
+const SLICE_SERIES: usize = 256;
+/// Times that a series is looked up again because something came in between.
+const ATTEMPTS: usize = 16;
+/// Heap of one series beside its open leaf: its place in the table and its shared allocation.
+pub(crate) const SERIES_BYTES: i64 = 176;
+/// What is left of it when it is away: its place in the table.
+pub(crate) const AWAY_BYTES: i64 = 32;
+
+/// Series as their records have them, in no table.
+#[derive(Debug, Default)]
+struct Fetched {
+    series: Vec<(RecordPlace, Series)>,
+    files: OpenFiles,
+}
+
+impl Series {
+    /// Makes it what a record says, which lies at `place`.
+    pub(crate) fn load(&self, record: TailRecord, place: Option<RecordPlace>) {
+        let mut state = self.lock();
+        state.set_runs(record.runs);
+        state.lsn = record.key.lsn;
+        state.is_recent = true;
+        state.set_record(place);
+        let mut late = LateBuffer::default();
+        for column in &record.late {
+            for (i, time) in column.times.iter().enumerate() {
+                if let Some(value) = column.value(i) {
+                    late.insert(*time, value);
+                }
+            }
+        }
+        state.set_late(late);
+    }
+}
+
+impl StoreInner {
+    /// The series of these rows that are away, of all fields.
+    pub(crate) fn away_of_rows(
+        part: &PartitionState,
+        rows: impl Iterator<Item = Row>,
+    ) -> Vec<(Row, FieldId)> {
+        let mut away = Vec::new();
+        if part.away.load(Ordering::Acquire) == 0 {
+            return away;
+        }
+        let table = part.table.read();
+        for row in rows {
+            let slots = table.slots_of_row(row).iter();
+            let of_row = slots.filter(|slot| slot.here().is_none());
+            away.extend(of_row.map(|slot| (row, slot.field())));
+        }
+        drop(table);
+        away.sort_unstable();
+        away.dedup();
+        away
+    }
+
+    /// Brings series back into memory. Waits; the caller has no lock.
+    ///
+    /// # Errors
+    /// If a record cannot be read, or, where `within_budget`, they would not fit.
+    pub(crate) fn bring_back(
+        &self,
+        database: &Arc<DatabaseState>,
+        part: &PartitionState,
+        wanted: &[(Row, FieldId)],
+        within_budget: bool,
+    ) -> Result<(), RecallError> {
+        for slice in wanted.chunks(SLICE_SERIES) {
+            let mut attempts = ATTEMPTS;
+            loop {
+                let fetched = self.fetch(database, part, slice, within_budget)?;
+                if fetched.series.is_empty() {
+                    break;
+                }
+                if attempts == 0 {
+                    return Err(RecallError::Unsettled);
+                }
+                attempts -= 1;
+                self.install(database, part, fetched);
+            }
+        }
+        Ok(())
+    }
+
+    /// The series itself, brought back if it is away; `None` if it is gone, or goes again at this moment. Waits; the
+    /// caller has no lock.
+    ///
+    /// # Errors
+    /// If its record cannot be read.
+    pub(crate) fn resident(
+        &self,
+        database: &Arc<DatabaseState>,
+        place: SeriesPlace,
+    ) -> Result<Option<Arc<Series>>, RecallError> {
+        let Some(part) = database.touched_partition(place.partition) else {
+            return Ok(None);
+        };
+        self.bring_back(database, part, &[(place.row, place.field)], false)?;
+        Ok(part
+            .table
+            .read()
+            .get(place.row, place.field)
+            .map(Arc::clone))
+    }
+
+    /// A series to read from: the one in memory, or one that its record was made into. That takes its place if
+    /// it `may_stay` and there is room. Waits for the record; the caller has no lock.
+    ///
+    /// # Errors
+    /// If the record cannot be read.
+    pub(crate) fn view(
+        &self,
+        database: &Arc<DatabaseState>,
+        part: &PartitionState,
+        row: Row,
+        field: FieldId,
+        may_stay: bool,
+    ) -> Result<Option<Arc<Series>>, RecallError> {
+        for _ in 0..ATTEMPTS {
+            match part.table.read().slot(row, field) {
+                None => return Ok(None),
+                Some(Slot::Here { series, .. }) => return Ok(Some(Arc::clone(series))),
+                Some(Slot::Away { .. }) => {}
+            }
+            let mut fetched = self.fetch(database, part, &[(row, field)], false)?;
+            if may_stay && self.budget.used() < self.soft_limit() {
+                self.install(database, part, fetched);
+            } else if let Some((_, series)) = fetched.series.pop() {
+                return Ok(Some(Arc::new(series)));
+            }
+        }
+        Err(RecallError::Unsettled)
+    }
+
+    /// Reads the records of those that are away.
+    fn fetch(
+        &self,
+        database: &DatabaseState,
+        part: &PartitionState,
+        wanted: &[(Row, FieldId)],
+        within_budget: bool,
+    ) -> Result<Fetched, RecallError> {
+        let mut places = Vec::new();
+        let mut away = Vec::new();
+        let files = {
+            let table = part.table.read();
+            for (row, field) in wanted {
+                if let Some(record) = table.slot(*row, *field).and_then(Slot::record) {
+                    places.push(record);
+                    away.push((*row, *field));
+                }
+            }
+            self.tail_files.open()
+        };
+        if places.is_empty() {
+            return Ok(Fetched::default());
+        }
+        let asked = places.iter().map(|p| 2 * p.len() + SERIES_BYTES as u64);
+        let (asked, used, limit) = (asked.sum(), self.budget.used(), self.budget.limit());
+        if within_budget && used.saturating_add(asked) > limit {
+            return Err(RecallError::Memory(BudgetExceeded {
+                owner: Owner::OpenTails,
+                asked,
+                used,
+                limit,
+            }));
+        }
+        let records = files.read(self.device.as_ref(), &places);
+        let records = records.map_err(|error| RecallError::Read(Arc::new(error)))?;
+        let mut series = Vec::with_capacity(records.len());
+        for ((bytes, place), (row, field)) in records.iter().zip(&places).zip(away) {
+            let record = read_tail_record(bytes);
+            let record = record.map_err(|error| RecallError::Record(Arc::new(error)))?;
+            let key = record.key;
+            let wanted = (database.id, part.partition, row, field);
+            if (key.database, key.partition, key.row, key.field) != wanted {
+                return Err(RecallError::Foreign);
+            }
+            let of = SeriesPlace {
+                partition: part.partition,
+                row,
+                field,
+            };
+            let loaded = Series::new(of);
+            loaded.load(record, Some(*place));
+            series.push((*place, loaded));
+        }
+        Ok(Fetched { series, files })
+    }
+
+    /// Lets series take their places, but for those that have changed since they were looked up.
+    fn install(&self, database: &Arc<DatabaseState>, part: &PartitionState, fetched: Fetched) {
+        let (mut heap, mut count) = (0, 0);
+        let mut listed = Vec::new();
+        let mut table = part.table.write();
+        let open = self.tail_files.open();
+        for (place, series) in fetched.series {
+            let SeriesPlace { row, field, .. } = series.place;
+            let now = table.slot(row, field).and_then(Slot::record);
+            if now != Some(place) || !open.agree_on(&fetched.files, place.file()) {
+                continue;
+            }
+            let series = Arc::new(series);
+            let mut state = series.lock();
+            heap += state.heap_bytes() as i64 + SERIES_BYTES - AWAY_BYTES;
+            if state.wants_merger() {
+                listed.push((Arc::clone(database), Arc::clone(&series)));
+            }
+            drop(state);
+            table.put(series);
+            count += 1;
+        }
+        part.note_away(&table);
+        drop(table);
+        database.charge(heap);
+        self.governor_counts
+            .recalled
+            .fetch_add(count, Ordering::Relaxed);
+        if !listed.is_empty() {
+            let mut shard = self.shard_of(part.partition).state.lock();
+            shard.several_runs.extend(listed);
+        }
+    }
+}

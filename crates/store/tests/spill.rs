@@ -1,0 +1,317 @@
+//! Series that leave memory answer as if they had stayed: writes, late writes, reads, deletes, merges, checkpoints and
+//! openings in any order against the naive model, with memory always short, never, and now and then.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod model;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use alluvium_io::MemoryDevice;
+use alluvium_sim::SimClock;
+use alluvium_store::{Database, Device, Durability, Store, StoreConfig, WriteError};
+use alluvium_types::{ByteCount, SeriesKey, Value, ValueRef};
+use model::{Dice, Line, Model, Removal, check_reads, late_batch, read_all, same, write};
+
+/// Simulated time of one drive.
+const DRIVE_NS: u64 = 2_000_000;
+
+struct World {
+    device: Arc<MemoryDevice>,
+    clock: Arc<SimClock>,
+    config: StoreConfig,
+    store: Store,
+    database: Database,
+    spilled: u64,
+    recalled: u64,
+    left: u64,
+}
+
+fn config() -> StoreConfig {
+    StoreConfig {
+        shards: 2,
+        volume_bytes: 1 << 20,
+        extent_pages: 4,
+        segment_bytes: 1 << 20,
+        late_points_max: 40,
+        merge_runs_max: 2,
+        merge_late_points: 50,
+        merge_quiet_ms: 10,
+        merge_pages_per_s: 1 << 40,
+        tail_chain_max: 3,
+        space_check_ms: 1,
+        space_dead_percent: 1,
+        space_readers_ms: 0,
+        memory_bytes: 64 << 20,
+        govern_ms: 1,
+        durability: Durability::Os,
+        instance: Some([5; 16]),
+        ..StoreConfig::default()
+    }
+}
+
+impl World {
+    fn new(config: StoreConfig) -> Self {
+        let device = Arc::new(MemoryDevice::new(3));
+        let clock = Arc::new(SimClock::new(1_700_000_000_000_000_000));
+        let store = open(&device, &clock, &config);
+        let (database, created) = store.create_database("db").unwrap();
+        created.wait().unwrap();
+        Self {
+            device,
+            clock,
+            config,
+            store,
+            database,
+            spilled: 0,
+            recalled: 0,
+            left: 0,
+        }
+    }
+
+    fn drive(&self, turns: u64) {
+        for _ in 0..turns {
+            self.store.drive();
+            self.clock.advance_ns(DRIVE_NS);
+        }
+    }
+
+    /// With the log to redo, or closed.
+    fn reopen(&mut self, clean: bool) {
+        let governor = self.store.status().governor;
+        self.spilled += governor.spilled;
+        self.recalled += governor.recalled;
+        if clean {
+            self.store.close().unwrap();
+        } else {
+            self.drive(4);
+        }
+        self.store = open(&self.device, &self.clock, &self.config);
+        self.database = self.store.database("db").unwrap();
+        self.left += self.store.recovery().series_left;
+    }
+}
+
+fn open(device: &Arc<MemoryDevice>, clock: &Arc<SimClock>, config: &StoreConfig) -> Store {
+    let device: Arc<dyn Device> = Arc::<MemoryDevice>::clone(device);
+    let clock: Arc<dyn alluvium_store::Clock> = Arc::<SimClock>::clone(clock);
+    Store::open(device, clock, config.clone()).unwrap()
+}
+
+/// Runs one history. Returns how many series left, came back, and were left away by openings.
+fn history(seed: u64, config: StoreConfig) -> (u64, u64, u64) {
+    let mut dice = Dice(seed | 1);
+    let mut world = World::new(config);
+    let mut model = Model::default();
+    let mut now = 1_000_000;
+    for _ in 0..120 {
+        let lines = 1 + dice.below(120);
+        // Few of many hosts at a time, so that others fall idle.
+        let mut batch = late_batch(&mut dice, &mut now, 4, lines);
+        let first = dice.below(12) as u32;
+        for line in &mut batch {
+            line.host += first;
+        }
+        write(&world.database, &batch, None).unwrap();
+        model.apply(&batch);
+        world.drive(dice.below(12));
+        match dice.below(12) {
+            0 | 1 => {
+                let commit = world.store.checkpoint();
+                commit.wait().unwrap();
+                world.drive(6);
+            }
+            2 => {
+                let removal = Removal::random(&mut dice, now, 16);
+                world.database.delete(&removal.request()).unwrap();
+                model.remove(&removal);
+            }
+            3 => world.reopen(dice.below(2) == 0),
+            4 => check_reads(&world.database, &model, &mut dice),
+            5 => same(&model, &read_all(&world.database)).unwrap(),
+            6 => {
+                // Memory is short for a while, then not.
+                world.config.memory_soft_percent = if dice.below(2) == 0 { 0 } else { 75 };
+                world.reopen(true);
+            }
+            _ => {}
+        }
+    }
+    world.reopen(false);
+    same(&model, &read_all(&world.database)).unwrap();
+    let status = world.store.status();
+    assert_eq!(status.merging.last_error, None);
+    assert_eq!(status.space.last_error, None);
+    (world.spilled, world.recalled, world.left)
+}
+
+#[test]
+fn series_that_come_and_go_answer_as_the_model() {
+    let (mut spilled, mut recalled, mut left) = (0, 0, 0);
+    for seed in 1..=12 {
+        let tight = StoreConfig {
+            memory_soft_percent: 0,
+            ..config()
+        };
+        let of_one = history(seed, tight);
+        spilled += of_one.0;
+        recalled += of_one.1;
+        left += of_one.2;
+    }
+    assert!(
+        spilled > 1000 && recalled > 500 && left > 100,
+        "{spilled} left memory, {recalled} came back, {left} stayed away at openings"
+    );
+}
+
+#[test]
+fn writers_and_readers_meet_series_on_their_way() {
+    const HOSTS: u64 = 300;
+    let device: Arc<dyn Device> = Arc::new(MemoryDevice::new(3));
+    let config = StoreConfig {
+        memory_soft_percent: 0,
+        merge_quiet_ms: 1,
+        ..config()
+    };
+    let clock = Arc::new(alluvium_store::SystemClock);
+    let store = Store::open(device, clock, config).unwrap();
+    let (database, created) = store.create_database("db").unwrap();
+    created.wait().unwrap();
+    let stop = AtomicBool::new(false);
+    let writers = std::thread::scope(|scope| {
+        scope.spawn(|| store.pump(&stop));
+        let reader = scope.spawn(|| {
+            while !stop.load(Ordering::Acquire) {
+                read_all(&database);
+            }
+        });
+        let writers: Vec<_> = (0..2_u32)
+            .map(|own| {
+                let (database, store) = (&database, &store);
+                scope.spawn(move || {
+                    let mut dice = Dice(u64::from(own) + 7);
+                    let mut model = Model::default();
+                    for n in 0..400 {
+                        // Times of its own: what both write is the union.
+                        let time = i64::from(n * 2 + own) + 1;
+                        let line = |host: u64| Line {
+                            host: host as u32,
+                            time,
+                            fields: vec![("f", Value::F64(time as f64))],
+                        };
+                        let batch: Vec<Line> = (0..6).map(|_| line(dice.below(HOSTS))).collect();
+                        let mut attempts = 0;
+                        while let Err(error) = write(database, &batch, None) {
+                            attempts += 1;
+                            assert!(attempts < 1000, "{error}");
+                        }
+                        model.apply(&batch);
+                        if n % 5 == 0 {
+                            store.checkpoint().wait().unwrap();
+                        }
+                    }
+                    model
+                })
+            })
+            .collect();
+        let models: Vec<Model> = writers.into_iter().map(|w| w.join().unwrap()).collect();
+        stop.store(true, Ordering::Release);
+        store.wake();
+        reader.join().unwrap();
+        models
+    });
+    let mut model = Model::default();
+    for one in writers {
+        for (name, points) in one.series {
+            model.series.entry(name).or_default().extend(points);
+        }
+    }
+    same(&model, &read_all(&database)).unwrap();
+    let governor = store.status().governor;
+    assert!(
+        governor.spilled > 200 && governor.recalled > 200,
+        "{governor:?}"
+    );
+}
+
+/// Writes one point to each of so many series from `first` on.
+fn touch(database: &Database, first: u32, count: u32, time: i64) -> Result<(), WriteError> {
+    let mut writer = database.writer();
+    for host in first..first + count {
+        let key = SeriesKey::new("m", [("host", format!("h{host}"))]).unwrap();
+        let row = writer.resolve(format!("m,host=h{host}").as_bytes(), key);
+        writer.begin_line(row, time).unwrap();
+        writer.field("f", ValueRef::F64(f64::from(host))).unwrap();
+        writer.end_line().unwrap();
+    }
+    writer.commit(None).map(drop)
+}
+
+#[test]
+fn series_that_fall_silent_leave_memory_and_come_back() {
+    let mut world = World::new(StoreConfig {
+        spill_idle_ms: 1000,
+        ..config()
+    });
+    touch(&world.database, 0, 2000, 1).unwrap();
+    world.store.checkpoint().wait().unwrap();
+    let before = world.store.status();
+    assert_eq!(before.governor.series_away, 0);
+    world.drive(2000);
+    touch(&world.database, 0, 10, 2).unwrap();
+    let after = world.store.status();
+    assert_eq!(after.governor.series_away, 1990);
+    let tails = |s: &alluvium_store::Status| -> ByteCount {
+        let of = s.memory.iter().find(|(name, _)| *name == "open_tails");
+        of.unwrap().1
+    };
+    assert!(tails(&after).0 * 5 < tails(&before).0, "{after:?}");
+    world.reopen(false);
+    let all = read_all(&world.database);
+    assert_eq!(all.series.len(), 2000);
+    assert_eq!(all.series.values().map(BTreeMap::len).sum::<usize>(), 2010);
+}
+
+#[test]
+fn many_series_fit_a_small_budget_in_rounds_and_so_does_an_opening() {
+    let mut world = World::new(StoreConfig {
+        memory_bytes: 3 << 20,
+        cache_percent: 4,
+        index_cache_bytes: 64 << 10,
+        late_window_bytes: 0,
+        ..config()
+    });
+    let (series, batch) = (16_000, 500);
+    for round in 0..3 {
+        for first in (0..series).step_by(batch as usize) {
+            let mut attempts = 0;
+            while let Err(error) = touch(&world.database, first, batch, round) {
+                assert!(
+                    matches!(error, WriteError::Memory(_) | WriteError::NewSeries(_)),
+                    "{error}"
+                );
+                attempts += 1;
+                assert!(attempts < 10_000, "{error}: {:?}", world.store.status());
+                world.drive(1);
+            }
+            world.drive(2);
+            let status = world.store.status();
+            let used: u64 = status.memory.iter().map(|(_, bytes)| bytes.0).sum();
+            // One batch may pass it: it is asked before.
+            assert!(
+                used < status.memory_limit.0 + (1 << 19),
+                "{:?}",
+                status.memory
+            );
+        }
+        world.reopen(round == 1);
+        let status = world.store.status();
+        let used: u64 = status.memory.iter().map(|(_, bytes)| bytes.0).sum();
+        assert!(used < status.memory_limit.0, "{:?}", status.memory);
+        assert!(status.governor.series_away > u64::from(series) / 2);
+    }
+    let all = read_all(&world.database);
+    assert_eq!(all.series.len(), series as usize);
+    assert!(all.series.values().all(|points| points.len() == 3));
+}
