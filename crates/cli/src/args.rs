@@ -76,6 +76,15 @@ pub(crate) struct ServeFlags {
     /// How far ahead of the clock points may be where they expire by age [default: 1d]
     #[arg(long, value_name = "AGE", env = "ALLUVIUM_FUTURE_MAX")]
     pub future_max: Option<String>,
+    /// Series that a new database may have [default: no bound]
+    #[arg(long, value_name = "N", env = "ALLUVIUM_SERIES_MAX")]
+    pub series_max: Option<u64>,
+    /// Series that each measurement of a new database may have [default: no bound]
+    #[arg(long, value_name = "N", env = "ALLUVIUM_MEASUREMENT_SERIES_MAX")]
+    pub measurement_series_max: Option<u64>,
+    /// Any other setting of the store that is a number, such as checkpoint_ms=60000; may be given many times
+    #[arg(long, value_name = "NAME=NUMBER")]
+    pub set: Vec<String>,
     /// Tokens and their rights; without it only loopback addresses may be listened on
     #[arg(long, value_name = "FILE", env = "ALLUVIUM_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,

@@ -29,6 +29,11 @@ struct SettingsFile {
     scrub_rate: Option<String>,
     backup_dir: Option<PathBuf>,
     insecure: Option<bool>,
+    series_max: Option<u64>,
+    measurement_series_max: Option<u64>,
+    /// Settings of the store by name.
+    #[serde(default)]
+    set: std::collections::BTreeMap<String, u64>,
 }
 
 impl SettingsFile {
@@ -113,6 +118,30 @@ pub(crate) fn config(dir: &Path, flags: &ServeFlags) -> Result<Config, CliError>
         config.store.scrub_bytes_per_s = bytes;
     }
     set_retention(&mut config, &file, flags)?;
+    let limits = &mut config.store.series_limits;
+    limits.database = flags.series_max.or(file.series_max);
+    limits.measurement = flags.measurement_series_max.or(file.measurement_series_max);
+    let of_file = file
+        .set
+        .iter()
+        .map(|(name, n)| (name.as_str(), n.to_string()));
+    for (name, text) in of_file {
+        config
+            .store
+            .set_number(name, &text)
+            .map_err(|e| CliError::said(format!("{e}")))?;
+    }
+    for given in &flags.set {
+        let (name, text) = given.split_once('=').ok_or_else(|| {
+            CliError::said(format!(
+                "--set {given:?} is refused; write it as NAME=NUMBER"
+            ))
+        })?;
+        config
+            .store
+            .set_number(name, text)
+            .map_err(|e| CliError::said(format!("{e}")))?;
+    }
     config.token_file = flags.token_file.clone().or(file.token_file);
     config.backup_dir = flags.backup_dir.clone().or(file.backup_dir);
     config.insecure = flags.insecure || file.insecure.unwrap_or(false);
@@ -154,13 +183,14 @@ mod tests {
         std::fs::write(
             file.path(),
             "http = \"127.0.0.1:1\"\nshards = 3\nmemory = \"64MiB\"\ndurability = \"os\"\nretention = \"7d\"\n\
-             max-disk = \"1GiB\"\n",
+             max-disk = \"1GiB\"\nseries-max = 9\n[set]\nmerge_runs_max = 5\nlate_points_max = 99\n",
         )
         .unwrap();
         let flags = ServeFlags {
             config: Some(file.path().into()),
             shards: Some(2),
             retention: Some("30d".into()),
+            set: vec!["merge_runs_max=6".into()],
             ..ServeFlags::default()
         };
         let config = config(Path::new("d"), &flags).unwrap();
@@ -169,6 +199,9 @@ mod tests {
             ("127.0.0.1:1", 2)
         );
         assert_eq!(config.store.memory_bytes, 64 << 20);
+        let store = &config.store;
+        assert_eq!((store.merge_runs_max, store.late_points_max), (6, 99));
+        assert_eq!(store.series_limits.database, Some(9));
         assert_eq!(config.store.durability.to_string(), "os");
         let retention = config.store.retention;
         assert_eq!(
@@ -213,5 +246,17 @@ mod tests {
             })
             .contains("1 to 16")
         );
+        for (given, told) in [
+            ("merge_runs=3", "merge_runs_max"),
+            ("merge_runs_max=1", "2 to 64"),
+            ("merge_runs_max", "NAME=NUMBER"),
+        ] {
+            let set = vec![given.into()];
+            let refusal = refused(ServeFlags {
+                set,
+                ..ServeFlags::default()
+            });
+            assert!(refusal.contains(told), "{refusal}");
+        }
     }
 }

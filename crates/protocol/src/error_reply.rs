@@ -82,6 +82,13 @@ impl PartialWrite {
         }
     }
 
+    /// Counts lines that were read and refused together, for one reason; which they are in the body is not known.
+    pub fn push_left_out(&mut self, lines: usize, reason: &str) {
+        self.push_dropped(0, b"", reason);
+        self.total += lines.saturating_sub(1);
+        self.dropped += lines.saturating_sub(1);
+    }
+
     /// Whether every line was taken.
     pub fn is_empty(&self) -> bool {
         self.total == 0

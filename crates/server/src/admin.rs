@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use alluvium_store::{Commit, DatabaseSettings, Retention, Store, StoreError};
+use alluvium_store::{Commit, DatabaseSettings, Retention, SeriesLimits, Store, StoreError};
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -41,8 +41,8 @@ fn store_error(error: &StoreError) -> Reply {
 }
 
 /// `PUT /api/databases/NAME`, with settings if they are to differ from the server's: 201 if it was made, 200 if it was
-/// there. Of one that is there only what is said of retention changes, and only for who may administer it: a shorter
-/// retention is a removal.
+/// there. Of one that is there only what is said of retention and of limits changes, and only for who may administer it: a
+/// shorter retention is a removal.
 pub(crate) async fn put_database(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
@@ -55,15 +55,27 @@ pub(crate) async fn put_database(
         let there = store.database(&name);
         let existed = there.is_some();
         let settings = settings_of(store, &params)?;
+        let is_given = |names: &[&str]| names.iter().any(|n| params.get(n).is_some());
         if let Some(database) = there
-            && Retention::NAMES.iter().any(|n| params.get(n).is_some())
+            && (is_given(&Retention::NAMES) || is_given(&SeriesLimits::NAMES))
         {
             app.authorize_or_reply(&head.headers, &params, Some((Right::Admin, &name)))?;
-            let retention = retention_of(database.settings().retention, &params)?;
-            let commit = store
-                .set_retention(&name, retention)
-                .map_err(|e| store_error(&e))?;
-            ended(&app, "the new settings", commit).await?;
+            let settings = database.settings();
+            let retention = retention_of(settings.retention, &params)?;
+            let limits = limits_of(settings.series_limits, &params)?;
+            if retention != settings.retention {
+                let commit = store.set_retention(&name, retention);
+                ended(
+                    &app,
+                    "the new settings",
+                    commit.map_err(|e| store_error(&e))?,
+                )
+                .await?;
+            }
+            if limits != settings.series_limits {
+                let commit = store.set_series_limits(&name, limits);
+                ended(&app, "the new limits", commit.map_err(|e| store_error(&e))?).await?;
+            }
         } else {
             let (_, commit) = store
                 .create_database_with(&name, settings)
@@ -107,6 +119,18 @@ fn retention_of(mut retention: Retention, params: &Params) -> Result<Retention, 
     }
     retention.check().map_err(bad)?;
     Ok(retention)
+}
+
+/// What a request changes of how many series a database may have.
+fn limits_of(mut limits: SeriesLimits, params: &Params) -> Result<SeriesLimits, Reply> {
+    for name in SeriesLimits::NAMES {
+        if let Some(text) = params.get(name) {
+            limits.set(name, text).map_err(|e| {
+                reply::error(StatusCode::BAD_REQUEST, "bad_setting", &e.to_string())
+            })?;
+        }
+    }
+    Ok(limits)
 }
 
 /// `GET /api/databases`: those the token may read or write, with their settings.
@@ -156,6 +180,7 @@ fn settings_of(store: &Store, params: &Params) -> Result<DatabaseSettings, Reply
         settings.compression = name.parse().map_err(|e| bad(&e))?;
     }
     settings.retention = retention_of(settings.retention, params)?;
+    settings.series_limits = limits_of(settings.series_limits, params)?;
     Ok(settings)
 }
 

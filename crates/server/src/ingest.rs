@@ -90,12 +90,16 @@ pub(crate) fn ingest(
         to.writer.clear();
         values = 0;
     }
-    let lines = to.writer.lines() as u64;
+    let mut lines = to.writer.lines() as u64;
     let commit = if lines > 0 {
         Some(to.writer.commit(settings.durability)?)
     } else {
         None
     };
+    if let Some((why, left_out)) = commit.as_ref().and_then(Commit::left_out) {
+        refused.push_left_out(left_out as usize, &why.to_string());
+        lines -= left_out;
+    }
     Ok(Ingested {
         refused,
         lines,

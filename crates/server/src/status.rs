@@ -1,6 +1,8 @@
 //! The text of `/status`.
 
-use alluvium_store::{BAD_PAGES_MAX, ClockStatus, Retention, RetentionStatus, Status, Store};
+use alluvium_store::{
+    BAD_PAGES_MAX, ClockStatus, Retention, RetentionStatus, SeriesLimits, Status, Store,
+};
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -58,6 +60,7 @@ pub(crate) fn database(store: &Store, name: &str) -> Value {
     value["durability"] = settings.durability.to_string().into();
     value["compression"] = settings.compression.to_string().into();
     put_retention(&mut value, &settings.retention);
+    put_limits(&mut value, &settings.series_limits);
     let known = |time: i64| (time != i64::MIN).then_some(time);
     value["points_from_ns"] = known(points.begin()).into();
     value["aggregates_from_ns"] = known(aggregates.begin()).into();
@@ -71,6 +74,12 @@ fn put_retention(value: &mut Value, retention: &Retention) {
             _ => retention.get(name).into(),
         };
     }
+}
+
+fn put_limits(value: &mut Value, limits: &SeriesLimits) {
+    let [of_database, of_measurement] = SeriesLimits::NAMES;
+    value[of_database] = limits.database.into();
+    value[of_measurement] = limits.measurement.into();
 }
 
 /// What retention makes of the clock.

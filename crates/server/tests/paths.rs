@@ -356,7 +356,36 @@ fn databases_are_made_with_settings() {
         (&tiny["compression"], &tiny["durability"]),
         (&"small".into(), &"os".into())
     );
+    let bounded = server.send(
+        "PUT",
+        "/api/databases/tiny?measurement_series_max=2",
+        &[],
+        b"",
+    );
+    assert_eq!(
+        bounded.json()["measurement_series_max"],
+        2,
+        "{}",
+        bounded.text()
+    );
+    let partial = server.post(
+        "/write?db=tiny",
+        "m,h=1 v=1\nm,h=2 v=1\nm,h=3 v=1\nn,h=1 v=1",
+    );
+    assert_eq!(partial.status, 400);
+    let told = partial.text();
+    assert!(
+        told.contains("measurement m has 2 series") && told.contains("dropped=1"),
+        "{told}"
+    );
+    let status = server.get("/status").json();
+    let databases = status["store"]["databases"].as_array().unwrap();
+    assert_eq!(
+        databases.iter().find(|d| d["name"] == "tiny").unwrap()["series"],
+        3
+    );
     for (setting, way_out) in [
+        ("series_max=many", "a number of series, or `none`"),
         ("compression=zip", "balanced or small"),
         ("durability=never", "interval=100ms"),
     ] {

@@ -9,7 +9,7 @@ use alluvium_types::Position;
 use alluvium_wal::LogTicket;
 use smallvec::SmallVec;
 
-use crate::error::StoreError;
+use crate::error::{RefusedLine, StoreError};
 use crate::open::StoreInner;
 
 /// Ends when everything it stands for holds its durability level. Dropping it gives up waiting, not the write.
@@ -19,6 +19,7 @@ pub struct Commit {
     tickets: SmallVec<[LogTicket; 2]>,
     checkpoint: Option<u64>,
     position: Position,
+    left_out: Option<(RefusedLine, u64)>,
 }
 
 impl Commit {
@@ -32,6 +33,7 @@ impl Commit {
             tickets,
             checkpoint: None,
             position,
+            left_out: None,
         }
     }
 
@@ -41,7 +43,18 @@ impl Commit {
             tickets: SmallVec::new(),
             checkpoint: Some(number),
             position: Position::default(),
+            left_out: None,
         }
+    }
+
+    pub(crate) fn with_left_out(mut self, left_out: Option<(RefusedLine, u64)>) -> Self {
+        self.left_out = left_out;
+        self
+    }
+
+    /// Lines of the batch that only the index could refuse, which were left out: why the first was, and how many.
+    pub fn left_out(&self) -> Option<(&RefusedLine, u64)> {
+        self.left_out.as_ref().map(|(why, lines)| (why, *lines))
     }
 
     /// Positions the batch got, valid once it has ended.

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use alluvium_codec::Compression;
 
 use crate::retention_settings::Retention;
+use crate::series_limits::SeriesLimits;
 
 /// When a write is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +115,8 @@ pub struct StoreConfig {
     pub compression: Compression,
     /// What databases that say nothing else keep.
     pub retention: Retention,
+    /// How many series databases that say nothing else may have.
+    pub series_limits: SeriesLimits,
     /// Milliseconds between looks for what has expired.
     pub retention_check_ms: u64,
     /// Threads that redo log streams while opening, at most: one for each shard of the life before. At 1 the caller's
@@ -206,6 +209,7 @@ impl Default for StoreConfig {
             durability: Durability::Sync,
             compression: Compression::Balanced,
             retention: Retention::default(),
+            series_limits: SeriesLimits::default(),
             retention_check_ms: 1000,
             redo_threads_max: 16,
             idle_frame_ms: 100,

@@ -19,6 +19,7 @@ use crate::error::{DeleteError, OpenError, StoreError};
 use crate::open::StoreInner;
 use crate::recovery::RecoveryReport;
 use crate::retention_settings::Retention;
+use crate::series_limits::SeriesLimits;
 use crate::snapshot::Snapshot;
 use crate::status::Status;
 use crate::write::Writer;
@@ -190,6 +191,30 @@ impl Store {
     /// If there is none of this name, the settings do not fit together, or the store takes no writes.
     pub fn set_retention(&self, name: &str, retention: Retention) -> Result<Commit, StoreError> {
         retention.check()?;
+        self.change_settings(name, |store, state| {
+            state.retention.set_settings(retention);
+            store.apply_retention(state);
+        })
+    }
+
+    /// Changes how many series a database may have. More than that stay; new ones are refused. Its other settings
+    /// stay.
+    ///
+    /// # Errors
+    /// If there is none of this name, or the store takes no writes.
+    pub fn set_series_limits(
+        &self,
+        name: &str,
+        limits: SeriesLimits,
+    ) -> Result<Commit, StoreError> {
+        self.change_settings(name, |_, state| state.series_counts.set_limits(limits))
+    }
+
+    fn change_settings(
+        &self,
+        name: &str,
+        change: impl FnOnce(&StoreInner, &Arc<DatabaseState>),
+    ) -> Result<Commit, StoreError> {
         let inner = &self.0;
         if let Err(crate::error::WriteError::Store(error)) = inner.admit_writes() {
             return Err(error);
@@ -204,8 +229,7 @@ impl Store {
         if inner.shard_of(Partition(0)).state.lock().log.is_full() {
             return Err(StoreError::Full);
         }
-        state.retention.set_settings(retention);
-        inner.apply_retention(state);
+        change(inner, state);
         let settings = state.settings_now().to_string().into_bytes();
         let id = state.id;
         let (lsn, ticket) = inner.log_catalog(|section| section.settings(id, &settings));

@@ -1,4 +1,4 @@
-//! What a database is created with. It keeps all of it but retention, which may be changed.
+//! What a database is created with. It keeps all of it but retention and limits, which may be changed.
 
 use std::fmt;
 
@@ -6,6 +6,7 @@ use alluvium_codec::Compression;
 
 use crate::config::{Durability, StoreConfig};
 use crate::retention_settings::Retention;
+use crate::series_limits::SeriesLimits;
 
 /// Settings of one database, logged with its creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub struct DatabaseSettings {
     pub compression: Compression,
     /// What it keeps.
     pub retention: Retention,
+    /// How many series it takes.
+    pub series_limits: SeriesLimits,
 }
 
 impl DatabaseSettings {
@@ -25,21 +28,26 @@ impl DatabaseSettings {
             durability: config.durability,
             compression: config.compression,
             retention: config.retention,
+            series_limits: config.series_limits,
         }
     }
 
     /// Reads what [`fmt::Display`] writes; what is missing or unknown, as from a newer version, is as in `others`, but
-    /// for retention: nothing expires that does not say so itself.
+    /// for retention and limits: nothing expires and nothing is refused that does not say so itself.
     pub(crate) fn read(text: &str, others: Self) -> Self {
         let mut settings = Self {
             retention: Retention::default(),
+            series_limits: SeriesLimits::default(),
             ..others
         };
         for (name, value) in text.split(' ').filter_map(|word| word.split_once(':')) {
             match name {
                 "durability" => settings.durability = value.parse().unwrap_or(others.durability),
                 "compression" => settings.compression = value.parse().unwrap_or(others.compression),
-                name => drop(settings.retention.set(name, value)),
+                name => {
+                    drop(settings.retention.set(name, value));
+                    drop(settings.series_limits.set(name, value));
+                }
             }
         }
         settings
@@ -55,7 +63,8 @@ impl fmt::Display for DatabaseSettings {
         )?;
         Retention::NAMES
             .iter()
-            .try_for_each(|name| write!(f, " {name}:{}", self.retention.get(name)))
+            .try_for_each(|name| write!(f, " {name}:{}", self.retention.get(name)))?;
+        self.series_limits.fmt(f)
     }
 }
 
@@ -71,7 +80,12 @@ mod tests {
                 let mut retention = Retention::default();
                 retention.set("retention", "30d").unwrap();
                 retention.set("max_disk", "1GiB").unwrap();
+                let series_limits = SeriesLimits {
+                    database: Some(5),
+                    measurement: None,
+                };
                 let settings = DatabaseSettings {
+                    series_limits,
                     durability,
                     compression,
                     retention,

@@ -12,6 +12,7 @@ use crate::cut::DatabaseRetention;
 use crate::database_settings::DatabaseSettings;
 use crate::error::StoreError;
 use crate::partition::PartitionState;
+use crate::series_limits::SeriesCounts;
 use crate::space::DatabaseSpace;
 
 /// One database.
@@ -24,6 +25,7 @@ pub(crate) struct DatabaseState {
     /// As it was created; for what may change since see [`Self::settings_now`].
     pub settings: DatabaseSettings,
     pub retention: DatabaseRetention,
+    pub series_counts: SeriesCounts,
     pub space: DatabaseSpace,
     partitions: [OnceLock<Arc<PartitionState>>; PARTITION_COUNT],
     dropped: AtomicBool,
@@ -49,6 +51,7 @@ impl DatabaseState {
             name,
             seed,
             retention: DatabaseRetention::new(settings.retention),
+            series_counts: SeriesCounts::new(settings.series_limits),
             space: DatabaseSpace::default(),
             settings,
             partitions: std::array::from_fn(|_| OnceLock::new()),
@@ -61,6 +64,7 @@ impl DatabaseState {
     pub(crate) fn settings_now(&self) -> DatabaseSettings {
         DatabaseSettings {
             retention: self.retention.settings(),
+            series_limits: self.series_counts.limits(),
             ..self.settings
         }
     }

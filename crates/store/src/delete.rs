@@ -639,10 +639,17 @@ pub(crate) fn apply_delete(
     let mut index = part.index.write();
     let mut any_gone = false;
     for (row, fields) in left {
-        any_gone |= index.retain_series(row, |field, kinds| {
+        let before = index.series_count();
+        let is_gone = index.retain_series(row, |field, kinds| {
             let of_field = fields.iter().find(|(f, _)| *f == field);
             of_field.map_or(kinds, |(_, visible)| *visible)
         });
+        if is_gone && let Some(of) = index.measurement_of(row) {
+            let name = index.measurement_name(of).unwrap_or_default();
+            let gone = before - index.series_count();
+            database.series_counts.forget(name, gone);
+        }
+        any_gone |= is_gone;
     }
     drop(index);
     if any_gone {

@@ -10,6 +10,7 @@ use alluvium_types::{BudgetExceeded, ValueKind};
 use alluvium_wal::LogError;
 
 use crate::retention_settings::{Age, RetentionError};
+use crate::series_limits::TooManySeries;
 
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -175,9 +176,6 @@ pub enum WriteError {
     /// The store stopped acknowledging or is closing.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A partition has as many rows or fields as its ids can number.
-    #[error(transparent)]
-    Index(#[from] IndexError),
 }
 
 impl From<RecallError> for WriteError {
@@ -293,6 +291,12 @@ pub enum RefusedLine {
     /// A line without fields.
     #[error("the line has no fields")]
     NoFields,
+    /// A new series, of which there are as many as may be.
+    #[error(transparent)]
+    TooManySeries(#[from] TooManySeries),
+    /// A partition has as many rows or fields as its ids can number.
+    #[error(transparent)]
+    Index(#[from] IndexError),
 }
 
 /// Why a read failed.

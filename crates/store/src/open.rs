@@ -234,6 +234,10 @@ impl StoreInner {
         if !fresh {
             inner.recovery = recover(&inner, &root, &ledger, &streams)?;
             inner.count_dead_pages();
+            for database in inner.catalog.read().all() {
+                let parts = database.touched().map(|part| &**part);
+                database.series_counts.recount(parts);
+            }
         }
         inner.recovery.files_swept = swept;
         inner.recovery.duration_ns = inner.clock.monotonic_ns() - started;

@@ -1,5 +1,7 @@
 //! Tag sections a writer has met, as they were sent.
 
+use std::collections::HashMap;
+
 use alluvium_index::KeyHash;
 use alluvium_types::{Partition, Row, SeriesKey};
 use hashbrown::HashTable;
@@ -9,33 +11,45 @@ use crate::error::RefusedLine;
 /// No row, measurement or shape.
 pub(crate) const NONE: u32 = u32::MAX;
 
-/// One tag set a writer has met; there may be one a series, so it is kept small.
+/// Bytes of the table a tag set, at its least load.
+const TABLE_BYTES: usize = 10;
+
+/// One tag set a writer has met; there may be one a series and writer, so it is kept small.
 #[derive(Debug)]
 pub(crate) struct Known {
-    pub hash: KeyHash,
-    /// Begin and length in the text.
-    pub raw: (u32, u32),
-    /// Until the row is looked up under its shard's lock.
-    pub key: Option<Box<Unresolved>>,
-    /// `NONE` until it is looked up.
+    hash: [u32; 4],
+    print: [u32; 3],
+    /// `NONE` until it is looked up under its shard's lock.
     pub row: u32,
     pub measurement: u32,
     /// The shape all of whose series are known to exist, as they are, for this row.
     pub ensured: u32,
-    pub partition: Partition,
 }
 
-const _: () = assert!(size_of::<Known>() <= 48);
+const _: () = assert!(size_of::<Known>() == 40);
 
 impl Known {
-    pub(crate) fn text<'a>(&self, text: &'a [u8]) -> &'a [u8] {
-        let begin = self.raw.0 as usize;
-        &text[begin..begin + self.raw.1 as usize]
+    pub(crate) fn hash(&self) -> KeyHash {
+        let [a, b, c, d] = self.hash.map(u128::from);
+        KeyHash::from_bits(a | b << 32 | c << 64 | d << 96)
+    }
+
+    pub(crate) fn partition(&self) -> Partition {
+        self.hash().partition()
     }
 
     pub(crate) fn row(&self) -> Option<Row> {
         (self.row != NONE).then_some(Row(self.row))
     }
+}
+
+fn words(hash: KeyHash) -> [u32; 4] {
+    let bits = hash.bits();
+    [0, 32, 64, 96].map(|shift| (bits >> shift) as u32)
+}
+
+fn slot_hash(print: [u32; 3]) -> u64 {
+    u64::from(print[0]) | u64::from(print[1]) << 32
 }
 
 /// A tag set whose row is not known yet.
@@ -46,46 +60,98 @@ pub(crate) struct Unresolved {
     pub refusal: Option<RefusedLine>,
 }
 
-/// Tag sections as they were sent, so that sorting and unescaping happen once a series and writer.
-#[derive(Debug, Default)]
+/// Tag sections as they were sent, so that sorting and unescaping happen once a series and writer. They are known by 96
+/// bits of their xxh3-128 under the secret seed of the database, as tag sets are in the index: see [`KeyHash`].
+#[derive(Debug)]
 pub(crate) struct RawKeys {
+    seed: u64,
     table: HashTable<u32>,
-    pub text: Vec<u8>,
     pub known: Vec<Known>,
-    hasher: foldhash::fast::FixedState,
+    pub unresolved: HashMap<u32, Unresolved, foldhash::fast::FixedState>,
 }
 
 impl RawKeys {
-    fn hash(&self, raw: &[u8]) -> u64 {
-        std::hash::BuildHasher::hash_one(&self.hasher, raw)
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            table: HashTable::new(),
+            known: Vec::new(),
+            unresolved: HashMap::default(),
+        }
+    }
+
+    fn print(&self, raw: &[u8]) -> [u32; 3] {
+        let [a, b, c, _] = words(KeyHash::of_input(self.seed, raw));
+        [a, b, c]
     }
 
     pub(crate) fn find(&self, raw: &[u8]) -> Option<u32> {
-        let (known, text) = (&self.known, &self.text);
+        let print = self.print(raw);
         self.table
-            .find(self.hash(raw), |i| *known[*i as usize].text(text) == *raw)
+            .find(slot_hash(print), |i| self.known[*i as usize].print == print)
             .copied()
     }
 
+    /// Bytes in memory, without those of tag sets that are not resolved yet.
     pub(crate) fn bytes(&self) -> usize {
-        self.text.len() + self.known.len() * (size_of::<Known>() + 8)
+        self.known.len() * (size_of::<Known>() + TABLE_BYTES)
     }
 
-    pub(crate) fn add(&mut self, raw: &[u8], known: Known) -> u32 {
+    pub(crate) fn add(&mut self, raw: &[u8], hash: KeyHash, key: Unresolved) -> u32 {
         let at = self.known.len() as u32;
-        let hash = self.hash(raw);
-        self.text.extend_from_slice(raw);
-        self.known.push(known);
-        let (entries, text, hasher) = (&self.known, &self.text, &self.hasher);
-        self.table.insert_unique(hash, at, |i| {
-            std::hash::BuildHasher::hash_one(hasher, entries[*i as usize].text(text))
+        let print = self.print(raw);
+        self.known.push(Known {
+            hash: words(hash),
+            print,
+            row: NONE,
+            measurement: NONE,
+            ensured: NONE,
+        });
+        self.unresolved.insert(at, key);
+        let known = &self.known;
+        self.table.insert_unique(slot_hash(print), at, |i| {
+            slot_hash(known[*i as usize].print)
         });
         at
     }
 
+    /// Says which row a tag set is.
+    pub(crate) fn settle(&mut self, token: u32, row: Row) {
+        self.known[token as usize].row = row.0;
+        self.unresolved.remove(&token);
+    }
+
     pub(crate) fn clear(&mut self) {
-        self.table.clear();
-        self.text.clear();
-        self.known.clear();
+        // What it had grown to is given back.
+        *self = Self::new(self.seed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sections_are_found_as_they_were_sent_and_keep_their_hash() {
+        let mut keys = RawKeys::new(7);
+        for n in 0..5000_u32 {
+            let raw = format!("cpu,host=h{n}");
+            let key = SeriesKey::new("cpu", [("host", format!("h{n}"))]).unwrap();
+            let hash = KeyHash::of(7, &key, &mut Vec::new());
+            let refusal = None;
+            let token = keys.add(raw.as_bytes(), hash, Unresolved { key, refusal });
+            assert_eq!(token, n);
+            assert_eq!(keys.known[n as usize].hash(), hash);
+            assert_eq!(keys.known[n as usize].partition(), hash.partition());
+        }
+        keys.settle(17, Row(3));
+        assert_eq!(keys.known[17].row(), Some(Row(3)));
+        assert!(!keys.unresolved.contains_key(&17) && keys.unresolved.contains_key(&18));
+        for n in 0..5000_u32 {
+            assert_eq!(keys.find(format!("cpu,host=h{n}").as_bytes()), Some(n));
+        }
+        assert_eq!(keys.find(b"cpu,host=h5000"), None);
+        keys.clear();
+        assert_eq!((keys.find(b"cpu,host=h1"), keys.bytes()), (None, 0));
     }
 }

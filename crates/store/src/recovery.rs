@@ -537,6 +537,7 @@ fn redo_catalog(
                             let text = std::str::from_utf8(&settings).unwrap_or_default();
                             let settings = DatabaseSettings::read(text, database.settings_now());
                             database.retention.set_settings(settings.retention);
+                            database.series_counts.set_limits(settings.series_limits);
                             inner.apply_retention(database);
                         }
                     }

@@ -141,7 +141,8 @@ pub struct Writer {
     last_names: Vec<u32>,
     last_shape: u32,
     /// The first reason why a line of the batch could not be defined.
-    refused: Option<IndexError>,
+    /// Lines of this batch that were left out, and why the first was.
+    left_out: Option<(RefusedLine, u64)>,
     /// By partition: deletes of series up to here are known.
     removals: [u64; PARTITION_COUNT],
     /// By partition: rows that had left the name table by then were looked for.
@@ -154,10 +155,11 @@ pub struct Writer {
 
 impl Writer {
     pub(crate) fn new(store: Arc<StoreInner>, database: Arc<DatabaseState>) -> Self {
+        let keys = RawKeys::new(database.seed);
         Self {
             store,
             database,
-            keys: RawKeys::default(),
+            keys,
             shapes: Shapes::default(),
             plans: Plans::default(),
             batch: Batch::default(),
@@ -168,7 +170,7 @@ impl Writer {
             fields: Vec::new(),
             last_names: Vec::new(),
             last_shape: NONE,
-            refused: None,
+            left_out: None,
             removals: [0; PARTITION_COUNT],
             silences: [0; PARTITION_COUNT],
             spills: [0; PARTITION_COUNT],
@@ -186,17 +188,7 @@ impl Writer {
     pub fn resolve(&mut self, raw_key: &[u8], key: SeriesKey) -> RowToken {
         let hash = KeyHash::of(self.database.seed, &key, &mut self.hash_scratch);
         let refusal = check_key(&key).err();
-        let known = Known {
-            hash,
-            // The cache is bounded far below 4 GiB.
-            raw: (self.keys.text.len() as u32, raw_key.len() as u32),
-            key: Some(Box::new(Unresolved { key, refusal })),
-            row: NONE,
-            measurement: NONE,
-            ensured: NONE,
-            partition: hash.partition(),
-        };
-        RowToken(self.keys.add(raw_key, known))
+        RowToken(self.keys.add(raw_key, hash, Unresolved { key, refusal }))
     }
 
     /// Begins a line; one that was begun and not ended is forgotten.
@@ -208,9 +200,11 @@ impl Writer {
         if time_ns < self.times.0 || time_ns > self.times.1 {
             self.times = self.store.allowed_times(&self.database, time_ns)?;
         }
-        let unresolved = self.keys.known[row.0 as usize].key.as_ref();
-        if let Some(refusal) = unresolved.and_then(|u| u.refusal.as_ref()) {
-            return Err(refusal.clone());
+        if self.keys.known[row.0 as usize].row == NONE {
+            let unresolved = self.keys.unresolved.get(&row.0);
+            if let Some(refusal) = unresolved.and_then(|u| u.refusal.as_ref()) {
+                return Err(refusal.clone());
+            }
         }
         self.line += 1;
         self.open = Some((row, time_ns));
@@ -277,7 +271,7 @@ impl Writer {
         let shape = self.shapes.shape(&self.fields, self.last_shape);
         self.last_shape = shape;
         let values = (self.batch.bits.len() - self.fields.len()) as u32;
-        let partition = self.keys.known[token.0 as usize].partition;
+        let partition = self.keys.known[token.0 as usize].partition();
         let line = BatchLine {
             token: token.0,
             shape,
@@ -336,11 +330,8 @@ impl Writer {
         budget.force(Owner::Index, bytes);
         budget.release(Owner::Index, self.reserved);
         self.reserved = bytes;
-        match self.refused.take() {
-            // The other lines are applied and logged; whoever sent this one must know.
-            Some(error) => result.and(Err(error.into())),
-            None => result,
-        }
+        let left_out = self.left_out.take();
+        result.map(|commit| commit.with_left_out(left_out))
     }
 
     /// Forgets every key, name and shape it has met.
@@ -457,8 +448,8 @@ impl Writer {
             }
             for line in &self.batch.lines[p] {
                 let known = &self.keys.known[line.token as usize];
-                if known.row == NONE && index.lookup(known.hash).is_none() {
-                    let segments = index.may_be_silent(known.hash);
+                if known.row == NONE && index.lookup(known.hash()).is_none() {
+                    let segments = index.may_be_silent(known.hash());
                     if !segments.is_empty() {
                         wanted.push((line.token, segments));
                     }
@@ -466,12 +457,11 @@ impl Writer {
             }
         }
         for (token, segments) in wanted {
-            let known = &mut self.keys.known[token as usize];
+            let known = &self.keys.known[token as usize];
             if known.row == NONE
-                && let Some(row) = find_in(&segments, known.hash)?
+                && let Some(row) = find_in(&segments, known.hash())?
             {
-                known.row = row.0;
-                known.key = None;
+                self.keys.settle(token, row);
             }
         }
         Ok(())
@@ -489,7 +479,7 @@ impl Writer {
             let index = part.index.read();
             let known = |line: &BatchLine| &self.keys.known[line.token as usize];
             let mut unknown = self.batch.lines[p].iter().map(known);
-            if unknown.any(|k| k.row == NONE && index.lookup(k.hash).is_none()) {
+            if unknown.any(|k| k.row == NONE && index.lookup(k.hash()).is_none()) {
                 self.store.note_refusal();
                 return Err(refusal);
             }
@@ -520,12 +510,11 @@ impl Writer {
         if self.has_unknown(p) {
             let index = part.index.read();
             for line in &self.batch.lines[p] {
-                let known = &mut self.keys.known[line.token as usize];
+                let known = &self.keys.known[line.token as usize];
                 if known.row == NONE
-                    && let Some(row) = index.lookup(known.hash)
+                    && let Some(row) = index.lookup(known.hash())
                 {
-                    known.row = row.0;
-                    known.key = None;
+                    self.keys.settle(line.token, row);
                 }
             }
         }
@@ -556,7 +545,7 @@ impl Writer {
         let mut lsn = state.next_lsn(partition);
         state.section.begin(database.id, partition, lsn);
         let defined = self.define(state, &part, &mut lines);
-        if self.refused.is_some() {
+        if self.left_out.is_some() {
             lines.retain(|line| line.shape != NONE);
         }
         let logs_points = durability != Durability::None;
@@ -621,7 +610,7 @@ impl Writer {
             if let Err(error) = result {
                 // What was defined for it so far stays and is logged; the line itself is left out.
                 line.shape = NONE;
-                self.refused.get_or_insert(error);
+                self.left_out.get_or_insert((error, 0)).1 += 1;
             }
         }
         let created = index.series_count() - before;
@@ -634,7 +623,7 @@ impl Writer {
         let seen = &mut self.removals[usize::from(part.partition.0)];
         let now = part.removals.load(Ordering::Relaxed);
         if std::mem::replace(seen, now) != now {
-            let of_part = |known: &&mut Known| known.partition == part.partition;
+            let of_part = |known: &&mut Known| known.partition() == part.partition;
             for known in self.keys.known.iter_mut().filter(of_part) {
                 known.ensured = NONE;
             }
@@ -649,19 +638,20 @@ impl Writer {
         table: &mut SeriesTable,
         line: &mut BatchLine,
         defined: &mut bool,
-    ) -> Result<(), IndexError> {
-        let known = &mut self.keys.known[line.token as usize];
+    ) -> Result<(), RefusedLine> {
+        let known = &self.keys.known[line.token as usize];
         let row = if let Some(row) = known.row() {
-            index.restore(known.hash, row);
+            index.restore(known.hash(), row);
             row
         } else {
-            let (row, new) = define_row(index, state, known)?;
+            let (row, new) = define_row(index, state, &mut self.keys, &self.database, line.token)?;
             *defined |= new;
             row
         };
         let measurement = index
             .measurement_of(row)
             .ok_or(IndexError::UnknownRow { row })?;
+        let known = &mut self.keys.known[line.token as usize];
         known.measurement = measurement.0;
         let shape = self.shapes.lists[line.shape as usize].clone();
         let mut decided: SmallVec<[(u32, ValueKind); 16]> = SmallVec::new();
@@ -679,7 +669,11 @@ impl Writer {
             let bits = &mut self.batch.bits[line.values as usize + i];
             let kind = self.store.settle_kind(index, row, field, *raw, bits);
             // A series is defined by its first point in the log; no entry of its own is needed.
-            if index.add_series(row, field, kind)? {
+            if !index.kinds(row, field).contains(kind) {
+                let name = index.measurement_name(measurement).unwrap_or_default();
+                let counts = &self.database.series_counts;
+                counts.admit(&self.database.name, name)?;
+                index.add_series(row, field, kind)?;
                 let place = SeriesPlace {
                     partition: part.partition,
                     row,
@@ -796,22 +790,26 @@ fn check_key(key: &SeriesKey) -> Result<(), RefusedLine> {
 fn define_row(
     index: &mut PartitionIndex,
     state: &mut ShardState,
-    known: &mut Known,
-) -> Result<(Row, bool), IndexError> {
-    if let Some(row) = index.lookup(known.hash) {
-        known.row = row.0;
-        known.key = None;
+    keys: &mut RawKeys,
+    database: &DatabaseState,
+    token: u32,
+) -> Result<(Row, bool), RefusedLine> {
+    let hash = keys.known[token as usize].hash();
+    if let Some(row) = index.lookup(hash) {
+        keys.settle(token, row);
         return Ok((row, false));
     }
-    let unresolved = known
-        .key
-        .as_deref()
-        .expect("a key is kept until its row is known");
-    let key = &unresolved.key;
-    let row = index.insert_row(known.hash, key)?;
+    let unresolved = keys.unresolved.get(&token);
+    let key = &unresolved
+        .expect("a key is kept until its row is known")
+        .key;
+    // A row is for ever: none without room for one series.
+    database
+        .series_counts
+        .room(&database.name, key.measurement())?;
+    let row = index.insert_row(hash, key)?;
     state.section.row(row, key);
-    known.row = row.0;
-    known.key = None;
+    keys.settle(token, row);
     Ok((row, true))
 }
 

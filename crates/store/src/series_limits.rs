@@ -1,0 +1,225 @@
+//! How many series a database and each of its measurements may have, and how many they have.
+
+use std::fmt;
+
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+
+use crate::partition::PartitionState;
+
+/// A limit that does not parse.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("setting {name} is {text:?}; write a number of series, or `none`")]
+pub struct LimitError {
+    /// Its name.
+    pub name: &'static str,
+    /// What was given, cut to 64 characters.
+    pub text: String,
+}
+
+/// A series more than a limit allows.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{of} has {limit} series, all that setting {setting} allows; delete some or raise it with PUT /api/databases"
+)]
+pub struct TooManySeries {
+    /// `database NAME` or `measurement NAME`, cut to 80 characters.
+    pub of: String,
+    /// The setting.
+    pub setting: &'static str,
+    /// Its value.
+    pub limit: u64,
+}
+
+/// How many series, (tag set, field, kind), may exist; `None` is no bound. More than a limit that was lowered stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SeriesLimits {
+    /// In the database.
+    pub database: Option<u64>,
+    /// In each of its measurements.
+    pub measurement: Option<u64>,
+}
+
+impl SeriesLimits {
+    /// Names of the settings, in the order they are written.
+    pub const NAMES: [&'static str; 2] = ["series_max", "measurement_series_max"];
+
+    /// Sets the setting of this name.
+    ///
+    /// # Errors
+    /// If the text is no number and not `none`. Other names than [`Self::NAMES`] are ignored.
+    pub fn set(&mut self, name: &str, text: &str) -> Result<(), LimitError> {
+        let Some(name) = Self::NAMES.into_iter().find(|n| *n == name) else {
+            return Ok(());
+        };
+        let number = match text {
+            "none" => None,
+            text => Some(text.parse().map_err(|_| LimitError {
+                name,
+                text: text.chars().take(64).collect(),
+            })?),
+        };
+        if name == Self::NAMES[0] {
+            self.database = number;
+        } else {
+            self.measurement = number;
+        }
+        Ok(())
+    }
+
+    /// The setting of this name as [`Self::set`] reads it.
+    pub fn get(&self, name: &str) -> String {
+        let limit = if name == Self::NAMES[0] {
+            self.database
+        } else {
+            self.measurement
+        };
+        limit.map_or_else(|| "none".into(), |n| n.to_string())
+    }
+}
+
+impl fmt::Display for SeriesLimits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Self::NAMES
+            .iter()
+            .try_for_each(|name| write!(f, " {name}:{}", self.get(name)))
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    limits: SeriesLimits,
+    database: u64,
+    measurements: HashMap<Box<str>, u64, foldhash::fast::FixedState>,
+}
+
+/// Series of a database and of its measurements, of all partitions. Its lock is taken for a moment, whatever else is
+/// held, and only when series come or go.
+#[derive(Debug, Default)]
+pub(crate) struct SeriesCounts(Mutex<Counts>);
+
+impl SeriesCounts {
+    pub(crate) fn new(limits: SeriesLimits) -> Self {
+        Self(Mutex::new(Counts {
+            limits,
+            ..Counts::default()
+        }))
+    }
+
+    pub(crate) fn limits(&self) -> SeriesLimits {
+        self.0.lock().limits
+    }
+
+    pub(crate) fn set_limits(&self, limits: SeriesLimits) {
+        self.0.lock().limits = limits;
+    }
+
+    /// Counts what there is, after an opening. Costs a look at every row.
+    pub(crate) fn recount<'a>(&self, parts: impl Iterator<Item = &'a PartitionState>) {
+        let counts = &mut *self.0.lock();
+        counts.database = 0;
+        counts.measurements.clear();
+        for part in parts {
+            for size in part.index.read().measurement_sizes() {
+                counts.database += size.series;
+                *counts.measurements.entry_ref(&*size.name).or_default() += size.series;
+            }
+        }
+    }
+
+    /// Whether one more series of a measurement may come.
+    pub(crate) fn room(&self, database: &str, measurement: &str) -> Result<(), TooManySeries> {
+        self.0.lock().room(database, measurement)
+    }
+
+    /// Counts one more series of a measurement, if it may come.
+    pub(crate) fn admit(&self, database: &str, measurement: &str) -> Result<(), TooManySeries> {
+        let counts = &mut *self.0.lock();
+        counts.room(database, measurement)?;
+        counts.database += 1;
+        *counts.measurements.entry_ref(measurement).or_default() += 1;
+        Ok(())
+    }
+
+    /// Counts series of a measurement that are gone.
+    pub(crate) fn forget(&self, measurement: &str, series: u64) {
+        let counts = &mut *self.0.lock();
+        counts.database = counts.database.saturating_sub(series);
+        if let Some(count) = counts.measurements.get_mut(measurement) {
+            *count = count.saturating_sub(series);
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn counted(&self, measurement: &str) -> (u64, u64) {
+        let counts = self.0.lock();
+        let of = counts.measurements.get(measurement);
+        (counts.database, of.copied().unwrap_or(0))
+    }
+}
+
+impl Counts {
+    fn room(&self, database: &str, measurement: &str) -> Result<(), TooManySeries> {
+        let SeriesLimits {
+            database: of_database,
+            measurement: of_measurement,
+        } = self.limits;
+        let refused = |kind: &str, name: &str, setting, limit| {
+            let name: String = name.chars().take(80).collect();
+            let of = format!("{kind} {name}");
+            Err(TooManySeries { of, setting, limit })
+        };
+        if let Some(limit) = of_database
+            && self.database >= limit
+        {
+            return refused("database", database, SeriesLimits::NAMES[0], limit);
+        }
+        if let Some(limit) = of_measurement
+            && self.measurements.get(measurement).copied().unwrap_or(0) >= limit
+        {
+            return refused("measurement", measurement, SeriesLimits::NAMES[1], limit);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_read_what_they_print() {
+        let mut limits = SeriesLimits::default();
+        limits.set("series_max", "1000").unwrap();
+        assert_eq!(
+            limits.to_string(),
+            " series_max:1000 measurement_series_max:none"
+        );
+        limits.set("measurement_series_max", "7").unwrap();
+        limits.set("series_max", "none").unwrap();
+        limits.set("another", "x").unwrap();
+        assert_eq!((limits.database, limits.measurement), (None, Some(7)));
+        for bad in ["", "-1", "1e6", "ever"] {
+            assert!(limits.set("series_max", bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_series_more_than_a_limit_is_refused_until_one_goes() {
+        let counts = SeriesCounts::new(SeriesLimits {
+            database: Some(3),
+            measurement: Some(2),
+        });
+        counts.admit("db", "cpu").unwrap();
+        counts.admit("db", "cpu").unwrap();
+        let full = counts.admit("db", "cpu").unwrap_err();
+        assert_eq!((full.of.as_str(), full.limit), ("measurement cpu", 2));
+        counts.admit("db", "mem").unwrap();
+        assert_eq!(counts.room("db", "disk").unwrap_err().of, "database db");
+        counts.forget("cpu", 1);
+        assert_eq!(counts.counted("cpu"), (2, 1));
+        counts.admit("db", "cpu").unwrap();
+        counts.set_limits(SeriesLimits::default());
+        counts.admit("db", "cpu").unwrap();
+    }
+}
