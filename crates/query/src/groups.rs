@@ -112,7 +112,13 @@ fn select(
     let mut found = Vec::new();
     for alternative in &selection.alternatives {
         let before = found.len();
-        for info in source.select(&alternative.selector, range)? {
+        let selected = source.select(&alternative.selector, range, guard.left());
+        let selected = selected.or_else(|error| match error {
+            // Says whose limit it is.
+            QueryError::Memory { asked, .. } => guard.reserve(asked).and(Err(error)),
+            error => Err(error),
+        })?;
+        for info in selected {
             if alternative.admits(&info.key) && (!several || seen.insert(info.id)) {
                 found.push(info);
             }

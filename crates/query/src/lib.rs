@@ -20,7 +20,7 @@
 //! struct Nothing;
 //!
 //! impl Source for Nothing {
-//!     fn select(&self, _: &Selector, _: TimeRange) -> Result<Vec<SeriesInfo>, QueryError> {
+//!     fn select(&self, _: &Selector, _: TimeRange, _: u64) -> Result<Vec<SeriesInfo>, QueryError> {
 //!         Ok(Vec::new())
 //!     }
 //!     fn open(&self, _: &SeriesInfo) -> Result<Box<dyn SeriesReader>, QueryError> {

@@ -94,6 +94,13 @@ impl Guard {
         Ok(())
     }
 
+    /// Bytes that may still be reserved.
+    pub(crate) fn left(&self) -> u64 {
+        let own = self.limits.memory_bytes.saturating_sub(self.used);
+        let budget = self.limits.budget.as_ref();
+        budget.map_or(own, |b| own.min(b.limit().saturating_sub(b.used())))
+    }
+
     pub(crate) fn release(&mut self, bytes: u64) {
         let bytes = bytes.min(self.used);
         self.used -= bytes;

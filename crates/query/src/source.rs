@@ -15,15 +15,22 @@ pub trait Source: Send {
     /// the source can tell without looking at them.
     ///
     /// # Errors
-    /// If the selector does not compile or the series cannot be listed.
-    fn select(&self, selector: &Selector, range: TimeRange) -> Result<Vec<SeriesInfo>, QueryError>;
+    /// If the selector does not compile or the series cannot be listed, and [`QueryError::Memory`] if the list would take
+    /// clearly more than `bytes_max` bytes of memory.
+    fn select(
+        &self,
+        selector: &Selector,
+        range: TimeRange,
+        bytes_max: u64,
+    ) -> Result<Vec<SeriesInfo>, QueryError>;
 
     /// Whether a selector matches any series, whenever its points are.
     ///
     /// # Errors
     /// As [`Source::select`].
     fn knows(&self, selector: &Selector) -> Result<bool, QueryError> {
-        Ok(!self.select(selector, TimeRange::ALL)?.is_empty())
+        let found = self.select(selector, TimeRange::ALL, u64::MAX)?;
+        Ok(!found.is_empty())
     }
 
     /// A consistent view of one series, from now on.

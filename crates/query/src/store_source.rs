@@ -12,8 +12,14 @@ use crate::source::{SeriesReader, SeriesScan, Source};
 use crate::{Direction, ReadStats, SeriesInfo};
 
 impl Source for Snapshot {
-    fn select(&self, selector: &Selector, range: TimeRange) -> Result<Vec<SeriesInfo>, QueryError> {
-        self.select_in(selector, range).map_err(index_failed)
+    fn select(
+        &self,
+        selector: &Selector,
+        range: TimeRange,
+        bytes_max: u64,
+    ) -> Result<Vec<SeriesInfo>, QueryError> {
+        self.select_within(selector, range, bytes_max)
+            .map_err(index_failed)
     }
 
     fn knows(&self, selector: &Selector) -> Result<bool, QueryError> {
@@ -31,6 +37,11 @@ impl Source for Snapshot {
 fn index_failed(error: StoreError) -> QueryError {
     match error {
         StoreError::Selector(error) => QueryError::Selector(Box::new(error)),
+        StoreError::LargeSelection { asked, limit } => QueryError::Memory {
+            asked,
+            used: 0,
+            limit,
+        },
         error => QueryError::Storage {
             series: "the index".into(),
             source: Box::new(error),

@@ -77,8 +77,17 @@ impl Tolerant {
 }
 
 impl Source for Tolerant {
-    fn select(&self, selector: &Selector, range: TimeRange) -> Result<Vec<SeriesInfo>, QueryError> {
-        Source::select(&self.snapshot, selector, range)
+    fn select(
+        &self,
+        selector: &Selector,
+        range: TimeRange,
+        bytes_max: u64,
+    ) -> Result<Vec<SeriesInfo>, QueryError> {
+        Source::select(&self.snapshot, selector, range, bytes_max)
+    }
+
+    fn knows(&self, selector: &Selector) -> Result<bool, QueryError> {
+        Source::knows(&self.snapshot, selector)
     }
 
     fn open(&self, series: &SeriesInfo) -> Result<Box<dyn SeriesReader>, QueryError> {

@@ -21,8 +21,13 @@ struct Counting {
 }
 
 impl Source for Counting {
-    fn select(&self, selector: &Selector, range: TimeRange) -> Result<Vec<SeriesInfo>, QueryError> {
-        let found = Source::select(&self.snapshot, selector, range)?;
+    fn select(
+        &self,
+        selector: &Selector,
+        range: TimeRange,
+        bytes_max: u64,
+    ) -> Result<Vec<SeriesInfo>, QueryError> {
+        let found = Source::select(&self.snapshot, selector, range, bytes_max)?;
         self.selected
             .fetch_add(found.len() as u64, Ordering::Relaxed);
         Ok(found)

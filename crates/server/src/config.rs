@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alluvium_io::DeviceOptions;
-use alluvium_store::{Device, StoreConfig};
+use alluvium_store::{Device, HeapProbe, StoreConfig};
 
 /// Room kept in a directory for giving room back on a full disk: some checkpoints, and a thousand pages.
 const RESERVE_BYTES: u64 = 16 << 20;
@@ -106,6 +106,7 @@ impl Config {
             http: "127.0.0.1:8181".into(),
             storage,
             store: StoreConfig {
+                heap: Some(HeapProbe::SYSTEM),
                 reserve_bytes,
                 scrub_bytes_per_s: SCRUB_BYTES_PER_S,
                 ..StoreConfig::default()

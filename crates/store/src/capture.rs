@@ -22,20 +22,21 @@ pub(crate) const SLICE_SERIES: usize = 256;
 /// what a series can hold, somewhat more than 1 MiB.
 pub(crate) const SLICE_BYTES: usize = 1 << 20;
 
-/// A series that a checkpoint has written, and where.
+/// Series of one database that a checkpoint has written one behind the other, and the lengths of their records. There is
+/// one for each series of the checkpoint until its superblock is written, so it is kept small.
 #[derive(Debug)]
 pub(crate) struct CapturedSeries {
     pub database: Arc<DatabaseState>,
-    pub series: Arc<Series>,
+    pub series: Vec<(Arc<Series>, u32)>,
     offset: u64,
-    len: u64,
 }
 
-/// Records of one partition that were copied: whose, and the new offsets and lengths.
+/// Records of one partition that were copied one behind the other: whose, and their lengths.
 #[derive(Debug)]
 pub(crate) struct MovedRecords {
     part: Arc<PartitionState>,
-    records: Vec<(Row, FieldId, u64, u32)>,
+    records: Box<[(Row, FieldId, u32)]>,
+    offset: u64,
 }
 
 /// What is written under one hold of a shard's lock.
@@ -103,12 +104,17 @@ impl<'a> Slice<'a> {
         let runs = state.snapshots();
         put_tail_record(&mut self.tails.pending, self.encoder, &key, &runs, &late);
         drop(state);
-        self.captured.push(CapturedSeries {
-            database: Arc::clone(database),
-            series: Arc::clone(series),
-            offset,
-            len: self.tails.end() - offset,
-        });
+        // A record has some MiB at most; one of 16 or more has no place and its series stays in memory.
+        let len = u32::try_from(self.tails.end() - offset).unwrap_or(u32::MAX);
+        let series = (Arc::clone(series), len);
+        match self.captured.last_mut() {
+            Some(last) if Arc::ptr_eq(&last.database, database) => last.series.push(series),
+            _ => self.captured.push(CapturedSeries {
+                database: Arc::clone(database),
+                series: vec![series],
+                offset,
+            }),
+        }
     }
 }
 
@@ -228,18 +234,8 @@ impl StoreInner {
         }
         let places: Vec<RecordPlace> = away.records.iter().map(|(.., place)| *place).collect();
         let records = away.files.read(self.device.as_ref(), &places)?;
-        if !moved
-            .last()
-            .is_some_and(|m| Arc::ptr_eq(&m.part, &away.part))
-        {
-            moved.push(MovedRecords {
-                part: Arc::clone(&away.part),
-                records: Vec::new(),
-            });
-        }
-        let Some(moved) = moved.last_mut() else {
-            return Ok(());
-        };
+        let offset = tails.end();
+        let mut lens = Vec::with_capacity(records.len());
         for (bytes, (row, field, _)) in records.iter().zip(&away.records) {
             // A damaged record must not get a new checksum of its file.
             let key = tail_record_key(bytes).map(|(key, _)| (key.row, key.field));
@@ -248,10 +244,14 @@ impl StoreInner {
                 return Err(IoError::new("copy", "a series' checkpointed tail", cause));
             }
             // As long as before: 24 bits.
-            let (offset, len) = (tails.end(), bytes.len() as u32);
-            moved.records.push((*row, *field, offset, len));
+            lens.push((*row, *field, bytes.len() as u32));
             tails.pending.extend_from_slice(bytes);
         }
+        moved.push(MovedRecords {
+            part: away.part,
+            records: lens.into(),
+            offset,
+        });
         Ok(())
     }
 
@@ -270,23 +270,28 @@ impl StoreInner {
             // The files before it stay open for those that are away.
             return;
         };
-        for CapturedSeries {
-            series,
-            offset,
-            len,
-            ..
-        } in captured
-        {
-            let mut state = series.lock();
-            if !state.dirty {
-                state.set_record(RecordPlace::new(number, offset, len));
+        for CapturedSeries { series, offset, .. } in captured {
+            let mut offset = offset;
+            for (series, len) in series {
+                let mut state = series.lock();
+                if !state.dirty {
+                    state.set_record(RecordPlace::new(number, offset, u64::from(len)));
+                }
+                offset += u64::from(len);
             }
         }
-        for MovedRecords { part, records } in moved {
+        for MovedRecords {
+            part,
+            records,
+            offset,
+        } in moved
+        {
+            let mut offset = offset;
             for slice in records.chunks(SLICE_SERIES) {
                 let mut table = part.table.write();
-                for (row, field, offset, len) in slice {
-                    let new = RecordPlace::new(number, *offset, u64::from(*len));
+                for (row, field, len) in slice {
+                    let new = RecordPlace::new(number, offset, u64::from(*len));
+                    offset += u64::from(*len);
                     match table.slot(*row, *field) {
                         None => {}
                         Some(Slot::Here { series, .. }) => {

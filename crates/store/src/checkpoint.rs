@@ -828,7 +828,10 @@ impl StoreInner {
         let unseen = running.aside.into_iter();
         let unseen: Vec<_> = unseen.filter(|(_, s)| s.lock().dirty).collect();
         let captured = running.captured.into_iter();
-        let captured = captured.map(|c| (c.database, c.series));
+        let captured = captured.flat_map(|c| {
+            let series = c.series.into_iter();
+            series.map(move |(series, _)| (Arc::clone(&c.database), series))
+        });
         for (database, series) in captured.chain(left).chain(unseen) {
             let shard = self.shard_of(series.place.partition);
             let mut shard = shard.state.lock();

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use alluvium_codec::Compression;
+use alluvium_io::HeapUse;
 
 use crate::retention_settings::Retention;
 use crate::series_limits::SeriesLimits;
@@ -77,6 +78,23 @@ impl fmt::Display for Durability {
     }
 }
 
+/// The allocator, for the governor.
+#[derive(Debug, Clone, Copy)]
+pub struct HeapProbe {
+    /// What is on the heap; `None` if that cannot be told.
+    pub used: fn() -> Option<HeapUse>,
+    /// Gives free memory back to the system.
+    pub trim: fn(),
+}
+
+impl HeapProbe {
+    /// The allocator of the system: of a process that does little beside its store.
+    pub const SYSTEM: Self = Self {
+        used: alluvium_io::heap_use,
+        trim: alluvium_io::trim_heap,
+    };
+}
+
 /// Settings of a store. Every bound is here.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
@@ -99,6 +117,8 @@ pub struct StoreConfig {
     pub spill_idle_ms: u64,
     /// Milliseconds between looks at memory.
     pub govern_ms: u64,
+    /// How the governor learns what the process has on its heap beside what is accounted for; `None`: it does not.
+    pub heap: Option<HeapProbe>,
     /// Share of the budget for the page cache, percent.
     pub cache_percent: u64,
     /// Size of a log segment, bytes.
@@ -197,10 +217,11 @@ impl Default for StoreConfig {
             extent_pages: 64,
             batch_pages: 64,
             memory_bytes: 4 << 30,
-            memory_soft_percent: 75,
-            memory_series_percent: 90,
+            memory_soft_percent: 70,
+            memory_series_percent: 80,
             spill_idle_ms: 3_600_000,
             govern_ms: 50,
+            heap: None,
             cache_percent: 25,
             segment_bytes: 64 << 20,
             group_bytes_max: 4 << 20,

@@ -131,6 +131,16 @@ pub enum StoreError {
     /// A series that is not in memory cannot be brought back.
     #[error(transparent)]
     Recall(#[from] RecallError),
+    /// A list of series would be too large.
+    #[error(
+        "a list of series would take {asked} bytes of memory, more than {limit}; ask for fewer series"
+    )]
+    LargeSelection {
+        /// What it would take, roughly.
+        asked: u64,
+        /// What it may take.
+        limit: u64,
+    },
     /// The store is being closed.
     #[error("the store is closing")]
     Closing,

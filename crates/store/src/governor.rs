@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use alluvium_io::HeapUse;
 use alluvium_types::{
     BudgetExceeded, ByteCount, DatabaseId, Owner, PARTITION_COUNT, Partition, Row,
 };
@@ -19,6 +20,13 @@ const SLICE_ROWS: u32 = 512;
 const SLICES: usize = 8;
 /// Nanoseconds between checkpoints that are asked for so that series may go.
 const CHECKPOINT_PAUSE_NS: u64 = 500_000_000;
+
+/// One part in so many of the time goes to looking at the heap, and to trimming it.
+const LOOK_SHARE: u64 = 100;
+/// Free memory on the heap that is given back: so many parts of the budget.
+const TRIM_SHARE: u64 = 16;
+/// Nanoseconds between trims.
+const TRIM_PAUSE_NS: u64 = 1_000_000_000;
 
 /// What the governor has done since the store was opened.
 #[derive(Debug, Default)]
@@ -77,6 +85,8 @@ pub(crate) struct Governor {
     next_checkpoint_ns: u64,
     /// What of the index the budget was told.
     index_bytes: u64,
+    next_heap_ns: u64,
+    next_trim_ns: u64,
 }
 
 impl StoreInner {
@@ -120,6 +130,7 @@ impl StoreInner {
             return false;
         }
         let pause = self.config.govern_ms.max(1) * 1_000_000;
+        self.observe_heap(governor, now, pause);
         if governor.hand.is_none() {
             self.count_index(governor);
         }
@@ -163,9 +174,12 @@ impl StoreInner {
 
     /// Lets series go while the store is being opened, if memory is short. The caller holds no lock.
     pub(crate) fn relieve(&self) {
-        if self.budget.used() > self.soft_limit()
-            && let Some(mut governor) = self.governor.try_lock()
-        {
+        let Some(mut governor) = self.governor.try_lock() else {
+            return;
+        };
+        let pause = self.config.govern_ms.max(1) * 1_000_000;
+        self.observe_heap(&mut governor, self.clock.monotonic_ns(), pause);
+        if self.budget.used() > self.soft_limit() {
             governor.hand.get_or_insert_default();
             self.turn(&mut governor);
         }
@@ -184,6 +198,31 @@ impl StoreInner {
         }
         let held = self.budget.used_by(Owner::PageCache);
         held.saturating_sub(over).min(most).max(most / 16)
+    }
+
+    /// Tells the budget what the process has on its heap. Looking costs more the more free blocks there are: it takes at
+    /// most a [`LOOK_SHARE`]th of the time.
+    fn observe_heap(&self, governor: &mut Governor, now: u64, pause: u64) {
+        let Some(probe) = self.config.heap else {
+            return;
+        };
+        if now < governor.next_heap_ns {
+            return;
+        }
+        let Some(HeapUse { live, free }) = (probe.used)() else {
+            governor.next_heap_ns = u64::MAX;
+            return;
+        };
+        self.budget.observe(live);
+        let took = self.clock.monotonic_ns().saturating_sub(now);
+        governor.next_heap_ns = now + pause.max(took * LOOK_SHARE);
+        let is_much = live + free > self.soft_limit() && free > self.budget.limit() / TRIM_SHARE;
+        if is_much && now >= governor.next_trim_ns {
+            let begun = self.clock.monotonic_ns();
+            (probe.trim)();
+            let took = self.clock.monotonic_ns().saturating_sub(begun);
+            governor.next_trim_ns = now + TRIM_PAUSE_NS.max(took * LOOK_SHARE);
+        }
     }
 
     /// Tells the budget how much the index takes.

@@ -96,7 +96,7 @@ pub use backup::{BackupError, BackupReport, BackupTarget};
 pub use believed_clock::{CLOCK_JUMP_MAX_NS, ClockStatus};
 pub use cardinality::{Cardinality, Count, SeriesRate, TagCount, ValueCount};
 pub use commit::Commit;
-pub use config::{Durability, DurabilityError, StoreConfig};
+pub use config::{Durability, DurabilityError, HeapProbe, StoreConfig};
 pub use config_numbers::SettingError;
 pub use database::{Database, DatabaseInfo, KindConflict, LogPin, Store};
 pub use database_settings::DatabaseSettings;

@@ -70,44 +70,59 @@ pub(crate) fn read_named(
     path: &str,
     file: NamedFile,
 ) -> Result<Vec<u8>, OpenError> {
+    let mut whole = Vec::with_capacity(file.len as usize);
+    check_named(device, path, file, |piece| whole.extend_from_slice(piece))?;
+    Ok(whole)
+}
+
+/// Checks a file that the manifest names, a piece in memory at a time, each of which is shown to `visit` before the
+/// checksum of all is known. Waits.
+pub(crate) fn check_named(
+    device: &dyn Device,
+    path: &str,
+    file: NamedFile,
+    mut visit: impl FnMut(&[u8]),
+) -> Result<(), OpenError> {
     let bad = OpenError::Manifest {
         section: "a file it names: length or checksum differs",
     };
     let lane = Lane(0);
-    let mode = OpenMode::default();
-    let opened = device
-        .submit(
-            lane,
-            Op::Open {
-                path: path.to_owned(),
-                mode,
-            },
-        )
-        .wait(device, lane)?;
-    let Completion::Opened { file: id, len } = opened else {
+    let opening = Op::Open {
+        path: path.to_owned(),
+        mode: OpenMode::default(),
+    };
+    let Completion::Opened { file: id, len } = device.submit(lane, opening).wait(device, lane)?
+    else {
         return Err(bad);
     };
-    if file.len > len {
-        return Err(bad);
-    }
-    let mut out = Vec::with_capacity(file.len as usize);
-    let mut crc = 0;
-    while (out.len() as u64) < file.len {
-        let want = (file.len - out.len() as u64).min(1 << 20) as usize;
-        let mut reads = [Read {
-            file: id,
-            offset: out.len() as u64,
-            into: AlignedBuf::zeroed(want),
-        }];
-        device.read(&mut reads)?;
-        let piece = &reads[0].into.bytes()[..want];
-        crc = alluvium_block::crc32c_append(crc, piece);
-        out.extend_from_slice(piece);
-    }
+    let mut pieces = || {
+        if file.len > len {
+            return Ok(None);
+        }
+        let (mut read, mut crc) = (0, 0);
+        while read < file.len {
+            let want = (file.len - read).min(TAILS_PIECE_BYTES) as usize;
+            let mut reads = [Read {
+                file: id,
+                offset: read,
+                into: AlignedBuf::zeroed(want),
+            }];
+            device.read(&mut reads)?;
+            let piece = &reads[0].into.bytes()[..want];
+            crc = alluvium_block::crc32c_append(crc, piece);
+            visit(piece);
+            read += want as u64;
+        }
+        Ok::<_, alluvium_io::IoError>(Some(crc))
+    };
+    let crc = pieces();
     device
         .submit(lane, Op::Close { file: id })
         .wait(device, lane)?;
-    if crc == file.crc { Ok(out) } else { Err(bad) }
+    match crc? {
+        Some(crc) if crc == file.crc => Ok(()),
+        _ => Err(bad),
+    }
 }
 
 /// The databases of a catalogue section.

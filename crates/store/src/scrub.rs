@@ -18,7 +18,7 @@ use crate::database::Store;
 use crate::databases::DatabaseState;
 use crate::ledger::NamedFile;
 use crate::open::StoreInner;
-use crate::recovery::read_named;
+use crate::recovery::check_named;
 use crate::segments::segment_of;
 use crate::space::SeriesWalk;
 use crate::verify::{FINDINGS_MAX, Finding};
@@ -110,8 +110,8 @@ impl Round {
             let whole = segment_of(&store.device, file).and_then(|s| merge_segments(&[s]));
             whole.map(drop).map_err(|e| e.to_string())
         } else {
-            let read = read_named(store.device.as_ref(), &path, file);
-            read.map(drop).map_err(|e| e.to_string())
+            let read = check_named(store.device.as_ref(), &path, file, |_| {});
+            read.map_err(|e| e.to_string())
         };
         self.files_read += 1;
         self.bytes += file.len;

@@ -29,6 +29,9 @@ use crate::series::{Series, SeriesLock, SeriesPlace};
 use crate::series_table::Slot;
 use crate::tombstones::HiddenParts;
 
+/// What an entry of a list of series takes with its tags, roughly.
+const INFO_BYTES: u64 = 256;
+
 /// One series as answers name it. Numeric siblings are one entry, a string sibling is its own.
 #[derive(Debug, Clone)]
 pub struct SeriesInfo {
@@ -87,11 +90,24 @@ impl Snapshot {
         selector: &Selector,
         range: TimeRange,
     ) -> Result<Vec<SeriesInfo>, StoreError> {
+        self.select_within(selector, range, u64::MAX)
+    }
+
+    /// As [`Self::select_in`], if the list takes no more than about `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// As [`Self::select`], and if it takes more: before it is made.
+    pub fn select_within(
+        &self,
+        selector: &Selector,
+        range: TimeRange,
+        bytes_max: u64,
+    ) -> Result<Vec<SeriesInfo>, StoreError> {
         let compiled = selector.compile()?;
         let range = self.readable(range);
         let mut found: Vec<SeriesInfo> = Vec::new();
         for part in self.database.touched() {
-            select_part(part, &compiled, range, &mut found)?;
+            select_part(part, &compiled, range, bytes_max, &mut found)?;
         }
         if !self.cut.is_none() {
             found.retain(|info| self.has_live(info.id));
@@ -160,6 +176,7 @@ fn select_part(
     part: &PartitionState,
     selector: &CompiledSelector,
     range: TimeRange,
+    bytes_max: u64,
     found: &mut Vec<SeriesInfo>,
 ) -> Result<(), StoreError> {
     let mut names: Vec<(u32, u32, Arc<str>)> = Vec::new();
@@ -177,6 +194,11 @@ fn select_part(
         });
         named.collect::<Vec<(SelectedRow, usize)>>()
     })?;
+    let asked = (found.len() + selected.len()) as u64 * INFO_BYTES;
+    if asked > bytes_max {
+        let limit = bytes_max;
+        return Err(StoreError::LargeSelection { asked, limit });
+    }
     let mut rows: Vec<Row> = selected.iter().map(|(item, _)| item.row).collect();
     rows.dedup();
     let mut keys = rows.iter().zip(part.keys(&rows)?).peekable();

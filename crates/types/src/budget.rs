@@ -19,17 +19,20 @@ pub enum Owner {
     Bodies,
     /// Running queries.
     Queries,
+    /// The rest of the heap, where the process counts it.
+    Other,
 }
 
 impl Owner {
     /// Every owner, in the order of their numbers.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::PageCache,
         Self::OpenTails,
         Self::Log,
         Self::Index,
         Self::Bodies,
         Self::Queries,
+        Self::Other,
     ];
 
     /// The name in `/status`.
@@ -41,6 +44,7 @@ impl Owner {
             Self::Index => "index",
             Self::Bodies => "bodies",
             Self::Queries => "queries",
+            Self::Other => "other",
         }
     }
 }
@@ -132,6 +136,16 @@ impl Budget {
         self.by_owner[owner as usize].fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Says what is in use by everyone together; what no owner accounts for is [`Owner::Other`]'s from now on. One thread
+    /// at a time says it.
+    pub fn observe(&self, live: u64) {
+        let before = self.used_by(Owner::Other);
+        let accounted = self.used().saturating_sub(before);
+        let other = live.saturating_sub(accounted);
+        self.force(Owner::Other, other);
+        self.release(Owner::Other, before);
+    }
+
     /// Gives back what was taken.
     pub fn release(&self, owner: Owner, bytes: u64) {
         self.total.fetch_sub(bytes, Ordering::Relaxed);
@@ -152,5 +166,18 @@ mod tests {
         assert_eq!((budget.used(), budget.used_by(Owner::Log)), (60, 0));
         budget.release(Owner::Index, 60);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn what_nobody_accounts_for_is_others() {
+        let budget = Budget::new(100);
+        budget.reserve(Owner::Index, 60).unwrap();
+        budget.observe(80);
+        assert_eq!((budget.used(), budget.used_by(Owner::Other)), (80, 20));
+        budget.release(Owner::Index, 30);
+        budget.observe(45);
+        assert_eq!((budget.used(), budget.used_by(Owner::Other)), (45, 15));
+        budget.observe(10);
+        assert_eq!((budget.used(), budget.used_by(Owner::Other)), (30, 0));
     }
 }

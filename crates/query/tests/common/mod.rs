@@ -203,7 +203,12 @@ fn matches(m: &Matcher, info: &SeriesInfo) -> bool {
 }
 
 impl Source for Memory {
-    fn select(&self, selector: &Selector, _: TimeRange) -> Result<Vec<SeriesInfo>, QueryError> {
+    fn select(
+        &self,
+        selector: &Selector,
+        _: TimeRange,
+        _: u64,
+    ) -> Result<Vec<SeriesInfo>, QueryError> {
         Ok(self
             .series
             .iter()
