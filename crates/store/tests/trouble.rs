@@ -345,6 +345,14 @@ fn a_blank_superblock_beside_data_is_refused() {
     }
 }
 
+/// A power cut while a directory is made: the room for a full disk may be there before the first superblock.
+#[test]
+fn a_reserve_without_a_superblock_is_a_new_directory() {
+    let device = SimDevice::new(1, SimConfig::default());
+    put(&device, "reserve");
+    Store::open(device, Arc::new(SimClock::new(0)), config(1)).unwrap();
+}
+
 /// A log that is gone as a whole is as bad as one with a hole.
 #[test]
 fn a_missing_stream_is_named() {
