@@ -168,6 +168,7 @@ fn a_checkpoint_says_that_the_log_has_no_room_and_closing_ends() {
     assert!(world.store.status().full);
     let error = world.settle(world.store.checkpoint()).unwrap_err();
     assert!(error.to_string().contains("log"), "{error}");
+    assert!(matches!(error, StoreError::NoRoom { .. }), "{error}");
     assert!(world.store.status().failure.is_none(), "it may recover");
     world.device.set_faults(FaultPlan::default());
     world.drive(1000);

@@ -295,8 +295,8 @@ pub(crate) fn read_points(url: &str, database: &str) -> BTreeMap<Point, i64> {
     parsed.collect()
 }
 
-/// Compares, then settles what was in doubt by what is there. `oracles` are those of one database by connection.
-pub(crate) fn compare(url: &str, oracles: &mut [Oracle]) {
+/// Compares; what is in doubt stays so. `oracles` are those of one database by connection. All points found.
+pub(crate) fn check(url: &str, oracles: &[Oracle]) -> BTreeMap<Point, i64> {
     let found = read_points(url, oracles[0].database);
     for (point, value) in &found {
         let connection: usize = point.0[13..14].parse().unwrap();
@@ -308,14 +308,22 @@ pub(crate) fn compare(url: &str, oracles: &mut [Oracle]) {
             "{point:?} is {value}, but should be {possible:?}"
         );
     }
+    for (point, possible) in oracles.iter().flat_map(|o| &o.points) {
+        let may_be_gone = possible.acknowledged.is_none() || possible.in_doubt.contains(&None);
+        assert!(
+            found.contains_key(point) || may_be_gone,
+            "{point:?} was acknowledged and is lost: {possible:?}"
+        );
+    }
+    found
+}
+
+/// Compares, then settles what was in doubt by what is there.
+pub(crate) fn compare(url: &str, oracles: &mut [Oracle]) {
+    let found = check(url, oracles);
     for oracle in oracles {
         oracle.points.retain(|point, possible| {
             let found = found.get(point).copied();
-            let may_be_gone = possible.acknowledged.is_none() || possible.in_doubt.contains(&None);
-            assert!(
-                found.is_some() || may_be_gone,
-                "{point:?} was acknowledged and is lost: {possible:?}"
-            );
             *possible = Possible {
                 acknowledged: found,
                 in_doubt: Vec::new(),

@@ -61,6 +61,8 @@ pub(crate) struct Plan {
     pub(crate) io: &'static str,
     pub(crate) modes: Vec<Mode>,
     pub(crate) durability: Durability,
+    /// What the server is told; less than `durability` shows that a loss is found.
+    pub(crate) served: Durability,
 }
 
 /// What a run did.
@@ -133,7 +135,9 @@ pub(crate) fn run(plan: &Plan) -> Result<String, String> {
 
 impl Run<'_> {
     fn cycles(mut self) -> String {
-        // Also a new directory may be cut while it is made.
+        for number in 0..self.plan.cycles.div_ceil(4) {
+            self.cut_new_directory(number);
+        }
         let mut server = self.come_back();
         for _ in 0..self.plan.cycles {
             create(&server.url);
@@ -172,9 +176,18 @@ impl Run<'_> {
         )
     }
 
+    /// A directory that is cut while it is made opens, by itself.
+    fn cut_new_directory(&mut self, number: u64) {
+        let directory = self.machine.mount_point().join(format!("new-{number}"));
+        let data = std::mem::replace(&mut self.directory, directory);
+        self.cut_recovery();
+        self.come_back().kill();
+        self.directory = data;
+    }
+
     fn start(&self) -> Result<Server, String> {
         let shards = self.shards.to_string();
-        let durability = self.plan.durability.name();
+        let durability = self.plan.served.name();
         let flags = ["--durability", &durability, "--shards", &shards];
         Server::start_with(&self.directory, self.plan.io, &flags)
     }
@@ -246,6 +259,10 @@ impl Run<'_> {
         let operations = (self.rng.below(2) == 0).then(|| self.rng.below(2000));
         let checkpoint_at = Duration::from_millis(self.rng.below(2 * LOAD_MS_MAX));
         self.loaded_shards = self.shards;
+        let may_be_lost = match self.plan.durability {
+            Durability::Interval { ms } => Duration::from_millis(ms) + FLUSH,
+            Durability::Sync | Durability::Os => Duration::ZERO,
+        };
         let ages = self.plan.durability == Durability::Sync;
         let url = server.url.clone();
         let (done, ended) = mpsc::channel::<()>();
@@ -270,6 +287,8 @@ impl Run<'_> {
                     }
                 }
             });
+            // Something must be older than may be lost.
+            disk.wait_cut(may_be_lost);
             if let Some(operations) = operations {
                 disk.cut_after(operations);
             }

@@ -19,6 +19,8 @@ mod aged;
 mod client;
 mod cuts;
 mod disk;
+mod failing;
+mod full;
 mod fuse;
 mod machine;
 #[path = "../kill/oracle.rs"]
@@ -32,7 +34,7 @@ mod server;
 use std::path::Path;
 
 use cuts::{Durability, Plan};
-use disk::Mode;
+use disk::{Failing, Mode};
 
 fn setting(name: &str) -> Option<String> {
     std::env::var(format!("ALLUVIUM_POWER_{name}")).ok()
@@ -80,6 +82,7 @@ fn cut(io: &'static str) {
             io,
             modes: modes.clone(),
             durability: *durability,
+            served: *durability,
         };
         match cuts::run(&plan) {
             Ok(line) => cuts::report(setting("REPORT").as_deref().map(Path::new), &line),
@@ -96,4 +99,80 @@ fn cut_on_pwritev() {
 #[test]
 fn cut_on_uring() {
     cut("uring");
+}
+
+/// Runs a server that promises less than is asked of it; the loss must be found.
+fn finds_a_loss(durability: Durability, served: Durability) {
+    let plan = Plan {
+        cycles: 5,
+        seed: number("SEED", 1),
+        io: "pwritev",
+        modes: vec![Mode::None],
+        durability,
+        served,
+    };
+    let outcome = std::panic::catch_unwind(|| cuts::run(&plan));
+    let said = match outcome {
+        Ok(Err(reason)) => return not_shown(&reason),
+        Ok(Ok(line)) => panic!("nobody noticed: {line}"),
+        Err(panic) => *panic.downcast::<String>().expect("a sentence"),
+    };
+    assert!(said.contains("lost") || said.contains("had to survive"), "{said}");
+}
+
+#[test]
+fn a_flush_that_is_left_out_is_found() {
+    finds_a_loss(Durability::Sync, Durability::Os);
+}
+
+#[test]
+fn a_flush_that_comes_too_late_is_found() {
+    finds_a_loss(Durability::Interval { ms: 50 }, Durability::Interval { ms: 30_000 });
+}
+
+/// Passes over what this system lacks.
+fn shown(outcome: Result<(), String>) {
+    if let Err(reason) = outcome {
+        not_shown(&reason);
+    }
+}
+
+#[test]
+fn failing_writes_on_pwritev() {
+    shown(failing::run("pwritev", Failing::Writes));
+}
+
+#[test]
+fn failing_flushes_on_pwritev() {
+    shown(failing::run("pwritev", Failing::Syncs));
+}
+
+#[test]
+fn failing_writes_on_uring() {
+    shown(failing::run("uring", Failing::Writes));
+}
+
+#[test]
+fn failing_flushes_on_uring() {
+    shown(failing::run("uring", Failing::Syncs));
+}
+
+#[test]
+fn full_while_writing() {
+    shown(full::while_writing());
+}
+
+#[test]
+fn full_while_it_checkpoints() {
+    shown(full::while_it_checkpoints());
+}
+
+#[test]
+fn full_while_it_merges() {
+    shown(full::while_it_merges());
+}
+
+#[test]
+fn full_while_it_backs_up() {
+    shown(full::while_it_backs_up());
 }
