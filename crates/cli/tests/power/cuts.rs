@@ -237,13 +237,19 @@ impl Run<'_> {
         match self.start() {
             Ok(mut server) => {
                 if let Err(error) = server.try_ready() {
-                    assert!(disk.cut_at().is_some(), "the server did not come back: {error}");
+                    assert!(
+                        disk.cut_at().is_some(),
+                        "the server did not come back: {error}"
+                    );
                 }
                 disk.wait_cut(RECOVERY_PATIENCE);
                 disk.cut();
                 server.kill();
             }
-            Err(error) => assert!(disk.cut_at().is_some(), "the server does not start: {error}"),
+            Err(error) => assert!(
+                disk.cut_at().is_some(),
+                "the server does not start: {error}"
+            ),
         }
         self.power_cycle();
         self.counts.cuts_in_recovery += 1;
@@ -316,7 +322,8 @@ impl Run<'_> {
             Durability::Os => checkpointed,
         };
         for (oracles, bases) in self.oracles.iter_mut().zip(&mut self.bases) {
-            self.counts.lost += prefix::compare(url, oracles, bases, floor, self.loaded_shards == 1);
+            self.counts.lost +=
+                prefix::compare(url, oracles, bases, floor, self.loaded_shards == 1);
         }
     }
 }
@@ -325,7 +332,9 @@ impl Run<'_> {
 fn create(url: &str) {
     aged::create(url);
     let mut client = Client::new(url, None).unwrap();
-    let answer = client.request("PUT", "/api/databases/second", &[], b"").unwrap();
+    let answer = client
+        .request("PUT", "/api/databases/second", &[], b"")
+        .unwrap();
     assert!((200..=201).contains(&answer.status), "{}", answer.text());
     let answer = client.request("POST", "/api/checkpoint", &[], b"").unwrap();
     assert_eq!(answer.status, 200, "{}", answer.text());

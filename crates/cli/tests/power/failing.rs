@@ -68,7 +68,10 @@ pub(crate) fn run(io: &str, failing: Failing) -> Result<(), String> {
     let mut client = Client::new(&server.url, None).unwrap();
     let status = client.request("GET", "/status", &[], b"").unwrap();
     let status: serde_json::Value = serde_json::from_slice(&status.body).unwrap();
-    let reason = status["store"]["failure"].as_str().unwrap_or_default().to_owned();
+    let reason = status["store"]["failure"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     assert!(!reason.is_empty(), "{status}");
     for (path, body) in [
         ("/write?db=kill", "m,connection=0,series=0 n=1i,w=1.5 1"),
@@ -80,7 +83,10 @@ pub(crate) fn run(io: &str, failing: Failing) -> Result<(), String> {
         let refused = post(&server.url, path, body);
         assert_eq!(refused.status, 503, "{path}: {}", refused.text());
         let text = refused.text();
-        assert!(text.contains(&reason) && text.contains("restart"), "{path}: {text}, but not {reason}");
+        assert!(
+            text.contains(&reason) && text.contains("restart"),
+            "{path}: {text}, but not {reason}"
+        );
     }
     oracle::check(&server.url, &oracles);
 

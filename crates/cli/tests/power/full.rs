@@ -38,7 +38,11 @@ impl Ballast {
 
     /// Takes all room there is.
     fn fill(&self) {
-        let file = File::options().create(true).append(true).open(&self.0).unwrap();
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(&self.0)
+            .unwrap();
         let mut step = 64_u64 << 20;
         while step >= 4096 {
             let length = file.metadata().unwrap().len();
@@ -97,7 +101,9 @@ impl Small {
     }
 
     fn post(&mut self, path: &str, body: &str) -> Answer {
-        self.client.request("POST", path, &[], body.as_bytes()).unwrap()
+        self.client
+            .request("POST", path, &[], body.as_bytes())
+            .unwrap()
     }
 
     /// The next batch, or the one that was refused again; half of it comes late.
@@ -155,11 +161,18 @@ impl Small {
             if time < self.points {
                 assert_eq!(found, time, "a point is missing");
             }
-            assert!(found < self.points + self.in_doubt, "{line} was never written");
+            assert!(
+                found < self.points + self.in_doubt,
+                "{line} was never written"
+            );
             assert_eq!(cells[2], format!("{}.5", noise(found)), "{line}");
             time = found + 1;
         }
-        assert!(time >= self.points, "of {} points there are {time}", self.points);
+        assert!(
+            time >= self.points,
+            "of {} points there are {time}",
+            self.points
+        );
     }
 
     /// What must hold while the disk is full.
@@ -176,7 +189,13 @@ impl Small {
         let delete = r#"{"measurement": "other"}"#;
         let answer = self.post("/api/delete?db=small", delete);
         assert_eq!(answer.status, 200, "{}", answer.text());
-        assert_eq!(self.client.request("GET", "/health", &[], b"").unwrap().status, 200);
+        assert_eq!(
+            self.client
+                .request("GET", "/health", &[], b"")
+                .unwrap()
+                .status,
+            200
+        );
     }
 
     /// Gives the room back; writes and checkpoints go on by themselves.
@@ -245,9 +264,16 @@ pub(crate) fn while_it_checkpoints() -> Result<(), String> {
             checkpoint.join().unwrap()
         });
         let (answer, took) = answer;
-        println!("round {round}: a checkpoint answers {} in {took:?}", answer.status);
+        println!(
+            "round {round}: a checkpoint answers {} in {took:?}",
+            answer.status
+        );
         assert!([200, 507].contains(&answer.status), "{}", answer.text());
-        assert!(round > 0 || answer.status == 507, "it needs room: {}", answer.text());
+        assert!(
+            round > 0 || answer.status == 507,
+            "it needs room: {}",
+            answer.text()
+        );
         assert!(took < ANSWER_LIMIT, "the checkpoint took {took:?}");
         small.read();
         small.write_until_full();
@@ -263,7 +289,11 @@ pub(crate) fn while_it_checkpoints() -> Result<(), String> {
 /// What this system lacks for it.
 pub(crate) fn while_it_merges() -> Result<(), String> {
     let mut small = Small::new()?;
-    let merges = |small: &mut Small| small.status()["store"]["merging"]["merges"].as_u64().unwrap();
+    let merges = |small: &mut Small| {
+        small.status()["store"]["merging"]["merges"]
+            .as_u64()
+            .unwrap()
+    };
     // Until the merger is at work.
     let before = merges(&mut small);
     for _ in 0..500 {
@@ -272,7 +302,11 @@ pub(crate) fn while_it_merges() -> Result<(), String> {
             break;
         }
     }
-    assert!(merges(&mut small) > before, "nothing is merged: {}", small.status());
+    assert!(
+        merges(&mut small) > before,
+        "nothing is merged: {}",
+        small.status()
+    );
     small.ballast.fill();
     small.write_until_full();
     small.is_full_and_sound();

@@ -81,7 +81,11 @@ impl Machine {
         std::fs::create_dir(root.path().join("mnt")).map_err(cannot)?;
         // Nothing is left for later in the background, so that every operation is the server's.
         let eager = "nodiscard,lazy_itable_init=0,lazy_journal_init=0";
-        run("mkfs.ext4", &["-q", "-F", "-N", "4096", "-m", "0", "-E", eager], &file)?;
+        run(
+            "mkfs.ext4",
+            &["-q", "-F", "-N", "4096", "-m", "0", "-E", eager],
+            &file,
+        )?;
         Ok(Self {
             root,
             file,
@@ -151,8 +155,13 @@ impl Machine {
 
     /// Gives the disk its power back; only while it is down.
     pub(crate) fn power_on(&self, mode: Mode, rng: &mut Rng) -> Forgotten {
-        assert!(self.device.is_none(), "what holds the disk would see it change");
-        self.disk().power_on(mode, rng).expect("the image is written")
+        assert!(
+            self.device.is_none(),
+            "what holds the disk would see it change"
+        );
+        self.disk()
+            .power_on(mode, rng)
+            .expect("the image is written")
     }
 }
 

@@ -117,7 +117,10 @@ fn finds_a_loss(durability: Durability, served: Durability) {
         Ok(Ok(line)) => panic!("nobody noticed: {line}"),
         Err(panic) => *panic.downcast::<String>().expect("a sentence"),
     };
-    assert!(said.contains("lost") || said.contains("had to survive"), "{said}");
+    assert!(
+        said.contains("lost") || said.contains("had to survive"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -127,7 +130,10 @@ fn a_flush_that_is_left_out_is_found() {
 
 #[test]
 fn a_flush_that_comes_too_late_is_found() {
-    finds_a_loss(Durability::Interval { ms: 50 }, Durability::Interval { ms: 30_000 });
+    finds_a_loss(
+        Durability::Interval { ms: 50 },
+        Durability::Interval { ms: 30_000 },
+    );
 }
 
 /// Passes over what this system lacks.

@@ -104,13 +104,9 @@ impl<'a> Model<'a> {
 /// # Errors
 ///
 /// What is wrong where it fits best.
-fn lost(
-    base: &Base,
-    steps: &[&Step],
-    found: &Base,
-    floor: Option<Instant>,
-) -> Result<u64, String> {
-    let must = |step: &&Step| floor.is_some_and(|floor| step.acknowledged.is_some_and(|at| at <= floor));
+fn lost(base: &Base, steps: &[&Step], found: &Base, floor: Option<Instant>) -> Result<u64, String> {
+    let must =
+        |step: &&Step| floor.is_some_and(|floor| step.acknowledged.is_some_and(|at| at <= floor));
     let kept = steps.iter().rposition(must).map_or(0, |last| last + 1);
     let mut model = Model::new(base, found);
     for step in &steps[..kept] {
@@ -164,7 +160,12 @@ pub(crate) fn compare(
             of.map(|(p, v)| (p.clone(), *v)).collect()
         };
         let outcome = if is_one_log {
-            lost(base, &oracle.steps.iter().collect::<Vec<_>>(), &found, floor)
+            lost(
+                base,
+                &oracle.steps.iter().collect::<Vec<_>>(),
+                &found,
+                floor,
+            )
         } else {
             let mut series: BTreeMap<&str, Vec<&Step>> = BTreeMap::new();
             for point in base.keys().chain(found.keys()) {
@@ -219,7 +220,11 @@ mod tests {
         let found = found.iter().map(|(s, v)| (((*s).to_owned(), *v), *v));
         let found: Base = found.collect();
         let lost_steps = lost(&Base::new(), &steps, &found, None);
-        assert_eq!(lost_steps.as_ref().ok(), expected.as_ref(), "{lost_steps:?}");
+        assert_eq!(
+            lost_steps.as_ref().ok(),
+            expected.as_ref(),
+            "{lost_steps:?}"
+        );
         // Where everything had to survive only the last state will do.
         let all = lost(&Base::new(), &steps, &found, Some(now));
         assert_eq!(all.is_ok(), expected == Some(0), "{all:?}");
@@ -227,7 +232,8 @@ mod tests {
 
     #[test]
     fn beginnings_are_told_from_holes() {
-        let requests: &[&[(&str, i64)]] = &[&[(A, 1), (B, 1)], &[(A, 2), (B, 2), (A, 3)], &[(B, 4)]];
+        let requests: &[&[(&str, i64)]] =
+            &[&[(A, 1), (B, 1)], &[(A, 2), (B, 2), (A, 3)], &[(B, 4)]];
         check(requests, &[], Some(6));
         check(requests, &[(A, 1), (B, 1)], Some(4));
         // Series arrive apart within a request.
