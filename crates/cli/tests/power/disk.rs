@@ -17,6 +17,10 @@ use crate::rng::Rng;
 /// What a write may tear at.
 const SECTOR_BYTES: usize = 512;
 
+/// The first page is never torn: in it is the superblock of ext4, 1 KiB in two sectors with one checksum, which ext4
+/// rewrites in place and without which it does not mount.
+const WHOLE_BYTES: u64 = 4096;
+
 /// Most that is remembered, old and new bytes together; before more is taken the oldest writes reach the medium
 /// without a flush, as they do in a drive whose cache is full.
 const UNSYNCED_BYTES_MAX: usize = 256 << 20;
@@ -241,7 +245,8 @@ impl Disk {
                 Mode::Subset | Mode::Torn => rng.unit() < share,
             };
             let sectors = write.new.len() / SECTOR_BYTES;
-            let tears = mode == Mode::Torn && survives && sectors > 1 && rng.below(2) == 0;
+            let may_tear = mode == Mode::Torn && sectors > 1 && write.offset >= WHOLE_BYTES;
+            let tears = may_tear && survives && rng.below(2) == 0;
             let (from, to) = if tears {
                 let from = rng.below(sectors as u64) as usize;
                 let to = from + rng.below((sectors - from) as u64 + 1) as usize;
