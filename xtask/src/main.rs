@@ -27,6 +27,8 @@ usage: cargo xtask TASK
   test [ARGS]        doc tests, then all tests; with ARGS only those of `cargo nextest run ARGS`
   sim [ARGS]         the crash simulator: --seed N or --seeds A..B, --writes W, --exhaustive, --report FILE
   crash [ARGS]       the real binary under kill -9: --cycles N, --seed N, --backend pwritev|uring, --report FILE
+  power [ARGS]       the real binary on a disk that forgets: --cycles N, --seed N, --mode none|prefix|subset|torn,
+                     --durability sync|interval=50ms|os, --backend pwritev|uring, --report FILE; wants root and FUSE
   mutants [WORDS]    planted faults, each of which a named test must notice; takes minutes";
 
 fn main() -> ExitCode {
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         ("test", args) => steps::test(args),
         ("sim", args) => prove::sim(args),
         ("crash", args) => prove::crash(args),
+        ("power", args) => prove::power(args),
         ("mutants", words) => mutants::run(words),
         _ => {
             eprintln!("{USAGE}");

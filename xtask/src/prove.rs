@@ -1,4 +1,4 @@
-//! The crash simulator and the kill harness, for as long as one likes.
+//! The crash simulator, the kill harness and power cuts, for as long as one likes.
 
 use std::path::Path;
 
@@ -31,6 +31,36 @@ pub(crate) fn crash(args: &[String]) -> Outcome {
             _ => return Err(format!("{name:?} is not known")),
         };
     }
+    run(test).map_err(|_| String::new())
+}
+
+/// Power cuts on a disk that forgets: `--cycles N` on each backend, `--seed N`, `--mode none|prefix|subset|torn`,
+/// `--durability sync|interval=50ms|os`, `--backend pwritev|uring`, `--report FILE`. A machine that cannot mount is an error.
+pub(crate) fn power(args: &[String]) -> Outcome {
+    let mut test = command("cargo", &["test", "--quiet", "--profile", "ci"]);
+    test.args(["--package", "alluvium-cli", "--test", "power", "--"]);
+    test.args(["--nocapture", "--test-threads", "1"]);
+    test.env("ALLUVIUM_POWER_REQUIRED", "1");
+    let args = absolute_report(args)?;
+    let mut backend = "cut_on_".to_owned();
+    for pair in args.chunks(2) {
+        let [name, value] = pair else {
+            return Err(format!("{} wants a value", pair.join(" ")));
+        };
+        match name.as_str() {
+            "--cycles" => test.env("ALLUVIUM_POWER_CYCLES", value),
+            "--seed" => test.env("ALLUVIUM_POWER_SEED", value),
+            "--mode" => test.env("ALLUVIUM_POWER_MODE", value),
+            "--durability" => test.env("ALLUVIUM_POWER_DURABILITY", value),
+            "--report" => test.env("ALLUVIUM_POWER_REPORT", value),
+            "--backend" => {
+                backend.push_str(value);
+                &mut test
+            }
+            _ => return Err(format!("{name:?} is not known")),
+        };
+    }
+    test.arg(backend);
     run(test).map_err(|_| String::new())
 }
 

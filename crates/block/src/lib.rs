@@ -53,8 +53,8 @@ pub use store::{
     named_volumes,
 };
 pub use superblock::{
-    OtherSlot, Root, RootCommit, Roots, UNFINISHED_FILE, load_root, load_roots, manifest_path,
-    numbered, settle_root,
+    OtherSlot, RESERVE_FILE, Root, RootCommit, Roots, UNFINISHED_FILE, load_root, load_roots,
+    manifest_path, numbered, settle_root,
 };
 pub use volume::{Role, VolumeSetId, volume_path};
 pub use volume_head::{VolumeHead, volume_heads};

@@ -21,6 +21,8 @@ const FILE: &str = "superblock";
 
 /// Stands in a directory that is being filled by a backup or a restore until its superblock is durable.
 pub const UNFINISHED_FILE: &str = "unfinished";
+/// Room kept for a full disk. It may be made while the first superblock is on its way.
+pub const RESERVE_FILE: &str = "reserve";
 
 /// What a slot of the superblock says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,7 +164,8 @@ fn refuse_foreign(device: &dyn Device, files: &[alluvium_io::Listed]) -> Result<
     }
     let ours = |name: &str| {
         let numbered = |prefix| numbered(name, prefix).is_some();
-        name == "LOCK" || name == FILE || numbered("manifest.") || numbered("tails.")
+        let known = ["LOCK", FILE, RESERVE_FILE].contains(&name);
+        known || numbered("manifest.") || numbered("tails.")
     };
     match files.iter().find(|f| !ours(&f.name)) {
         Some(foreign) => Err(RootError::Foreign {

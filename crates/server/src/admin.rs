@@ -34,7 +34,9 @@ fn store_error(error: &StoreError) -> Reply {
         StoreError::BadName { .. } => (StatusCode::BAD_REQUEST, "bad_name"),
         StoreError::TooManyDatabases { .. } => (StatusCode::BAD_REQUEST, "too_many_databases"),
         StoreError::NoDatabase { .. } => (StatusCode::NOT_FOUND, "unknown_database"),
-        StoreError::Full => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
+        StoreError::Full | StoreError::NoRoom { .. } => {
+            (StatusCode::INSUFFICIENT_STORAGE, "disk_full")
+        }
         _ => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
     };
     reply::error(status, code, &error.to_string())

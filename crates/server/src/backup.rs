@@ -85,6 +85,13 @@ fn asked(root: &Path, params: &Params) -> Result<Asked, Reply> {
         Some("false") => false,
         Some(_) => return Err(bad("parameter link is true or false")),
     };
+    if let Err(error) = std::fs::create_dir_all(root)
+        && error.kind() == std::io::ErrorKind::StorageFull
+    {
+        let sentence = format!("the directory of --backup-dir cannot be made ({error})");
+        let full = StatusCode::INSUFFICIENT_STORAGE;
+        return Err(reply::error(full, "disk_full", &sentence));
+    }
     let inside = |asked: &str| {
         confined(root, Path::new(asked)).map_err(|reason| {
             let sentence = format!("{asked:?} is refused: {reason}");
@@ -150,7 +157,9 @@ fn refusal(error: &BackupError) -> Reply {
         BackupError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
         BackupError::NotEmpty { .. } => (StatusCode::CONFLICT, "not_empty"),
         BackupError::Base { .. } | BackupError::Root(_) => (StatusCode::BAD_REQUEST, "bad_base"),
-        BackupError::Store(StoreError::Full) => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
+        BackupError::Store(StoreError::Full | StoreError::NoRoom { .. }) => {
+            (StatusCode::INSUFFICIENT_STORAGE, "disk_full")
+        }
         BackupError::Io(error) => match error.kind {
             IoErrorKind::NoSpace => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
             IoErrorKind::Foreign | IoErrorKind::Locked => (StatusCode::CONFLICT, "not_empty"),

@@ -94,12 +94,15 @@ async fn answer(app: &Arc<App>, request: Request) -> Result<Reply, Reply> {
     Ok(reply::retry_later(reply))
 }
 
-/// Statements fail inside a 200, as clients expect; but what only waits for the disk is to be sent again.
+/// Statements fail inside a 200, as clients expect; but not where a sound disk, room or a restart would have it succeed.
 fn status_of(error: &Unconfirmed) -> StatusCode {
     match error {
         Unconfirmed::Store(StoreError::Full) => StatusCode::INSUFFICIENT_STORAGE,
+        Unconfirmed::Late { .. }
+        | Unconfirmed::Store(StoreError::Failed { .. } | StoreError::Closing) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         Unconfirmed::Store(_) => StatusCode::OK,
-        Unconfirmed::Late { .. } => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 

@@ -847,10 +847,13 @@ impl StoreInner {
         checkpointer
             .abandoned
             .extend(files.map(|f| f.abandon(full)));
-        let error = StoreError::Failed { reason };
-        if !full {
+        let error = if full {
+            StoreError::NoRoom { reason }
+        } else {
+            let error = StoreError::Failed { reason };
             self.fail(error.clone());
-        }
+            error
+        };
         checkpointer.lacks_room = full;
         checkpointer.retry_at_ns = now + 1_000_000_000;
         checkpointer.last_error = Some((running.number, error));

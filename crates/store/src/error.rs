@@ -119,6 +119,14 @@ pub enum StoreError {
     /// The disk is full; try again when there is room.
     #[error("the disk is full: nothing new can be recorded until there is room, reads go on")]
     Full,
+    /// A checkpoint found no room. It is tried again every second.
+    #[error(
+        "the disk is full ({reason}): the checkpoint is tried again until there is room, reads go on"
+    )]
+    NoRoom {
+        /// What found none.
+        reason: String,
+    },
     /// A setting of retention is refused.
     #[error(transparent)]
     Retention(#[from] RetentionError),

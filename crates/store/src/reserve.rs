@@ -4,14 +4,13 @@
 //! removed; until it stands again writes are refused, so that they cannot take what deletes, retention and merging
 //! work with. It is made again as soon as there is room for it.
 
+use alluvium_block::RESERVE_FILE;
 use alluvium_io::{Completion, Lane, Op, OpenMode, Ticket};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::open::StoreInner;
 
-/// Its name in the data directory.
-const FILE: &str = "reserve";
 /// Nanoseconds between attempts to make it, and between those while the background may still need the room.
 const RETRY_NS: u64 = 1_000_000_000;
 const RETRY_OWING_NS: u64 = 10 * RETRY_NS;
@@ -80,7 +79,7 @@ impl StoreInner {
                     allocate: self.config.reserve_bytes,
                     direct: false,
                 };
-                let path = FILE.to_owned();
+                let path = RESERVE_FILE.to_owned();
                 *state = State::Making(self.device.submit(lane, Op::Open { path, mode }));
             }
             State::Held if now >= *next_ns => {
@@ -88,7 +87,7 @@ impl StoreInner {
                 if self.is_out_of_room() && self.owes_room() {
                     *next_ns = now + RETRY_OWING_NS;
                     self.reserve.spent.store(true, Ordering::Release);
-                    let path = FILE.to_owned();
+                    let path = RESERVE_FILE.to_owned();
                     drop(self.device.submit(lane, Op::Remove { path }));
                     *state = State::Absent;
                     // What waits for room is tried again at once.

@@ -168,6 +168,7 @@ fn a_checkpoint_says_that_the_log_has_no_room_and_closing_ends() {
     assert!(world.store.status().full);
     let error = world.settle(world.store.checkpoint()).unwrap_err();
     assert!(error.to_string().contains("log"), "{error}");
+    assert!(matches!(error, StoreError::NoRoom { .. }), "{error}");
     assert!(world.store.status().failure.is_none(), "it may recover");
     world.device.set_faults(FaultPlan::default());
     world.drive(1000);
@@ -343,6 +344,14 @@ fn a_blank_superblock_beside_data_is_refused() {
         let error = opened.unwrap_err().to_string();
         assert!(error.contains(beside), "{error}");
     }
+}
+
+/// A power cut while a directory is made: the room for a full disk may be there before the first superblock.
+#[test]
+fn a_reserve_without_a_superblock_is_a_new_directory() {
+    let device = SimDevice::new(1, SimConfig::default());
+    put(&device, "reserve");
+    Store::open(device, Arc::new(SimClock::new(0)), config(1)).unwrap();
 }
 
 /// A log that is gone as a whole is as bad as one with a hole.

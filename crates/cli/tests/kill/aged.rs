@@ -19,6 +19,8 @@ pub(crate) struct Aged {
     oldest: i64,
     pub(crate) acked: u64,
     pub(crate) expired: u64,
+    /// Whether the disk may fail under the server.
+    pub(crate) disk_may_fail: bool,
 }
 
 fn now_ns() -> i64 {
@@ -52,7 +54,11 @@ impl Aged {
                 batch.insert(time, value);
             }
             let answer = client.request("POST", "/write?db=aged", &[], body.as_bytes());
-            let Ok(answer) = answer else {
+            let is_in_doubt = match &answer {
+                Ok(answer) => answer.status == 503 && self.disk_may_fail,
+                Err(_) => true,
+            };
+            let (Ok(answer), false) = (answer, is_in_doubt) else {
                 self.in_doubt.append(&mut batch);
                 return;
             };

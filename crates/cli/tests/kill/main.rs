@@ -95,7 +95,7 @@ fn cycles(io: &str) {
     println!("{cycles} cycles on {io}, seed {seed}");
     let mut rng = Rng::new(seed);
     let directory = tempfile::tempdir().unwrap();
-    let mut oracles: Vec<Oracle> = (0..CONNECTIONS).map(|_| Oracle::default()).collect();
+    let mut oracles: Vec<Oracle> = (0..CONNECTIONS).map(|_| Oracle::of("kill")).collect();
     let mut aged = Aged::default();
     let mut counts = Counts::default();
     let mut server = match Server::start(directory.path(), io) {

@@ -14,6 +14,11 @@ pub(crate) struct Server {
 impl Server {
     /// Starts and reads the line that says where it listens; recovery may still be under way.
     pub(crate) fn start(dir: &Path, io: &str) -> Result<Self, String> {
+        Self::start_with(dir, io, &[])
+    }
+
+    /// The same with more flags.
+    pub(crate) fn start_with(dir: &Path, io: &str, flags: &[&str]) -> Result<Self, String> {
         let mut child = Command::new(env!("CARGO_BIN_EXE_alluvium"))
             .args([
                 "serve",
@@ -26,6 +31,7 @@ impl Server {
                 "--memory",
                 "512MiB",
             ])
+            .args(flags)
             .arg(dir)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -46,16 +52,25 @@ impl Server {
         }
     }
 
-    /// Reads on until recovery is done, which the second line says.
+    /// Reads on until recovery is done.
     pub(crate) fn wait_ready(&mut self) {
+        if let Err(error) = self.try_ready() {
+            panic!("the server did not come back: {error}");
+        }
+    }
+
+    /// Reads on until recovery is done, which the second line says, or what the server says instead.
+    pub(crate) fn try_ready(&mut self) -> Result<(), String> {
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
-        if !line.starts_with("io: ") {
-            let mut error = String::new();
-            let stderr = self.child.stderr.take().unwrap();
-            BufReader::new(stderr).read_line(&mut error).unwrap();
-            panic!("the server did not come back: {line}{error}");
+        if line.starts_with("io: ") {
+            return Ok(());
         }
+        let mut error = String::new();
+        if let Some(stderr) = self.child.stderr.take() {
+            BufReader::new(stderr).read_line(&mut error).unwrap();
+        }
+        Err(format!("{line}{error}"))
     }
 
     pub(crate) fn kill(mut self) {
