@@ -125,6 +125,10 @@ fn main() {
         "resident set {:.1} B/row (includes 20 B/row of this program's own lists)",
         resident as f64 / n
     );
+    let mut slowest: Vec<(u32, usize)> = times.iter().copied().zip(0..).collect();
+    slowest.sort_unstable_by(|a, b| b.cmp(a));
+    slowest.truncate(8);
+    println!("slowest inserts, nanoseconds and row: {slowest:?}");
     times.sort_unstable();
     let at = |share: f64| times[((n - 1.0) * share) as usize];
     println!(
@@ -196,8 +200,13 @@ fn main() {
         let selector = Selector { matchers: selector };
         let compiled = selector.compile().expect("valid");
         let found = index.count(&compiled).expect("in memory");
-        let time = best(|| index.count(&compiled).is_ok());
-        println!("select {what}: {found} series, {:.2} ms", time / 1e6);
+        let rows = best(|| index.plan(&compiled).rows(None).is_ok());
+        let count = best(|| index.count(&compiled).is_ok());
+        println!(
+            "match {what}: {:.2} ms; counted, {found} series: {:.2} ms",
+            rows / 1e6,
+            count / 1e6
+        );
     }
 
     silent_rows(&mut index, rows, &order);
@@ -249,7 +258,10 @@ fn silent_rows(index: &mut PartitionIndex, rows: u32, hashes: &[KeyHash]) {
         };
         let compiled = selector.compile().expect("valid");
         let count = || {
-            let sealed = index.plan(&compiled).rows().expect("in memory");
+            let sealed = index
+                .plan(&compiled)
+                .rows(Some(&active))
+                .expect("in memory");
             index.count_with(&compiled, &sealed, Some(&active))
         };
         let time = best(count);

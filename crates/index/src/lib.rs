@@ -43,6 +43,7 @@
 //! Limits: 2^32 - 1 rows, 2^20 fields of a measurement, names of 64 KiB, 4096 tags of a tag set. In memory a row with ten
 //! tags takes about 60 bytes before it is sealed, 24 after, 3.5 once it is silent (see the example `cardinality`).
 
+mod alike;
 mod automaton;
 mod blobs;
 mod cardinality;

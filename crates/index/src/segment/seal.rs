@@ -45,6 +45,9 @@ impl PartitionIndex {
         if self.frozen.is_some() || self.head.len() == 0 {
             return;
         }
+        // Their series are known by now: most rows around them have the same.
+        let rows = self.head.base as usize..self.head.end() as usize;
+        self.row_sets.settle(rows);
         let next = Head::new(self.head.end(), self.known());
         self.frozen = Some(Arc::new(std::mem::replace(&mut self.head, next)));
     }

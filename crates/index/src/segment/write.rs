@@ -4,11 +4,12 @@ use roaring::RoaringBitmap;
 use zerocopy::IntoBytes;
 
 use crate::postings::RowsRef;
-use crate::segment::blocks::{TupleBlockBuilder, ValueBlockBuilder};
 use crate::segment::filter::Filter;
 use crate::segment::layout::{
     CRC_BYTES, HASH_PAGE_BYTES, INLINE_ROWS, MAGIC, PAGE_SLOTS, Trailer, VERSION,
 };
+use crate::segment::tuple_block::TupleBlockBuilder;
+use crate::segment::value_block::ValueBlockBuilder;
 use crate::varint::{put_str, put_u64};
 
 /// A shape of the segment, as its writer knows it.
