@@ -282,7 +282,7 @@ fn seal(index: &mut PartitionIndex) -> usize {
     let Some(job) = index.seal_job() else {
         return 0;
     };
-    let bytes = job.build();
+    let bytes = job.build(index);
     let len = bytes.len();
     let segment = Segment::open(Arc::new(bytes)).expect("own bytes");
     index.seal(Arc::new(segment)).expect("the frozen rows");

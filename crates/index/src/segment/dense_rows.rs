@@ -26,10 +26,15 @@ pub(crate) struct DenseRows {
 impl DenseRows {
     /// No rows, of a segment with these.
     pub(crate) fn clear(&mut self, rows: &Range<u32>) {
-        self.first = rows.start / CONTAINER_ROWS;
-        let containers = rows.end.div_ceil(CONTAINER_ROWS) - self.first;
+        let containers = self.place(rows);
         self.bits.clear();
-        self.bits.resize(containers as usize * CONTAINER_BYTES, 0);
+        self.bits.resize(containers * CONTAINER_BYTES, 0);
+    }
+
+    /// Notes where the containers of a segment with these rows begin; returns how many there are.
+    fn place(&mut self, rows: &Range<u32>) -> usize {
+        self.first = rows.start / CONTAINER_ROWS;
+        (rows.end.div_ceil(CONTAINER_ROWS) - self.first) as usize
     }
 
     /// Adds a row of the segment's.
@@ -104,6 +109,23 @@ impl DenseRows {
         })
     }
 
+    /// Becomes a stored set of rows of a segment with these; `None` as for [`Self::add_stored`].
+    pub(crate) fn set_stored(&mut self, rows: &Range<u32>, bytes: &[u8]) -> Option<()> {
+        let containers_here = self.place(rows);
+        self.bits.resize(containers_here * CONTAINER_BYTES, 0);
+        let (first, chunks) = (self.first, self.bits.as_chunks_mut().0);
+        let mut next = 0;
+        containers(bytes, |number, container| {
+            let at = u32::from(number).checked_sub(first)? as usize;
+            chunks.get_mut(next..at)?.as_flattened_mut().fill(0);
+            container.copy_to(chunks.get_mut(at)?);
+            next = at + 1;
+            Some(())
+        })?;
+        chunks.get_mut(next..)?.as_flattened_mut().fill(0);
+        Some(())
+    }
+
     /// Keeps only rows of a stored set; `None` as for [`Self::add_stored`].
     pub(crate) fn keep_stored(&mut self, bytes: &[u8]) -> Option<()> {
         let (first, chunks) = (self.first, self.bits.as_chunks_mut().0);
@@ -129,12 +151,14 @@ impl DenseRows {
         })
     }
 
-    /// Number of rows. Costs a pass.
-    pub(crate) fn len(&self) -> u64 {
-        let words = self.bits.as_chunks().0.iter();
-        words
-            .map(|w| u64::from(u64::from_le_bytes(*w).count_ones()))
-            .sum()
+    /// Whether there are fewer rows than this. Looks no further than it must.
+    pub(crate) fn is_fewer_than(&self, limit: u64) -> bool {
+        let mut count = 0;
+        let mut words = self.bits.as_chunks().0.iter();
+        words.all(|word| {
+            count += u64::from(u64::from_le_bytes(*word).count_ones());
+            count < limit
+        }) && count < limit
     }
 
     /// Those within the segment's rows, `of`, as a bitmap.
@@ -144,5 +168,71 @@ impl DenseRows {
         rows.remove_range(..of.start);
         rows.remove_range(of.end..);
         rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(rows: &RoaringBitmap) -> Vec<u8> {
+        let mut rows = rows.clone();
+        rows.optimize();
+        let mut bytes = Vec::new();
+        rows.serialize_into(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn plain_bits_combine_as_bitmaps_do() {
+        let here = 100_000..500_001;
+        let sets: [RoaringBitmap; 5] = [
+            RoaringBitmap::new(),
+            here.clone().step_by(3).collect(),
+            (140_000..300_000).collect(),
+            here.clone().step_by(1013).collect(),
+            [100_000, 500_000].into_iter().collect(),
+        ];
+        let mut dense = DenseRows::default();
+        let mut other = DenseRows::default();
+        for a in &sets {
+            for b in &sets {
+                let mut check =
+                    |expected: RoaringBitmap, combine: &mut dyn FnMut(&mut DenseRows)| {
+                        dense.clear(&(0..9));
+                        assert_eq!(dense.set_stored(&here, &stored(a)), Some(()));
+                        combine(&mut dense);
+                        assert_eq!(dense.to_bitmap(&here), expected);
+                        assert!(dense.is_fewer_than(expected.len() + 1));
+                        assert!(!dense.is_fewer_than(expected.len()));
+                    };
+                let bytes = stored(b);
+                check(a | b, &mut |dense| dense.add_stored(&bytes).unwrap());
+                check(a | b, &mut |dense| dense.add(b));
+                check(a & b, &mut |dense| dense.keep_stored(&bytes).unwrap());
+                check(a - b, &mut |dense| dense.take_stored(&bytes).unwrap());
+                check(a - b, &mut |dense| {
+                    b.iter().for_each(|row| dense.remove(row))
+                });
+                other.clear(&here);
+                other.add(b);
+                check(a & b, &mut |dense| dense.keep(&other));
+                check(a - b, &mut |dense| dense.take(&other));
+            }
+        }
+        for range in [
+            here.clone(),
+            100_000..100_001,
+            200_003..200_006,
+            131_071..262_145,
+        ] {
+            dense.clear(&here);
+            dense.insert_range(range.clone());
+            assert_eq!(dense.to_bitmap(&here), range.collect());
+        }
+        let far: RoaringBitmap = [9, 200_000].into_iter().collect();
+        assert_eq!(dense.add_stored(&stored(&far)), None, "not of the segment");
+        let far: RoaringBitmap = [200_000, 900_000].into_iter().collect();
+        assert_eq!(dense.keep_stored(&stored(&far)), None, "not of the segment");
     }
 }

@@ -331,7 +331,7 @@ impl Segment {
             Passed::List(rows) if rows.len() * each < lists => {
                 return Ok(Passed::List(self.filtered(&rows, key, wanted)?));
             }
-            Passed::Dense if scratch.rows.len() * each < lists => {
+            Passed::Dense if scratch.rows.is_fewer_than(lists.div_ceil(each)) => {
                 let rows = scratch.rows.to_bitmap(&self.rows());
                 return Ok(Passed::List(self.filtered(&rows, key, wanted)?));
             }
@@ -381,6 +381,12 @@ impl Segment {
         };
         match passed {
             Passed::All if !wanted.negative && !wanted.complement => {
+                if let ([at], []) = (found.far.as_slice(), found.few.as_slice()) {
+                    self.block(*at, "rows of a value", |bytes| {
+                        rows.set_stored(&here, bytes)
+                    })?;
+                    return Ok(Passed::Dense);
+                }
                 rows.clear(&here);
                 found.few.iter().for_each(|row| rows.insert(*row));
                 for at in &found.far {

@@ -244,7 +244,17 @@ impl Segment {
         (0..self.fences.len()).try_for_each(|page| self.hash_page(page, &mut visit))
     }
 
-    fn hash_page(&self, page: usize, mut visit: impl FnMut(u128)) -> Result<(), SegmentError> {
+    /// Number of hash pages.
+    pub(crate) fn hash_pages(&self) -> usize {
+        self.fences.len()
+    }
+
+    /// Calls `visit` with the slots of one page, ascending.
+    pub(crate) fn hash_page(
+        &self,
+        page: usize,
+        mut visit: impl FnMut(u128),
+    ) -> Result<(), SegmentError> {
         let block = BlockRef {
             at: self.hashes_at + (page * HASH_PAGE_BYTES) as u64,
             bytes: (HASH_PAGE_BYTES - CRC_BYTES) as u32,
@@ -337,16 +347,13 @@ impl Segment {
         Ok(())
     }
 
-    /// Calls `visit` with every row's shape and ranks, in order.
-    pub(crate) fn tuples(
-        &self,
-        mut visit: impl FnMut(u32, &[u32]) -> Option<()>,
-    ) -> Result<(), SegmentError> {
-        (0..self.tuples.len() as u32)
-            .try_for_each(|number| self.tuple_block(number, |block| block.rows(&mut visit)))
+    /// Number of blocks of tuples.
+    pub(crate) fn tuple_blocks(&self) -> u32 {
+        self.tuples.len() as u32
     }
 
-    fn tuple_block<T>(
+    /// Reads one block of tuples, 1024 rows or what is left.
+    pub(crate) fn tuple_block<T>(
         &self,
         number: u32,
         read: impl FnOnce(&TupleBlock<'_>) -> Option<T>,

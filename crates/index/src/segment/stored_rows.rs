@@ -104,6 +104,16 @@ impl Container<'_> {
         }
     }
 
+    /// Makes plain bits of its rows.
+    pub(crate) fn copy_to(self, bits: &mut [u8; CONTAINER_BYTES]) {
+        if let Self::Bits(these) = self {
+            *bits = *these;
+        } else {
+            bits.fill(0);
+            self.add_to(bits);
+        }
+    }
+
     /// Takes all but its rows out of plain bits.
     pub(crate) fn keep_in(self, bits: &mut [u8; CONTAINER_BYTES]) {
         if let Self::Bits(these) = self {

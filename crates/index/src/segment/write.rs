@@ -14,10 +14,10 @@ use crate::varint::{put_str, put_u64};
 
 /// A shape of the segment, as its writer knows it.
 #[derive(Debug, Clone)]
-pub(crate) struct ShapeEntry<'a> {
+pub(crate) struct ShapeEntry {
     pub(crate) schema: u32,
     pub(crate) measurement: u32,
-    pub(crate) measurement_name: &'a str,
+    pub(crate) measurement_name: Box<str>,
     /// Numbers of its keys among those of the segment.
     pub(crate) keys: Vec<u32>,
     pub(crate) rows: RoaringBitmap,
@@ -38,6 +38,9 @@ pub(crate) struct SegmentWriter {
     block_first: String,
     tuples: TupleBlockBuilder,
     tuple_blocks: Vec<(u64, u32)>,
+    hashes_at: u64,
+    /// The high half of the first slot of each hash page.
+    fences: Vec<u64>,
 }
 
 impl SegmentWriter {
@@ -58,6 +61,8 @@ impl SegmentWriter {
             block_first: String::new(),
             tuples: TupleBlockBuilder::default(),
             tuple_blocks: Vec::new(),
+            hashes_at: 0,
+            fences: Vec::new(),
         }
     }
 
@@ -141,16 +146,15 @@ impl SegmentWriter {
         self.tuple_blocks.push(block);
     }
 
-    /// Ends the segment. `slots` are hash and row of all rows as the table has them, ascending.
-    pub(crate) fn finish(mut self, shapes: &[ShapeEntry<'_>], slots: &[u128]) -> Vec<u8> {
+    /// Adds the name table, behind the last row. `slots` are hash and row of all rows as the table has them, ascending.
+    pub(crate) fn hashes(&mut self, slots: &[u128]) {
         if !self.tuples.is_empty() {
             self.end_tuple_block();
         }
         debug_assert_eq!(slots.len(), self.rows as usize);
-        let hashes_at = self.out.len() as u64;
-        let mut fences = Vec::new();
+        self.hashes_at = self.out.len() as u64;
         for page in slots.chunks(PAGE_SLOTS) {
-            fences.push((page[0] >> 64) as u64);
+            self.fences.push((page[0] >> 64) as u64);
             let begin = self.out.len();
             self.out
                 .extend_from_slice(&(page.len() as u32).to_le_bytes());
@@ -161,6 +165,10 @@ impl SegmentWriter {
             let crc = crc32c::crc32c(&self.out[begin..]);
             self.out.extend_from_slice(&crc.to_le_bytes());
         }
+    }
+
+    /// Ends the segment, whose name table is written: `slots` are those given there.
+    pub(crate) fn finish(mut self, shapes: &[ShapeEntry], slots: &[u128]) -> Vec<u8> {
         let hashes: Vec<u64> = slots.iter().map(|slot| filter_key(*slot)).collect();
         let filter = Filter::build(&hashes).map(|filter| {
             let mut bytes = Vec::new();
@@ -175,7 +183,7 @@ impl SegmentWriter {
         for shape in shapes {
             put_u64(&mut directory, shape.schema.into());
             put_u64(&mut directory, shape.measurement.into());
-            put_str(&mut directory, shape.measurement_name);
+            put_str(&mut directory, &shape.measurement_name);
             put_u64(&mut directory, shape.keys.len() as u64);
             shape
                 .keys
@@ -189,8 +197,8 @@ impl SegmentWriter {
             put_u64(&mut directory, *at);
             put_u64(&mut directory, u64::from(*len));
         }
-        put_u64(&mut directory, hashes_at);
-        for fence in fences {
+        put_u64(&mut directory, self.hashes_at);
+        for fence in &self.fences {
             directory.extend_from_slice(&fence.to_le_bytes());
         }
         // Two rows with half a hash in common have no filter: every look-up reads a page then.
