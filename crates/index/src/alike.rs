@@ -111,7 +111,8 @@ impl PartitionIndex {
         }
     }
 
-    fn list_of(&self, row: u32) -> u32 {
+    /// The number of a row's field list.
+    pub(crate) fn list_of(&self, row: u32) -> u32 {
         self.row_sets.get(row as usize).unwrap_or(NO_FIELDS)
     }
 

@@ -149,12 +149,29 @@ impl Chunk {
         if self.width == 0 {
             return;
         }
+        if let Some(number) = self.only_number() {
+            *self = Self {
+                colours: vec![number],
+                ..Self::default()
+            };
+            return;
+        }
         self.recolour();
         let needed = width_of(self.colours.len());
         if needed < self.width {
             self.widen(needed);
         }
         self.colours.shrink_to_fit();
+    }
+
+    /// The number that every row of a full chunk has, if there is one.
+    fn only_number(&self) -> Option<u32> {
+        let number = self.get(0)?;
+        let repeated = (0..32 / self.width).fold(0, |word, i| {
+            word | (self.place(0) as u32) << (i * self.width)
+        });
+        let is_full = self.places.len() == CHUNK * self.width as usize / 32;
+        (is_full && self.places.iter().all(|word| *word == repeated)).then_some(number)
     }
 
     /// Drops the colours that no row has any more.
