@@ -405,16 +405,16 @@ impl StoreInner {
         let SegmentBuild { part, number, work } = build;
         let (bytes, is_seal) = match work {
             Work::Seal(job) => (job.step(&part.index.read()), true),
-            Work::Merge(job) => match job.step() {
-                Ok(bytes) => (bytes, false),
-                Err(_) => {
+            Work::Merge(job) => {
+                let Ok(bytes) = job.step() else {
                     // Reads of it say what is wrong; those of the others go on.
                     self.index_cache
                         .failed_merges
                         .fetch_add(1, Ordering::Relaxed);
                     return Ok(Built::Nothing);
-                }
-            },
+                };
+                (bytes, false)
+            }
         };
         let Some(bytes) = bytes else {
             return Ok(Built::More);

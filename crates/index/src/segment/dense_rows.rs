@@ -212,7 +212,7 @@ mod tests {
                 check(a & b, &mut |dense| dense.keep_stored(&bytes).unwrap());
                 check(a - b, &mut |dense| dense.take_stored(&bytes).unwrap());
                 check(a - b, &mut |dense| {
-                    b.iter().for_each(|row| dense.remove(row))
+                    b.iter().for_each(|row| dense.remove(row));
                 });
                 other.clear(&here);
                 other.add(b);

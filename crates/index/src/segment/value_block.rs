@@ -73,7 +73,9 @@ impl ValueBlockBuilder {
         let width = bits_of(self.rows.iter().copied().max().unwrap_or(0));
         let mut out = Vec::with_capacity(self.text.len() + self.rows.len() * 4 + 2048);
         put_u64(&mut out, self.count.into());
-        out.push(u8::from(is_single) * ALL_SINGLE | u8::from(is_wide) * WIDE_LENGTHS);
+        let single = if is_single { ALL_SINGLE } else { 0 };
+        let wide = if is_wide { WIDE_LENGTHS } else { 0 };
+        out.push(single | wide);
         out.push(width as u8);
         put_u64(&mut out, self.text.len() as u64);
         for length in lengths() {
