@@ -56,9 +56,15 @@ enum State {
         page: usize,
         slots: Vec<u128>,
     },
-    End {
+    /// The name table, of sorted slots.
+    NameTable {
         slots: Vec<u128>,
     },
+    Filter {
+        slots: Vec<u128>,
+    },
+    /// The directory.
+    End,
     Done,
 }
 
@@ -162,9 +168,17 @@ impl MergeJob {
                     slots,
                 }
             }
-            State::End { slots } => {
+            State::NameTable { slots } => {
+                self.writer.hashes(&slots);
+                State::Filter { slots }
+            }
+            State::Filter { slots } => {
+                self.writer.filter(&slots);
+                State::End
+            }
+            State::End => {
                 let writer = mem::replace(&mut self.writer, SegmentWriter::new(0));
-                return Ok(Some(writer.finish(&self.shapes, &slots)));
+                return Ok(Some(writer.finish(&self.shapes)));
             }
             State::Done => State::Done,
         };
@@ -291,8 +305,7 @@ impl MergeJob {
         if slots.len() != rows {
             return Err(damaged("number of hashes", 0));
         }
-        self.writer.hashes(&slots);
-        self.state = State::End { slots };
+        self.state = State::NameTable { slots };
         Ok(None)
     }
 }

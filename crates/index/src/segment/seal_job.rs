@@ -49,10 +49,12 @@ enum State {
         from: u64,
         slots: Vec<u128>,
     },
-    /// The rest.
-    End {
+    /// The filter.
+    Filter {
         slots: Vec<u128>,
     },
+    /// The directory.
+    End,
     Done,
 }
 
@@ -141,12 +143,16 @@ impl SealJob {
                     State::Hashes { from, slots }
                 } else {
                     self.writer.hashes(&slots);
-                    State::End { slots }
+                    State::Filter { slots }
                 }
             }
-            State::End { slots } => {
+            State::Filter { slots } => {
+                self.writer.filter(&slots);
+                State::End
+            }
+            State::End => {
                 let writer = mem::replace(&mut self.writer, SegmentWriter::new(head.base));
-                return Some(writer.finish(&self.shapes, &slots));
+                return Some(writer.finish(&self.shapes));
             }
             State::Done => State::Done,
         };

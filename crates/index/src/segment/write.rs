@@ -41,6 +41,8 @@ pub(crate) struct SegmentWriter {
     hashes_at: u64,
     /// The high half of the first slot of each hash page.
     fences: Vec<u64>,
+    /// Where the filter is; nowhere if there is none.
+    filter: (u64, u32),
 }
 
 impl SegmentWriter {
@@ -63,6 +65,7 @@ impl SegmentWriter {
             tuple_blocks: Vec::new(),
             hashes_at: 0,
             fences: Vec::new(),
+            filter: (0, 0),
         }
     }
 
@@ -167,15 +170,18 @@ impl SegmentWriter {
         }
     }
 
-    /// Ends the segment, whose name table is written: `slots` are those given there.
-    pub(crate) fn finish(mut self, shapes: &[ShapeEntry], slots: &[u128]) -> Vec<u8> {
+    /// Adds the filter, behind the name table: `slots` are those given there.
+    pub(crate) fn filter(&mut self, slots: &[u128]) {
         let hashes: Vec<u64> = slots.iter().map(|slot| filter_key(*slot)).collect();
-        let filter = Filter::build(&hashes).map(|filter| {
+        if let Some(filter) = Filter::build(&hashes) {
             let mut bytes = Vec::new();
             filter.encode(&mut bytes);
-            self.put_block(&bytes)
-        });
+            self.filter = self.put_block(&bytes);
+        }
+    }
 
+    /// Ends the segment, whose filter is written.
+    pub(crate) fn finish(mut self, shapes: &[ShapeEntry]) -> Vec<u8> {
         let mut directory = Vec::new();
         put_u64(&mut directory, self.key_count.into());
         directory.append(&mut self.keys);
@@ -202,7 +208,7 @@ impl SegmentWriter {
             directory.extend_from_slice(&fence.to_le_bytes());
         }
         // Two rows with half a hash in common have no filter: every look-up reads a page then.
-        let (at, len) = filter.unwrap_or_default();
+        let (at, len) = self.filter;
         put_u64(&mut directory, at);
         put_u64(&mut directory, len.into());
         let (directory_at, directory_bytes) = self.put_block(&directory);
