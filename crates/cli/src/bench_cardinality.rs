@@ -58,13 +58,18 @@ pub(crate) fn run(args: &BenchCardinalityArgs) -> Result<(), CliError> {
 }
 
 fn open(dir: &Path, memory: u64) -> Result<Store, CliError> {
-    let device = alluvium_io::open(dir, &DeviceOptions::default())
-        .map_err(|e| failed("cannot open the directory")(&e))?;
     let config = StoreConfig {
         memory_bytes: memory,
         durability: Durability::Sync,
         ..StoreConfig::default()
     };
+    let options = DeviceOptions {
+        // The last one is the checkpoint's.
+        lanes: config.shards + 1,
+        ..DeviceOptions::default()
+    };
+    let device =
+        alluvium_io::open(dir, &options).map_err(|e| failed("cannot open the directory")(&e))?;
     Store::open(device, Arc::new(SystemClock), config)
         .map_err(|e| failed("cannot open the store")(&e))
 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alluvium_index::{
-    DefinitionMark, KeyHash, Label, Matcher, PartitionIndex, Segment, Selector, Test,
+    DefinitionMark, KeyHash, Label, Matcher, MergeJob, PartitionIndex, Segment, Selector, Test,
 };
 use alluvium_io::thread_cpu_time;
 use alluvium_types::{FieldId, SeriesKey, ValueKind};
@@ -65,10 +65,11 @@ fn main() {
     let before = resident_bytes();
     let (mut inserting, mut adding) = (Duration::ZERO, Duration::ZERO);
     let (mut sealing, mut segment_bytes) = (Duration::ZERO, 0);
+    let mut longest_step = Duration::ZERO;
     for begin in (0..rows).step_by(4096) {
         if index.head_rows() >= segment_rows {
             let start = Instant::now();
-            segment_bytes += seal(&mut index);
+            segment_bytes += seal(&mut index, &mut longest_step);
             sealing += start.elapsed();
         }
         let keys: Vec<SeriesKey> = (begin..rows.min(begin + 4096)).map(key).collect();
@@ -97,18 +98,20 @@ fn main() {
     }
     if segment_rows < u32::MAX {
         let start = Instant::now();
-        segment_bytes += seal(&mut index);
+        segment_bytes += seal(&mut index, &mut longest_step);
         sealing += start.elapsed();
     }
     let resident = resident_bytes() - before;
     let n = f64::from(rows);
     if segment_bytes > 0 {
         println!(
-            "{} segments of {:.1} B/row, made in {:.0} ns/row",
+            "{} segments of {:.1} B/row, made in {:.0} ns/row, the longest step {:.2} ms of processor",
             index.segments().len(),
             segment_bytes as f64 / n,
-            sealing.as_nanos() as f64 / n
+            sealing.as_nanos() as f64 / n,
+            longest_step.as_secs_f64() * 1e3
         );
+        merge(&index.segments()[..index.segments().len().min(4)]);
     }
     println!(
         "{rows} rows, {} series, shape {shape}",
@@ -125,6 +128,10 @@ fn main() {
         "resident set {:.1} B/row (includes 20 B/row of this program's own lists)",
         resident as f64 / n
     );
+    let mut slowest: Vec<(u32, usize)> = times.iter().copied().zip(0..).collect();
+    slowest.sort_unstable_by(|a, b| b.cmp(a));
+    slowest.truncate(8);
+    println!("slowest inserts, nanoseconds and row: {slowest:?}");
     times.sort_unstable();
     let at = |share: f64| times[((n - 1.0) * share) as usize];
     println!(
@@ -196,8 +203,13 @@ fn main() {
         let selector = Selector { matchers: selector };
         let compiled = selector.compile().expect("valid");
         let found = index.count(&compiled).expect("in memory");
-        let time = best(|| index.count(&compiled).is_ok());
-        println!("select {what}: {found} series, {:.2} ms", time / 1e6);
+        let rows = best(|| index.plan(&compiled).rows(None).is_ok());
+        let count = best(|| index.count(&compiled).is_ok());
+        println!(
+            "match {what}: {:.2} ms; counted, {found} series: {:.2} ms",
+            rows / 1e6,
+            count / 1e6
+        );
     }
 
     silent_rows(&mut index, rows, &order);
@@ -249,7 +261,10 @@ fn silent_rows(index: &mut PartitionIndex, rows: u32, hashes: &[KeyHash]) {
         };
         let compiled = selector.compile().expect("valid");
         let count = || {
-            let sealed = index.plan(&compiled).rows().expect("in memory");
+            let sealed = index
+                .plan(&compiled)
+                .rows(Some(&active))
+                .expect("in memory");
             index.count_with(&compiled, &sealed, Some(&active))
         };
         let time = best(count);
@@ -265,16 +280,43 @@ fn silent_rows(index: &mut PartitionIndex, rows: u32, hashes: &[KeyHash]) {
 const ACTIVE_ROWS: u32 = 1_000_000;
 
 /// Makes a segment of the rows in memory; returns its bytes.
-fn seal(index: &mut PartitionIndex) -> usize {
+fn seal(index: &mut PartitionIndex, longest_step: &mut Duration) -> usize {
     index.freeze();
-    let Some(job) = index.seal_job() else {
+    let Some(mut job) = index.seal_job() else {
         return 0;
     };
-    let bytes = job.build();
+    let bytes = in_steps(longest_step, || job.step(index));
     let len = bytes.len();
     let segment = Segment::open(Arc::new(bytes)).expect("own bytes");
     index.seal(Arc::new(segment)).expect("the frozen rows");
     len
+}
+
+/// Makes one segment of some, and forgets it.
+fn merge(segments: &[Arc<Segment>]) {
+    let mut job = MergeJob::new(segments.to_vec()).expect("neighbours");
+    let mut longest_step = Duration::ZERO;
+    let start = thread_cpu_time();
+    let bytes = in_steps(&mut longest_step, || job.step().expect("in memory"));
+    let rows: usize = segments.iter().map(|s| s.rows().len()).sum();
+    println!(
+        "merging {} of them: {:.0} ns/row, {} bytes, the longest step {:.2} ms of processor",
+        segments.len(),
+        thread_cpu_time().saturating_sub(start).as_nanos() as f64 / rows as f64,
+        bytes.len(),
+        longest_step.as_secs_f64() * 1e3
+    );
+}
+
+fn in_steps(longest: &mut Duration, mut step: impl FnMut() -> Option<Vec<u8>>) -> Vec<u8> {
+    loop {
+        let start = thread_cpu_time();
+        let done = step();
+        *longest = (*longest).max(thread_cpu_time().saturating_sub(start));
+        if let Some(bytes) = done {
+            return bytes;
+        }
+    }
 }
 
 /// The ten tags of a TSBS host.

@@ -236,7 +236,7 @@ mod tests {
             }
             if n == 120 {
                 index.freeze();
-                let bytes = index.seal_job().unwrap().build();
+                let bytes = index.seal_job().unwrap().build(&index);
                 let segment = Segment::open(Arc::new(bytes)).unwrap();
                 index.seal(Arc::new(segment)).unwrap();
             }

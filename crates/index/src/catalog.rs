@@ -111,7 +111,7 @@ impl PartitionIndex {
         if selector.matchers.is_empty() {
             return Ok(self.listed_rows());
         }
-        let sealed = self.plan(selector).rows()?;
+        let sealed = self.plan(selector).rows(None)?;
         Ok(self.rows_with(selector, &sealed, None))
     }
 

@@ -58,6 +58,11 @@ impl Dictionary {
         std::str::from_utf8(self.names.get(id as usize)?).ok()
     }
 
+    /// The bytes of a name, which are in the same order.
+    pub(crate) fn bytes(&self, id: u32) -> Option<&[u8]> {
+        self.names.get(id as usize)
+    }
+
     /// All names, by id.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &str> + '_ {
         self.names

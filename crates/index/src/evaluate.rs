@@ -1,13 +1,15 @@
 //! Selectors to series: narrowest positive set first, negations subtract.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use alluvium_types::{FieldId, Row};
-use roaring::RoaringBitmap;
+use roaring::{MultiOps, RoaringBitmap};
 
 use crate::field_sets::NO_FIELDS;
 use crate::head::Head;
+use crate::segment::MatchScratch;
 use crate::selector::{CompiledSelector, Label};
 use crate::tag_rows::Resolved;
 use crate::{KindSet, PartitionIndex, Segment, SegmentError};
@@ -25,7 +27,7 @@ pub struct SelectedRow {
 
 /// Which fields of a measurement pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Fields {
+pub(crate) enum Fields {
     All,
     /// These, ascending.
     Only(Vec<u32>),
@@ -33,10 +35,24 @@ enum Fields {
 
 /// Which measurements, and which of their fields, pass.
 #[derive(Debug)]
-enum Names {
+pub(crate) enum Names {
     All,
     /// By measurement number, ascending.
     Some(Vec<(u32, Fields)>),
+}
+
+impl Names {
+    /// The fields that pass, where those of all rows left are the same: all rows left are of a measurement that passes, and
+    /// where there is one, its fields need no look-up.
+    pub(crate) fn of_all(&self) -> Option<&Fields> {
+        match self {
+            Self::Some(passing) => match passing.as_slice() {
+                [(_, fields)] => Some(fields),
+                _ => None,
+            },
+            Self::All => Some(&Fields::All),
+        }
+    }
 }
 
 /// A selector made ready for the sealed rows of one index: what of it segments can answer without the index.
@@ -50,14 +66,17 @@ pub struct SealedPlan {
 }
 
 impl SealedPlan {
-    /// The sealed rows that pass the matchers on tags. Reads blocks, so it may wait: the index is not locked.
+    /// The sealed rows that pass the matchers on tags. Of rows that are not in `live`, if that is given, it need not be
+    /// true: segments without a live row are not looked at. Reads blocks, so it may wait: the index is not locked.
     ///
     /// # Errors
     /// If a block cannot be read or is damaged.
-    pub fn rows(&self) -> Result<SealedRows, SegmentError> {
+    pub fn rows(&self, live: Option<&RoaringBitmap>) -> Result<SealedRows, SegmentError> {
         let mut rows = RoaringBitmap::new();
+        let mut scratch = MatchScratch::default();
+        let measurements = self.measurements.as_deref();
         for segment in self.segments.iter() {
-            rows |= segment.matching(&self.selector, self.measurements.as_deref())?;
+            rows |= segment.matching_among(&self.selector, measurements, live, &mut scratch)?;
         }
         Ok(SealedRows {
             end: self.end,
@@ -113,21 +132,6 @@ impl PartitionIndex {
         selected
     }
 
-    /// Number of (row, field) pairs that [`Self::select_with`] would list.
-    pub fn count_with(
-        &self,
-        selector: &CompiledSelector,
-        sealed: &SealedRows,
-        live: Option<&RoaringBitmap>,
-    ) -> u64 {
-        let mut count = 0;
-        self.visit(selector, sealed, live, |_| {
-            count += 1;
-            ControlFlow::Continue(())
-        });
-        count
-    }
-
     /// Whether [`Self::select_with`] would list anything. Ends at the first series found.
     pub fn any_with(
         &self,
@@ -143,29 +147,12 @@ impl PartitionIndex {
         any
     }
 
-    /// Rows with at least one series that [`Self::select_with`] would list.
-    pub fn rows_with(
-        &self,
-        selector: &CompiledSelector,
-        sealed: &SealedRows,
-        live: Option<&RoaringBitmap>,
-    ) -> RoaringBitmap {
-        let mut rows = Vec::new();
-        self.visit(selector, sealed, live, |item| {
-            if rows.last() != Some(&item.row.0) {
-                rows.push(item.row.0);
-            }
-            ControlFlow::Continue(())
-        });
-        rows.into_iter().collect()
-    }
-
     /// The series that match, all in one step. Waits for blocks if rows are sealed.
     ///
     /// # Errors
     /// If a block cannot be read or is damaged.
     pub fn select(&self, selector: &CompiledSelector) -> Result<Vec<SelectedRow>, SegmentError> {
-        let sealed = self.plan(selector).rows()?;
+        let sealed = self.plan(selector).rows(None)?;
         Ok(self.select_with(selector, &sealed, None))
     }
 
@@ -174,8 +161,30 @@ impl PartitionIndex {
     /// # Errors
     /// As [`Self::select`].
     pub fn count(&self, selector: &CompiledSelector) -> Result<u64, SegmentError> {
-        let sealed = self.plan(selector).rows()?;
+        let sealed = self.plan(selector).rows(None)?;
         Ok(self.count_with(selector, &sealed, None))
+    }
+
+    /// The rows that pass the matchers on tags, of measurements that pass.
+    pub(crate) fn rows_passing<'a>(
+        &self,
+        selector: &CompiledSelector,
+        names: &Names,
+        sealed: &'a SealedRows,
+        live: Option<&RoaringBitmap>,
+    ) -> Cow<'a, RoaringBitmap> {
+        let heads = self.heads().filter(|h| h.base >= sealed.end);
+        let heads = heads.filter_map(|head| self.matching_rows(head, selector, names));
+        let in_memory = heads.union();
+        let mut rows = Cow::Borrowed(&sealed.rows);
+        if !in_memory.is_empty() {
+            *rows.to_mut() |= in_memory;
+        }
+        match (live, rows) {
+            (None, rows) => rows,
+            (Some(live), Cow::Borrowed(rows)) => Cow::Owned(rows & live),
+            (Some(live), Cow::Owned(rows)) => Cow::Owned(rows & live),
+        }
     }
 
     fn visit(
@@ -186,24 +195,9 @@ impl PartitionIndex {
         mut found: impl FnMut(SelectedRow) -> ControlFlow<()>,
     ) {
         let names = self.names(selector);
-        let mut rows = sealed.rows.clone();
-        for head in self.heads().filter(|h| h.base >= sealed.end) {
-            if let Some(more) = self.matching_rows(head, selector, &names) {
-                rows |= more;
-            }
-        }
-        if let Some(live) = live {
-            rows &= live;
-        }
-        // All rows left are of a measurement that passes: where there is one, its fields need no look-up.
-        let of_all = match &names {
-            Names::Some(passing) => match passing.as_slice() {
-                [(_, fields)] => Some(fields),
-                _ => None,
-            },
-            Names::All => Some(&Fields::All),
-        };
-        for row in &rows {
+        let rows = self.rows_passing(selector, &names, sealed, live);
+        let of_all = names.of_all();
+        for row in rows.iter() {
             let set = self.row_sets.get(row as usize).unwrap_or(NO_FIELDS);
             let Some(fields) = of_all.or_else(|| self.fields_passing(row, &names)) else {
                 continue;
@@ -230,7 +224,7 @@ impl PartitionIndex {
     }
 
     /// Measurements with at least one matching field, by their names alone.
-    fn names(&self, selector: &CompiledSelector) -> Names {
+    pub(crate) fn names(&self, selector: &CompiledSelector) -> Names {
         if !selector.names_matter() {
             return Names::All;
         }
@@ -375,8 +369,9 @@ impl PartitionIndex {
         Some(rows)
     }
 
+    /// The fields of a row that pass, of those its measurement has.
     #[inline]
-    fn fields_passing<'a>(&self, row: u32, names: &'a Names) -> Option<&'a Fields> {
+    pub(crate) fn fields_passing<'a>(&self, row: u32, names: &'a Names) -> Option<&'a Fields> {
         match names {
             Names::All => Some(&Fields::All),
             Names::Some(passing) => {

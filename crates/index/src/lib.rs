@@ -43,6 +43,7 @@
 //! Limits: 2^32 - 1 rows, 2^20 fields of a measurement, names of 64 KiB, 4096 tags of a tag set. In memory a row with ten
 //! tags takes about 60 bytes before it is sealed, 24 after, 3.5 once it is silent (see the example `cardinality`).
 
+mod alike;
 mod automaton;
 mod blobs;
 mod cardinality;
@@ -79,6 +80,6 @@ pub use kind_set::KindSet;
 pub use liveness::{DAY_NS, DayGrowth, Liveness, LivenessMark};
 pub use part::{DefinitionMark, begins_anew, rows_after};
 pub use partition::{MAX_NAME_BYTES, MAX_TAGS, MeasurementId, PartitionIndex};
-pub use segment::{SealJob, Segment, SegmentFile, merge_segments};
+pub use segment::{MergeJob, SealJob, Segment, SegmentFile, merge_segments};
 pub use selector::{CompiledSelector, Label, MAX_REGEX_BYTES, Matcher, Selector, Test};
 pub use silence::find_in;

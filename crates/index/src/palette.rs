@@ -4,8 +4,10 @@
 //! once and for each row the place among them, in 0, 1, 2, 4, 8, 16 or 32 bits: nothing for a chunk of one
 //! measurement, half a byte where nine are mixed.
 
+use std::ops::Range;
+
 /// Rows of one chunk, a power of two.
-const CHUNK: usize = 4096;
+pub(crate) const CHUNK: usize = 4096;
 
 /// Colours of a chunk at which those that no row has any more are dropped: at least half of them.
 const COLOURS_MAX: usize = 2 * CHUNK;
@@ -48,6 +50,20 @@ impl Palette {
             return None;
         }
         self.chunks.get(index / CHUNK)?.get(index % CHUNK)
+    }
+
+    /// Lets the full chunks that hold a part of `range` take as few bits as their numbers need by now. Costs some
+    /// microseconds a chunk.
+    pub(crate) fn settle(&mut self, range: Range<usize>) {
+        let (begin, end) = (range.start / CHUNK, range.end.min(self.len) / CHUNK);
+        let chunks = self.chunks.get_mut(begin..end).into_iter().flatten();
+        chunks.for_each(Chunk::settle);
+    }
+
+    /// The number that all of a chunk have; `None` if they differ, or there is no such chunk.
+    pub(crate) fn uniform(&self, chunk: usize) -> Option<u32> {
+        let chunk = self.chunks.get(chunk).filter(|chunk| chunk.width == 0)?;
+        chunk.colours.first().copied()
     }
 
     /// Changes a number; `false` if there is no such row.
@@ -118,6 +134,7 @@ impl Chunk {
         *word = *word & !(mask(self.width) << shift) | place << shift;
     }
 
+    /// Gives places another width, which all that are in use fit.
     fn widen(&mut self, width: u32) {
         let old: Vec<u32> = (0..CHUNK).map(|at| self.place(at) as u32).collect();
         self.width = width;
@@ -125,6 +142,36 @@ impl Chunk {
         for (at, place) in old.into_iter().enumerate() {
             self.put(at, place);
         }
+    }
+
+    /// Drops the colours that no row has any more, and the bits they took; for a full chunk.
+    fn settle(&mut self) {
+        if self.width == 0 {
+            return;
+        }
+        if let Some(number) = self.only_number() {
+            *self = Self {
+                colours: vec![number],
+                ..Self::default()
+            };
+            return;
+        }
+        self.recolour();
+        let needed = width_of(self.colours.len());
+        if needed < self.width {
+            self.widen(needed);
+        }
+        self.colours.shrink_to_fit();
+    }
+
+    /// The number that every row of a full chunk has, if there is one.
+    fn only_number(&self) -> Option<u32> {
+        let number = self.get(0)?;
+        let repeated = (0..32 / self.width).fold(0, |word, i| {
+            word | (self.place(0) as u32) << (i * self.width)
+        });
+        let is_full = self.places.len() == CHUNK * self.width as usize / 32;
+        (is_full && self.places.iter().all(|word| *word == repeated)).then_some(number)
     }
 
     /// Drops the colours that no row has any more.
@@ -191,6 +238,27 @@ mod tests {
             assert_eq!(palette.get(number as usize % CHUNK), Some(number));
         }
         assert!(palette.chunks[0].colours.len() <= COLOURS_MAX);
+    }
+
+    #[test]
+    fn chunks_settle_on_what_is_left() {
+        let mut palette = Palette::default();
+        for i in 0..3 * CHUNK + 9 {
+            palette.push(1);
+            palette.set(i, 2);
+            palette.set(i, 3 + (i / CHUNK == 1) as u32 * (i % 2) as u32);
+        }
+        let expected: Vec<_> = (0..palette.len()).map(|i| palette.get(i)).collect();
+        assert_eq!(palette.uniform(0), None, "not known before");
+        let before = palette.heap_bytes();
+        palette.settle(0..palette.len());
+        let found: Vec<_> = (0..palette.len()).map(|i| palette.get(i)).collect();
+        assert_eq!(found, expected);
+        let uniform: Vec<_> = (0..5).map(|chunk| palette.uniform(chunk)).collect();
+        assert_eq!(uniform, [Some(3), None, Some(3), None, None]);
+        assert!(palette.heap_bytes() * 2 < before);
+        palette.set(5, 9);
+        assert_eq!((palette.get(5), palette.get(6)), (Some(9), Some(3)));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! exact form is in `docs/format/definitions.md`.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use alluvium_types::{FieldId, Row};
@@ -16,6 +17,7 @@ use crate::field_sets::NO_FIELDS;
 use crate::hash::push_hash_part;
 use crate::head::Head;
 use crate::layout::{BEGINS_ANEW, CONTINUES, CRC_END, HEADER_BYTES, MAGIC, PartHeader, VERSION};
+use crate::palette::CHUNK;
 use crate::partition::tuple_bytes;
 use crate::postings::RowsRef;
 use crate::varint::{get_str, get_u32, get_u64, put_str, put_u64};
@@ -143,6 +145,7 @@ impl PartitionIndex {
         } else {
             index.apply_checked(seed, &header, part)?;
         }
+        index.row_sets.settle(0..index.row_count() as usize);
         Ok(index)
     }
 
@@ -346,16 +349,12 @@ impl PartitionIndex {
 
     /// The distinct lists, then runs of neighbouring rows that have one; their numbers.
     fn encode_series(&self, touches: u64, out: &mut Vec<u8>) -> (u32, u32) {
-        let rows = self.journal.rows_since(touches);
-        // Too old a mark costs bytes, not truth: a list may be given to a row again.
-        let rows = rows.unwrap_or_else(|| (0..self.row_count()).collect());
         let mut numbers: HashMap<u32, u32> = HashMap::new();
         let mut runs: Vec<(u32, u32, u32)> = Vec::new();
-        for row in rows {
-            let set = self.set_of(Row(row)).unwrap_or(NO_FIELDS);
+        let mut push = |rows: Range<u32>, set: u32| {
             // A list that became empty must replace the one of an earlier part.
-            if set == NO_FIELDS && !self.removed.contains(row) {
-                continue;
+            if set == NO_FIELDS && !self.removed.contains(rows.start) {
+                return;
             }
             let new = numbers.len() as u32;
             let number = *numbers.entry(set).or_insert_with(|| {
@@ -369,20 +368,29 @@ impl PartitionIndex {
                 new
             });
             match runs.last_mut() {
-                Some((first, count, list)) if *first + *count == row && *list == number => {
-                    *count += 1;
+                Some((first, count, list)) if *first + *count == rows.start && *list == number => {
+                    *count += rows.end - rows.start;
                 }
-                _ => runs.push((row, 1, number)),
+                _ => runs.push((rows.start, rows.end - rows.start, number)),
             }
+        };
+        // Of all rows those that are alike are taken together. So are they for too old a mark, which costs bytes, not
+        // truth: a list may be given to a row again.
+        let touched = (touches > 0).then(|| self.journal.rows_since(touches));
+        let Some(touched) = touched.flatten() else {
+            for begin in (0..self.row_count()).step_by(CHUNK) {
+                let end = self.row_count().min(begin.saturating_add(CHUNK as u32));
+                match self.row_sets.uniform(begin as usize / CHUNK) {
+                    Some(set) if set != NO_FIELDS => push(begin..end, set),
+                    _ => (begin..end).for_each(|row| push(row..row + 1, self.list_of(row))),
+                }
+            }
+            return encode_runs(&runs, &numbers, out);
+        };
+        for row in touched {
+            push(row..row + 1, self.list_of(row));
         }
-        let mut next = 0;
-        for &(first, count, list) in &runs {
-            put_u64(out, (first - next).into());
-            put_u64(out, count.into());
-            put_u64(out, list.into());
-            next = first + count;
-        }
-        (numbers.len() as u32, runs.len() as u32)
+        encode_runs(&runs, &numbers, out)
     }
 
     fn apply_body(
@@ -537,6 +545,22 @@ impl PartitionIndex {
         }
         Some(())
     }
+}
+
+/// Writes runs of neighbouring rows that have one list; returns the numbers of lists and runs.
+fn encode_runs(
+    runs: &[(u32, u32, u32)],
+    numbers: &HashMap<u32, u32>,
+    out: &mut Vec<u8>,
+) -> (u32, u32) {
+    let mut next = 0;
+    for &(first, count, list) in runs {
+        put_u64(out, (first - next).into());
+        put_u64(out, count.into());
+        put_u64(out, list.into());
+        next = first + count;
+    }
+    (numbers.len() as u32, runs.len() as u32)
 }
 
 /// Whether a part replaces all parts before it; `false` for what is no part.

@@ -1,23 +1,30 @@
-//! Selectors over enough rows for every form of postings: bitmaps of several containers and sparse lists.
+//! Selectors over enough rows for every form of postings: bitmaps of several containers and sparse lists; in memory, in one
+//! segment and in several.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use alluvium_index::{KeyHash, Label, Matcher, PartitionIndex, Selector, Test};
+use std::sync::Arc;
+
+use alluvium_index::{KeyHash, Label, Matcher, PartitionIndex, Segment, Selector, Test};
 use alluvium_types::{SeriesKey, ValueKind};
+use roaring::RoaringBitmap;
 
 const ROWS: u32 = 150_000;
 
 type ValueOf = fn(u32) -> Option<u32>;
 
-/// Row to value of each tag: unique, once in 3000 rows, in halves, and absent for most.
-const TAGS: [(&str, ValueOf); 4] = [
+/// Row to value of each tag: unique, once in 3000 rows, in halves and thirds, absent for most, and absent for some.
+const TAGS: [(&str, ValueOf); 6] = [
     ("id", Some),
     ("group", |row| Some(row.wrapping_mul(2_654_435_761) % 3000)),
     ("half", |row| Some(row % 2)),
     ("rare", |row| row.is_multiple_of(1000).then_some(row % 7)),
+    ("third", |row| Some(row / 5 % 3)),
+    ("most", |row| (row % 10 != 3).then_some(row / 7 % 4)),
 ];
 
-fn index() -> PartitionIndex {
+/// Sealed in segments of so many rows.
+fn index(segment_rows: u32) -> PartitionIndex {
     let mut index = PartitionIndex::new();
     let mut scratch = Vec::new();
     for row in 0..ROWS {
@@ -31,6 +38,12 @@ fn index() -> PartitionIndex {
         for name in ["value", "other"] {
             let field = index.insert_field(measurement, name).unwrap();
             index.add_series(row, field, ValueKind::F64).unwrap();
+        }
+        if index.head_rows() == segment_rows {
+            index.freeze();
+            let bytes = index.seal_job().unwrap().build(&index);
+            let segment = Segment::open(Arc::new(bytes)).unwrap();
+            index.seal(Arc::new(segment)).unwrap();
         }
     }
     index
@@ -64,16 +77,45 @@ fn check(index: &PartitionIndex, matchers: &[(&str, Test, bool)], expected: impl
     let expected: Vec<u32> = (0..ROWS).filter(|&row| expected(row)).collect();
     assert_eq!(rows.len(), expected.len(), "{selector:?}");
     assert_eq!(rows, expected, "{selector:?}");
+
+    let compiled = selector.compile().unwrap();
+    assert_eq!(index.count(&compiled).unwrap(), expected.len() as u64);
+    let some: [RoaringBitmap; 3] = [
+        (9..ROWS).step_by(1999).collect(),
+        (0..ROWS).filter(|row| row % 7 < 3).collect(),
+        (50_000..50_100).collect(),
+    ];
+    for live in some {
+        let sealed = index.plan(&compiled).rows(Some(&live)).unwrap();
+        let found = index.rows_with(&compiled, &sealed, Some(&live));
+        let expected: RoaringBitmap = expected.iter().copied().collect();
+        assert_eq!(found, expected & &live, "{selector:?}");
+        let count = index.count_with(&compiled, &sealed, Some(&live));
+        assert_eq!(count, found.len());
+    }
 }
 
 #[test]
-fn every_form_of_postings_answers() {
-    let index = index();
+fn every_form_of_postings_answers_in_memory() {
+    every_form_answers(&index(u32::MAX));
+}
+
+#[test]
+fn every_form_of_postings_answers_in_one_segment() {
+    every_form_answers(&index(ROWS));
+}
+
+#[test]
+fn every_form_of_postings_answers_in_segments_and_memory() {
+    every_form_answers(&index(70_001));
+}
+
+fn every_form_answers(index: &PartitionIndex) {
     let equal = |text: &str| Test::Equal(text.into());
     let regex = |text: &str| Test::Regex(text.into());
-    let [_, (_, group), (_, half), (_, rare)] = TAGS;
+    let [_, (_, group), (_, half), (_, rare), (_, third), (_, most)] = TAGS;
     let check = |matchers: &[(&str, Test, bool)], expected: &dyn Fn(u32) -> bool| {
-        check(&index, matchers, expected);
+        check(index, matchers, expected);
     };
 
     check(&[], &|_| true);
@@ -107,4 +149,55 @@ fn every_form_of_postings_answers() {
         row == 3 || row == 149_999
     });
     check(&[("id", ids, true)], &|row| row != 3 && row != 149_999);
+    check(
+        &[("half", equal("1"), false), ("third", equal("2"), false)],
+        &|row| row % 2 == 1 && third(row) == Some(2),
+    );
+    check(
+        &[("half", equal("1"), false), ("third", equal("2"), true)],
+        &|row| row % 2 == 1 && third(row) != Some(2),
+    );
+    let two = Test::In(vec!["0".into(), "2".into()]);
+    check(
+        &[("third", two.clone(), false), ("half", Test::Exists, false)],
+        &|row| third(row) != Some(1),
+    );
+    check(
+        &[("third", two, true), ("group", regex("1.*"), true)],
+        &|row| third(row) == Some(1) && !group(row).unwrap().to_string().starts_with('1'),
+    );
+    check(&[("id", regex(".*99.*"), false)], &|row| {
+        row.to_string().contains("99")
+    });
+    check(
+        &[("id", regex(".*99.*"), true), ("third", equal("0"), false)],
+        &|row| !row.to_string().contains("99") && third(row) == Some(0),
+    );
+    check(
+        &[
+            ("id", regex(".*9[0-4].*"), false),
+            ("most", equal("3"), false),
+        ],
+        &|row| {
+            let id = row.to_string().into_bytes();
+            let is_pair = |pair: &[u8]| pair[0] == b'9' && pair[1] < b'5';
+            id.windows(2).any(is_pair) && most(row) == Some(3)
+        },
+    );
+    check(&[("most", Test::Exists, false)], &|row| most(row).is_some());
+    check(
+        &[("most", Test::Exists, true), ("half", equal("1"), false)],
+        &|row| most(row).is_none() && row % 2 == 1,
+    );
+    let absent = Test::In(vec![String::new(), "1".into()]);
+    check(
+        &[
+            ("most", absent.clone(), false),
+            ("third", equal("1"), false),
+        ],
+        &|row| most(row).is_none_or(|m| m == 1) && third(row) == Some(1),
+    );
+    check(&[("most", absent, true)], &|row| {
+        most(row).is_some_and(|m| m != 1)
+    });
 }

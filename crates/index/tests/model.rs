@@ -189,7 +189,7 @@ fn add(
 
 fn seal(index: &mut PartitionIndex) {
     if let Some(job) = index.seal_job() {
-        let segment = Segment::open(Arc::new(job.build())).unwrap();
+        let segment = Segment::open(Arc::new(job.build(index))).unwrap();
         index.seal(Arc::new(segment)).unwrap();
     }
 }

@@ -27,7 +27,7 @@ fn example() -> Vec<u8> {
         index.insert_row(hash, &key).unwrap();
     }
     index.freeze();
-    index.seal_job().unwrap().build()
+    index.seal_job().unwrap().build(&index)
 }
 
 /// Hexadecimal, sixteen bytes a line; runs of equal lines are one line and a star.

@@ -29,6 +29,22 @@ pub fn heap_use() -> Option<HeapUse> {
     None
 }
 
+/// Large buffers come from the system and go back to it, from this size on. The allocator raises its own bound to the
+/// largest one ever freed, after which growing tables leave holes behind: an opening took twice its memory.
+const MAPPED_BYTES: i32 = 512 << 10;
+
+/// Keeps large buffers out of the heap. To be called once, before there are threads.
+pub fn tune_heap() {
+    #[cfg(all(target_env = "gnu", not(miri)))]
+    {
+        // SAFETY: two settings of the allocator, whatever it answers.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_BYTES);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, 4 * MAPPED_BYTES);
+        }
+    }
+}
+
 /// Gives whole free pages of the heap back to the system. Costs as much as [`heap_use`], and a system call for each stretch.
 pub fn trim_heap() {
     #[cfg(all(target_env = "gnu", not(miri)))]

@@ -48,7 +48,7 @@ pub use device::{
     Completion, Device, FileId, Geometry, Lane, Listed, Op, OpenMode, Read, WriteData,
 };
 pub use error::{IoError, IoErrorKind};
-pub use heap::{HeapUse, heap_use, trim_heap};
+pub use heap::{HeapUse, heap_use, trim_heap, tune_heap};
 pub use memory::MemoryDevice;
 pub use open::{Backend, DeviceOptions, PageWriteMode, open};
 pub use published::{

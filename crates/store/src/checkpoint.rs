@@ -2,10 +2,12 @@
 //!
 //! Order: for each shard note where redo would begin, then write the tails of its dirty series, a slice under
 //! its lock at a time, so that a slice never cuts a batch; then its new definitions. When all shards are
-//! through, flush every log and queue every page up to there; wait until both have happened; save the volumes'
+//! through, flush every log and queue every page up to there, and make what segments of the index are due, a slice
+//! at a time; wait until all have happened; save the volumes'
 //! state, make volumes, tails and definitions durable; commit manifest and superblock. Only then may go what
 //! the superblock before the last one needed.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
@@ -24,7 +26,7 @@ use crate::open::StoreInner;
 use crate::partition::PartitionState;
 use crate::piece_file::{Abandoned, PieceFile};
 use crate::recovery::{live_tag, part_tag};
-use crate::segments::{NewSegment, SEGMENTS_PER_CHECKPOINT};
+use crate::segments::{Built, NewSegment, SEGMENTS_PER_CHECKPOINT, SegmentBuild};
 use crate::series::Series;
 use crate::shard::shard_of;
 use crate::tail_files::TAIL_FILES_MAX;
@@ -67,6 +69,8 @@ struct Running {
     definitions: Sections,
     sealed: Vec<(Arc<PartitionState>, DefinitionMark)>,
     live_sealed: Vec<(Arc<PartitionState>, LivenessMark)>,
+    /// Segments to be made once all is captured, the next one first.
+    building: VecDeque<SegmentBuild>,
     segments: Vec<NewSegment>,
     /// Of a full one: the series of a shard that are left to write.
     walk: Option<TableWalk>,
@@ -366,6 +370,7 @@ impl StoreInner {
             definitions: Sections::new(),
             sealed: Vec::new(),
             live_sealed: Vec::new(),
+            building: VecDeque::new(),
             segments: Vec::new(),
             walk: None,
             aside: Vec::new(),
@@ -480,7 +485,7 @@ impl StoreInner {
             return Ok(Progress::Again);
         }
         drop(state);
-        self.capture_definitions(running, done)?;
+        self.capture_definitions(running, done);
         if done + 1 < self.shards.len() {
             running.step = Step::Capture {
                 shard: done + 1,
@@ -493,7 +498,7 @@ impl StoreInner {
     }
 
     /// Definitions and deletes come after the series that they are of.
-    fn capture_definitions(&self, running: &mut Running, shard: usize) -> Result<(), IoError> {
+    fn capture_definitions(&self, running: &mut Running, shard: usize) {
         for database in self.catalog.read().all() {
             for part in database
                 .touched()
@@ -509,7 +514,7 @@ impl StoreInner {
                 // Before the definitions, which then have every row of them.
                 Self::capture_days(running, &database, part);
                 // Those frozen by a checkpoint that failed take the other half of the numbers.
-                let has_room = (running.segments.len() as u64) < SEGMENTS_PER_CHECKPOINT / 2;
+                let has_room = (running.building.len() as u64) < SEGMENTS_PER_CHECKPOINT / 2;
                 let rows_max = self.config.index_segment_rows.max(1);
                 if has_room && part.index.read().head_rows() >= rows_max {
                     part.index.write().freeze();
@@ -522,15 +527,12 @@ impl StoreInner {
                     running.sealed.push((Arc::clone(part), index.mark()));
                 }
                 drop(index);
-                let number = running.segments.len() as u64;
+                let number = running.building.len() as u64;
                 let number = running.root.seq * SEGMENTS_PER_CHECKPOINT + number;
-                let new = self.renew_segments(part, number, has_room);
-                running.segments.extend(new.map_err(|error| {
-                    IoError::new("write", "an index segment", std::io::Error::other(error))
-                })?);
+                let planned = self.plan_segment(part, number, has_room);
+                running.building.extend(planned);
             }
         }
-        Ok(())
     }
 
     /// The days on which rows were written to since they were last captured.
@@ -583,13 +585,33 @@ impl StoreInner {
         };
     }
 
-    /// Waits for everything to be written, then starts making it durable.
+    /// Goes on with the next segment of the index; `false` if all are made.
+    fn build_slice(&self, running: &mut Running) -> Result<bool, IoError> {
+        let Some(build) = running.building.front_mut() else {
+            return Ok(false);
+        };
+        let built = self.build_segment(build).map_err(|error| {
+            IoError::new("write", "an index segment", std::io::Error::other(error))
+        })?;
+        if !matches!(built, Built::More) {
+            running.building.pop_front();
+        }
+        if let Built::Segment(new) = built {
+            running.segments.push(*new);
+        }
+        Ok(true)
+    }
+
+    /// Makes segments, then waits for everything to be written, then starts making it durable.
     fn settle_all(
         &self,
         checkpointer: &mut Checkpointer,
         running: &mut Running,
         lane: Lane,
     ) -> Result<Progress, IoError> {
+        if self.build_slice(running)? {
+            return Ok(Progress::Again);
+        }
         let Step::Settle {
             flushes,
             marks,

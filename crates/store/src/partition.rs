@@ -112,7 +112,7 @@ impl PartitionState {
         let live = (range != TimeRange::ALL).then(|| self.live.read().rows_in(range));
         loop {
             let plan = self.index.read().plan(selector);
-            let sealed = plan.rows()?;
+            let sealed = plan.rows(live.as_ref())?;
             let index = self.index.read();
             // Rows in memory may have become a segment meanwhile.
             if !index.is_outdated(&sealed) {

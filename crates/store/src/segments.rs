@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use alluvium_index::{DAY_NS, Liveness, Segment, SegmentError, SegmentFile, merge_segments};
+use alluvium_index::{DAY_NS, Liveness, MergeJob, SealJob, Segment, SegmentError, SegmentFile};
 use alluvium_io::{AlignedBuf, Completion, Device, FileId, IoError, Lane, Op, OpenMode, Read};
 use alluvium_types::{Budget, DatabaseId, Owner, PAGE_SIZE, Partition, TimeRange};
 use hashbrown::HashMap;
@@ -259,6 +259,31 @@ impl NewSegment {
     }
 }
 
+/// A segment that a checkpoint makes, slice by slice.
+#[derive(Debug)]
+pub(crate) struct SegmentBuild {
+    part: Arc<PartitionState>,
+    /// Of its file.
+    number: u64,
+    work: Work,
+}
+
+#[derive(Debug)]
+enum Work {
+    Seal(Box<SealJob>),
+    Merge(Box<MergeJob>),
+}
+
+/// What a slice of a build came to.
+#[derive(Debug)]
+pub(crate) enum Built {
+    /// There is more to do.
+    More,
+    /// A merge that met damage: the segments stay as they are.
+    Nothing,
+    Segment(Box<NewSegment>),
+}
+
 /// A segment of a directory that is not open, for whoever checks it or saves what is left. Reads all of it into memory.
 pub(crate) fn segment_of(
     device: &Arc<dyn Device>,
@@ -364,39 +389,57 @@ impl StoreInner {
         })
     }
 
-    /// Makes a segment of a partition's frozen rows, or one of several segments, if it is time. Writers and readers go
-    /// on meanwhile. Merging reads what it merges, a bounded number of rows.
-    pub(crate) fn renew_segments(
+    /// A segment to be made of a partition's frozen rows, or one of several segments, if it is time.
+    pub(crate) fn plan_segment(
         &self,
         part: &Arc<PartitionState>,
         number: u64,
         may_merge: bool,
-    ) -> Result<Option<NewSegment>, SegmentError> {
+    ) -> Option<SegmentBuild> {
         let job = part.index.read().seal_job();
-        if let Some(job) = job {
-            let bytes = job.build();
-            return self.new_segment(part, number, bytes, true).map(Some);
-        }
-        let held = part.segments.lock().clone();
-        let rows: Vec<u32> = held.iter().map(|h| h.segment.rows().len() as u32).collect();
-        let StoreConfig {
-            index_merge_segments: fan,
-            index_merge_rows_max: rows_max,
-            ..
-        } = self.config;
-        let Some(range) = mergeable(&rows, fan, rows_max).filter(|_| may_merge) else {
-            return Ok(None);
+        let work = if let Some(job) = job {
+            Work::Seal(Box::new(job))
+        } else {
+            let held = part.segments.lock().clone();
+            let rows: Vec<u32> = held.iter().map(|h| h.segment.rows().len() as u32).collect();
+            let StoreConfig {
+                index_merge_segments: fan,
+                index_merge_rows_max: rows_max,
+                ..
+            } = self.config;
+            let range = mergeable(&rows, fan, rows_max).filter(|_| may_merge)?;
+            let inputs = held.get(range)?.iter().map(|h| Arc::clone(&h.segment));
+            Work::Merge(Box::new(MergeJob::new(inputs.collect()).ok()?))
         };
-        let inputs: Vec<Arc<Segment>> =
-            held[range].iter().map(|h| Arc::clone(&h.segment)).collect();
-        let Ok(bytes) = merge_segments(&inputs) else {
-            // Reads of it say what is wrong; those of the others go on.
-            self.index_cache
-                .failed_merges
-                .fetch_add(1, Ordering::Relaxed);
-            return Ok(None);
+        Some(SegmentBuild {
+            part: Arc::clone(part),
+            number,
+            work,
+        })
+    }
+
+    /// Goes on with a segment for some milliseconds. Writers and readers go on meanwhile; a merge reads a bounded number
+    /// of blocks.
+    pub(crate) fn build_segment(&self, build: &mut SegmentBuild) -> Result<Built, SegmentError> {
+        let SegmentBuild { part, number, work } = build;
+        let (bytes, is_seal) = match work {
+            Work::Seal(job) => (job.step(&part.index.read()), true),
+            Work::Merge(job) => {
+                let Ok(bytes) = job.step() else {
+                    // Reads of it say what is wrong; those of the others go on.
+                    self.index_cache
+                        .failed_merges
+                        .fetch_add(1, Ordering::Relaxed);
+                    return Ok(Built::Nothing);
+                };
+                (bytes, false)
+            }
         };
-        self.new_segment(part, number, bytes, false).map(Some)
+        let Some(bytes) = bytes else {
+            return Ok(Built::More);
+        };
+        let new = self.new_segment(part, *number, bytes, is_seal)?;
+        Ok(Built::Segment(Box::new(new)))
     }
 
     /// Lets new segments take their places: a superblock names them.

@@ -55,4 +55,10 @@ pub(crate) const BLOCK_VALUES: u32 = 512;
 /// Rows of a value up to which they stand in the value's block.
 pub(crate) const INLINE_ROWS: usize = 64;
 
+/// Form of a value block: each value has one row, and there is no column of counts.
+pub(crate) const ALL_SINGLE: u8 = 1;
+
+/// Form of a value block: lengths are of four bytes instead of one.
+pub(crate) const WIDE_LENGTHS: u8 = 2;
+
 const _: () = assert!(size_of::<Trailer>() == TRAILER_BYTES);

@@ -5,23 +5,33 @@ use std::ops::Range;
 use roaring::{MultiOps, RoaringBitmap};
 
 use crate::SegmentError;
+use crate::segment::dense_rows::DenseRows;
 use crate::segment::layout::BLOCK_VALUES;
-use crate::segment::read::{Segment, SegmentKey};
+use crate::segment::read::{Segment, SegmentKey, damaged};
+use crate::segment::values::{FoundRows, StepBuffers};
 use crate::selector::{CompiledMatcher, CompiledSelector, CompiledTest};
 
-/// Rough cost of reading one value of one row's tuple, in units of one row of a union.
-const TUPLE_COST: u64 = 200;
+/// Rough cost of reading one value of one row's tuple, in units of one row of a list.
+const TUPLE_COST: u64 = 1000;
+
+/// Rough cost of looking up one row's value and running an expression on it, in the same units.
+const TEXT_COST: u64 = 10_000;
+
+/// Rough cost of a value that an expression steps over, in the same units.
+const STEP_COST: u64 = 8;
 
 /// Rows up to which they are read one by one when values are looked for.
 const FEW_ROWS: u64 = 4096;
 
+/// A set is kept as plain bits, and not as a list, if at least one row in so many is in it.
+const DENSE_SHARE: usize = 64;
+
 /// A matcher resolved to values of one key.
 #[derive(Debug)]
-struct Wanted {
+struct Wanted<'a> {
     /// Number of the key within the segment.
     key: usize,
-    /// Ranks, ascending and apart.
-    ranks: Vec<Range<u32>>,
+    values: Values<'a>,
     /// Rows that have the key with any *other* value, instead of with one of these.
     complement: bool,
     /// Whether these rows are taken away instead of kept: a matcher that holds for an absent tag.
@@ -31,10 +41,37 @@ struct Wanted {
 }
 
 #[derive(Debug)]
-enum Resolved {
+enum Values<'a> {
+    /// Those of these ranks, ascending and apart.
+    Ranks(Vec<Range<u32>>),
+    /// Those that an expression finds.
+    Expression(&'a CompiledMatcher),
+}
+
+#[derive(Debug)]
+enum Resolved<'a> {
     Everything,
     Nothing,
-    Values(Wanted),
+    Values(Wanted<'a>),
+}
+
+/// Buffers of a question, for all the segments that it is put to.
+#[derive(Debug, Default)]
+pub(crate) struct MatchScratch {
+    rows: DenseRows,
+    others: DenseRows,
+    found: FoundRows,
+    steps: StepBuffers,
+}
+
+/// The rows that passed the matchers so far.
+#[derive(Debug)]
+enum Passed {
+    All,
+    /// These.
+    List(RoaringBitmap),
+    /// Those in [`MatchScratch::rows`].
+    Dense,
 }
 
 impl Segment {
@@ -48,7 +85,23 @@ impl Segment {
         selector: &CompiledSelector,
         measurements: Option<&[u32]>,
     ) -> Result<RoaringBitmap, SegmentError> {
+        self.matching_among(selector, measurements, None, &mut MatchScratch::default())
+    }
+
+    /// As [`Self::matching`]. Rows that are not in `live` need not be found.
+    pub(crate) fn matching_among(
+        &self,
+        selector: &CompiledSelector,
+        measurements: Option<&[u32]>,
+        live: Option<&RoaringBitmap>,
+        scratch: &mut MatchScratch,
+    ) -> Result<RoaringBitmap, SegmentError> {
         let nothing = RoaringBitmap::new();
+        let here = self.rows();
+        let living = live.map(|live| live.range_cardinality(here.clone()));
+        if living == Some(0) {
+            return Ok(nothing);
+        }
         let mut positive = Vec::new();
         let mut negative = Vec::new();
         for (key, matcher) in selector.tag_matchers() {
@@ -59,36 +112,45 @@ impl Segment {
                 Resolved::Values(wanted) => positive.push(wanted),
             }
         }
-        positive.sort_by_key(|wanted| wanted.estimate);
-        let named = measurements.map(|passing| {
+        // What an expression finds is not known before it has run: it comes last.
+        let is_expression = |wanted: &Wanted<'_>| matches!(wanted.values, Values::Expression(_));
+        positive.sort_by_key(|wanted| (is_expression(wanted), wanted.estimate));
+        let mut named = measurements.map(|passing| {
             let shapes = self.shapes.iter();
             let shapes = shapes.filter(|s| passing.binary_search(&s.measurement).is_ok());
             shapes.map(|s| &s.rows).union()
         });
-        let mut rest = positive.iter();
-        let mut rows = match &named {
-            Some(named) if positive.first().is_none_or(|p| named.len() < p.estimate) => {
-                named.clone()
-            }
-            _ => match rest.next() {
-                Some(first) => self.rows_of(first)?,
-                None => self.all_rows(),
-            },
-        };
-        if let Some(named) = &named {
-            rows &= named;
+        named.take_if(|named| named.len() == here.len() as u64);
+        if named.as_ref().is_some_and(RoaringBitmap::is_empty) {
+            return Ok(nothing);
         }
-        for wanted in rest.chain(&negative) {
-            if rows.is_empty() {
+
+        let mut passed = match (live, living) {
+            (Some(live), Some(..=FEW_ROWS)) => Passed::List(live.range(here.clone()).collect()),
+            _ => Passed::All,
+        };
+        let is_narrow = |named: &RoaringBitmap| {
+            let first = positive.first();
+            first.is_none_or(|first| named.len() * TUPLE_COST < first.estimate)
+        };
+        if matches!(passed, Passed::All)
+            && let Some(named) = named.take_if(|named| is_narrow(named))
+        {
+            passed = Passed::List(named);
+        }
+        for wanted in positive.iter().chain(&negative) {
+            passed = self.narrowed(passed, wanted, scratch)?;
+            if matches!(&passed, Passed::List(rows) if rows.is_empty()) {
                 break;
             }
-            if rows.len() * TUPLE_COST < wanted.estimate {
-                rows = self.filtered(&rows, wanted)?;
-            } else if wanted.negative {
-                rows -= self.rows_of(wanted)?;
-            } else {
-                rows &= self.rows_of(wanted)?;
-            }
+        }
+        let mut rows = match passed {
+            Passed::All => self.all_rows(),
+            Passed::List(rows) => rows,
+            Passed::Dense => scratch.rows.to_bitmap(&here),
+        };
+        if let Some(named) = named {
+            rows &= named;
         }
         Ok(rows)
     }
@@ -181,8 +243,12 @@ impl Segment {
         all
     }
 
-    /// Finds the values a matcher speaks of: by look-up for texts, in the range of their prefix for expressions.
-    fn resolve(&self, key: &str, matcher: &CompiledMatcher) -> Result<Resolved, SegmentError> {
+    /// Finds the values that a matcher on a text speaks of; those of an expression are found with their rows.
+    fn resolve<'a>(
+        &self,
+        key: &str,
+        matcher: &'a CompiledMatcher,
+    ) -> Result<Resolved<'a>, SegmentError> {
         let negative = matcher.matches("");
         let none = if negative {
             Resolved::Everything
@@ -198,8 +264,7 @@ impl Segment {
             _ => ranks.push(rank..rank + 1),
         };
         // The wanted values are those that differ from an absent tag in the matcher's eyes.
-        let mut complement = false;
-        match &matcher.test {
+        let complement = match &matcher.test {
             CompiledTest::In(texts) => {
                 for text in texts {
                     self.scan_values(key, text, |rank, value| {
@@ -209,7 +274,7 @@ impl Segment {
                         false
                     })?;
                 }
-                complement = texts.iter().any(String::is_empty);
+                texts.iter().any(String::is_empty)
             }
             CompiledTest::Exists => {
                 self.scan_values(key, "", |rank, value| {
@@ -218,101 +283,204 @@ impl Segment {
                     }
                     false
                 })?;
-                complement = true;
+                true
             }
-            test => {
-                let prefix = test.prefix();
-                // Few values are not worth a table.
-                let automaton = (key.values > BLOCK_VALUES).then(|| matcher.automaton());
-                if let Some(automaton) = automaton.flatten() {
-                    self.scan_expression(key, prefix, automaton, |rank, is_match| {
-                        if (is_match != matcher.negated) != negative {
-                            add(rank);
-                        }
-                    })?;
-                } else {
-                    self.scan_values(key, prefix, |rank, value| {
-                        if matcher.matches(value) != negative {
-                            add(rank);
-                        }
-                        value.starts_with(prefix)
-                    })?;
-                }
+            _ => {
+                return Ok(Resolved::Values(Wanted {
+                    key: number,
+                    values: Values::Expression(matcher),
+                    complement: false,
+                    negative,
+                    estimate: key.rows,
+                }));
             }
-        }
-        let count: u64 = ranks.iter().map(|r| u64::from(r.end - r.start)).sum();
-        let values = u64::from(key.values).max(1);
-        if count * 2 > values && !complement {
-            ranks = inverse(&ranks, key.values);
-            complement = true;
-        }
+        };
         if ranks.is_empty() && !complement {
             return Ok(none);
         }
+        let count: u64 = ranks.iter().map(|r| u64::from(r.end - r.start)).sum();
         let estimate = if complement {
             key.rows
         } else {
-            key.rows * count / values
+            key.rows * count / u64::from(key.values).max(1)
         };
         Ok(Resolved::Values(Wanted {
             key: number,
-            ranks,
+            values: Values::Ranks(ranks),
             complement,
             negative,
             estimate,
         }))
     }
 
-    fn rows_of(&self, wanted: &Wanted) -> Result<RoaringBitmap, SegmentError> {
+    /// Those of some rows that pass one more matcher: each looked at if they are few, else by the lists of its values.
+    fn narrowed(
+        &self,
+        passed: Passed,
+        wanted: &Wanted<'_>,
+        scratch: &mut MatchScratch,
+    ) -> Result<Passed, SegmentError> {
         let Some(key) = self.keys.get(wanted.key) else {
-            return Ok(RoaringBitmap::new());
+            return Err(damaged("key", wanted.key as u64));
         };
-        let (mut few, mut bitmaps) = (Vec::new(), Vec::new());
-        self.rows_of_values(
-            key,
-            &wanted.ranks,
-            |_, row| few.push(row),
-            |_, bitmap| bitmaps.push(bitmap),
-        )?;
-        few.sort_unstable();
-        bitmaps.push(few.into_iter().collect());
-        let listed = bitmaps.union();
-        if !wanted.complement {
-            return Ok(listed);
+        let (each, lists) = match wanted.values {
+            Values::Ranks(_) => (TUPLE_COST, wanted.estimate),
+            Values::Expression(_) => (TEXT_COST, u64::from(key.values) * STEP_COST),
+        };
+        let passed = match passed {
+            Passed::List(rows) if rows.len() * each < lists => {
+                return Ok(Passed::List(self.filtered(&rows, key, wanted)?));
+            }
+            Passed::Dense if scratch.rows.is_fewer_than(lists.div_ceil(each)) => {
+                let rows = scratch.rows.to_bitmap(&self.rows());
+                return Ok(Passed::List(self.filtered(&rows, key, wanted)?));
+            }
+            passed => passed,
+        };
+        let MatchScratch { found, steps, .. } = scratch;
+        found.clear();
+        match &wanted.values {
+            Values::Ranks(ranks) => self.rows_of_ranks(key, ranks, found)?,
+            Values::Expression(matcher) => self.rows_of_matches(key, matcher, steps, found)?,
         }
-        let with_key = self.shapes.iter();
-        let with_key = with_key.filter(|s| s.keys.contains(&(wanted.key as u32)));
-        Ok(with_key.map(|s| &s.rows).union() - listed)
+        let is_short = found.far.is_empty() && found.few.len() < self.rows().len() / DENSE_SHARE;
+        match passed {
+            Passed::All if is_short && !wanted.complement && !wanted.negative => {
+                Ok(Passed::List(list_of(&mut found.few)))
+            }
+            Passed::List(rows) if is_short && !wanted.complement => {
+                let these = list_of(&mut found.few);
+                let rows = if wanted.negative {
+                    rows - these
+                } else {
+                    rows & these
+                };
+                Ok(Passed::List(rows))
+            }
+            passed => self.combined(passed, key, wanted, scratch),
+        }
+    }
+
+    /// Those of some rows that pass a matcher, whose rows have been found; as plain bits.
+    fn combined(
+        &self,
+        passed: Passed,
+        key: &SegmentKey,
+        wanted: &Wanted<'_>,
+        scratch: &mut MatchScratch,
+    ) -> Result<Passed, SegmentError> {
+        let here = self.rows();
+        let MatchScratch {
+            rows,
+            others,
+            found,
+            ..
+        } = scratch;
+        let stored = |at, dense: &mut DenseRows, combine: fn(&mut DenseRows, &[u8]) -> _| {
+            self.block(at, "rows of a value", |bytes| combine(dense, bytes))
+        };
+        match passed {
+            Passed::All if !wanted.negative && !wanted.complement => {
+                if let ([at], []) = (found.far.as_slice(), found.few.as_slice()) {
+                    self.block(*at, "rows of a value", |bytes| {
+                        rows.set_stored(&here, bytes)
+                    })?;
+                    return Ok(Passed::Dense);
+                }
+                rows.clear(&here);
+                found.few.iter().for_each(|row| rows.insert(*row));
+                for at in &found.far {
+                    stored(*at, rows, DenseRows::add_stored)?;
+                }
+                return Ok(Passed::Dense);
+            }
+            Passed::All => {
+                rows.clear(&here);
+                rows.insert_range(here.clone());
+            }
+            Passed::List(list) => {
+                rows.clear(&here);
+                rows.add(&list);
+            }
+            Passed::Dense => {}
+        }
+        if let ([at], []) = (found.far.as_slice(), found.few.as_slice())
+            && !wanted.complement
+        {
+            let combine = if wanted.negative {
+                DenseRows::take_stored
+            } else {
+                DenseRows::keep_stored
+            };
+            stored(*at, rows, combine)?;
+            return Ok(Passed::Dense);
+        }
+        others.clear(&here);
+        let is_everywhere = key.rows == here.len() as u64;
+        if wanted.complement && !is_everywhere {
+            let with_key = self.shapes.iter();
+            let with_key = with_key.filter(|s| s.keys.contains(&(wanted.key as u32)));
+            others.add(&with_key.map(|s| &s.rows).union());
+            found.few.iter().for_each(|row| others.remove(*row));
+            for at in &found.far {
+                stored(*at, others, DenseRows::take_stored)?;
+            }
+        } else {
+            found.few.iter().for_each(|row| others.insert(*row));
+            for at in &found.far {
+                stored(*at, others, DenseRows::add_stored)?;
+            }
+        }
+        // Where every row has the key, the rows meant are all but these.
+        if wanted.negative == (wanted.complement && is_everywhere) {
+            rows.keep(others);
+        } else {
+            rows.take(others);
+        }
+        Ok(Passed::Dense)
     }
 
     /// The rows that pass, each looked at.
     fn filtered(
         &self,
         rows: &RoaringBitmap,
-        wanted: &Wanted,
+        key: &SegmentKey,
+        wanted: &Wanted<'_>,
     ) -> Result<RoaringBitmap, SegmentError> {
         let rows: Vec<u32> = rows.iter().collect();
-        let mut kept = RoaringBitmap::new();
+        let mut ranks: Vec<(u32, Option<u32>)> = Vec::with_capacity(rows.len());
         self.visit_tuples(&rows, |row, block, at| {
             let rank = block.value(at, |shape| self.place_of(shape, wanted.key));
-            let meant = rank.is_some_and(|rank| {
-                let at = wanted.ranks.partition_point(|r| r.end <= rank);
-                let listed = wanted.ranks.get(at).is_some_and(|r| r.contains(&rank));
-                listed != wanted.complement
-            });
-            if meant != wanted.negative {
-                kept.insert(row);
-            }
+            ranks.push((row, rank));
             Some(())
         })?;
-        Ok(kept)
+        let found;
+        let listed = match &wanted.values {
+            Values::Ranks(listed) => listed,
+            Values::Expression(matcher) => {
+                let mut all: Vec<u32> = ranks.iter().filter_map(|(_, rank)| *rank).collect();
+                all.sort_unstable();
+                all.dedup();
+                let texts = self.values_at(key, &all)?;
+                let texts = all.into_iter().zip(texts);
+                let meant = texts.filter(|(_, text)| matcher.matches(text) != wanted.negative);
+                found = meant.map(|(rank, _)| rank..rank + 1).collect();
+                &found
+            }
+        };
+        let kept = ranks.into_iter().filter(|(_, rank)| {
+            let meant = rank.is_some_and(|rank| {
+                let at = listed.partition_point(|r| r.end <= rank);
+                let listed = listed.get(at).is_some_and(|r| r.contains(&rank));
+                listed != wanted.complement
+            });
+            meant != wanted.negative
+        });
+        Ok(kept.map(|(row, _)| row).collect())
     }
 }
 
-/// The ranks below `end` that are not listed.
-fn inverse(ranks: &[Range<u32>], end: u32) -> Vec<Range<u32>> {
-    let begins = std::iter::once(0).chain(ranks.iter().map(|r| r.end));
-    let ends = ranks.iter().map(|r| r.start).chain([end]);
-    let gaps = begins.zip(ends).map(|(begin, end)| begin..end);
-    gaps.filter(|gap| !gap.is_empty()).collect()
+fn list_of(rows: &mut [u32]) -> RoaringBitmap {
+    rows.sort_unstable();
+    rows.iter().copied().collect()
 }

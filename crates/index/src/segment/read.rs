@@ -8,15 +8,14 @@ use alluvium_types::{Row, SeriesKey};
 use roaring::RoaringBitmap;
 use zerocopy::FromBytes;
 
-use crate::automaton::Automaton;
 use crate::blobs::Blobs;
 use crate::postings::bitmap_bytes;
-use crate::segment::blocks::{TupleBlock, ValueBlock, ValueRows, inline_rows};
 use crate::segment::filter::Filter;
 use crate::segment::layout::{
     BLOCK_ROWS, BLOCK_VALUES, CRC_BYTES, HASH_PAGE_BYTES, MAGIC, PAGE_SLOTS, SLOT_BYTES,
     TRAILER_BYTES, Trailer, VERSION,
 };
+use crate::segment::tuple_block::TupleBlock;
 use crate::segment::write::filter_key;
 use crate::varint::{get_str, get_u32, get_u64};
 use crate::{KeyHash, MAX_NAME_BYTES, MAX_TAGS, SegmentError};
@@ -63,9 +62,9 @@ impl SegmentFile for Vec<u8> {
 
 /// A block: where it begins, and its bytes without their checksum.
 #[derive(Debug, Clone, Copy)]
-struct BlockRef {
-    at: u64,
-    bytes: u32,
+pub(crate) struct BlockRef {
+    pub(crate) at: u64,
+    pub(crate) bytes: u32,
 }
 
 /// A key of a segment.
@@ -78,13 +77,13 @@ pub(crate) struct SegmentKey {
     /// Rows that have it.
     pub(crate) rows: u64,
     /// First value of each block.
-    fences: Blobs,
-    blocks: Vec<BlockRef>,
+    pub(crate) fences: Blobs,
+    pub(crate) blocks: Vec<BlockRef>,
 }
 
 impl SegmentKey {
     /// The block in which `value` is if it is anywhere.
-    fn block_of(&self, value: &str) -> usize {
+    pub(crate) fn block_of(&self, value: &str) -> usize {
         let (mut low, mut high) = (0, self.blocks.len());
         while low < high {
             let middle = usize::midpoint(low, high);
@@ -245,7 +244,17 @@ impl Segment {
         (0..self.fences.len()).try_for_each(|page| self.hash_page(page, &mut visit))
     }
 
-    fn hash_page(&self, page: usize, mut visit: impl FnMut(u128)) -> Result<(), SegmentError> {
+    /// Number of hash pages.
+    pub(crate) fn hash_pages(&self) -> usize {
+        self.fences.len()
+    }
+
+    /// Calls `visit` with the slots of one page, ascending.
+    pub(crate) fn hash_page(
+        &self,
+        page: usize,
+        mut visit: impl FnMut(u128),
+    ) -> Result<(), SegmentError> {
         let block = BlockRef {
             at: self.hashes_at + (page * HASH_PAGE_BYTES) as u64,
             bytes: (HASH_PAGE_BYTES - CRC_BYTES) as u32,
@@ -317,130 +326,6 @@ impl Segment {
         spelt.ok_or(damaged("tag set", self.base.into()))
     }
 
-    /// The values of some ranks, which ascend.
-    pub(crate) fn values_at(
-        &self,
-        key: &SegmentKey,
-        ranks: &[u32],
-    ) -> Result<Vec<String>, SegmentError> {
-        let mut out = Vec::with_capacity(ranks.len());
-        for group in ranks.chunk_by(|a, b| a / BLOCK_VALUES == b / BLOCK_VALUES) {
-            let number = group.first().map_or(0, |r| r / BLOCK_VALUES);
-            let mut wanted = group.iter().map(|r| r % BLOCK_VALUES).peekable();
-            self.value_block(key, number, |block| {
-                block.values(|i, value| {
-                    if wanted.next_if_eq(&i).is_some() {
-                        out.push(value.to_owned());
-                    }
-                    wanted.peek().is_some()
-                })?;
-                wanted.next().is_none().then_some(())
-            })?;
-        }
-        Ok(out)
-    }
-
-    /// Calls `visit` with the value blocks from that of `from` on, their first rank with each, until it answers
-    /// `false`.
-    pub(crate) fn scan_values(
-        &self,
-        key: &SegmentKey,
-        from: &str,
-        mut visit: impl FnMut(u32, &str) -> bool,
-    ) -> Result<(), SegmentError> {
-        for number in key.block_of(from)..key.blocks.len() {
-            let first = number as u32 * BLOCK_VALUES;
-            let mut go_on = true;
-            self.value_block(key, number as u32, |block| {
-                block.values(|i, value| {
-                    go_on = value < from || visit(first + i, value);
-                    go_on
-                })
-            })?;
-            if !go_on {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Calls `visit` with the rank of each value of the blocks in which some begin with `prefix`, and whether the
-    /// automaton of a matcher, which matches no value without that prefix, accepts it.
-    pub(crate) fn scan_expression(
-        &self,
-        key: &SegmentKey,
-        prefix: &str,
-        automaton: &Automaton,
-        mut visit: impl FnMut(u32, bool),
-    ) -> Result<(), SegmentError> {
-        let mut states = Vec::new();
-        for number in key.block_of(prefix)..key.blocks.len() {
-            let fence = key.fences.get(number).unwrap_or_default();
-            if fence > prefix.as_bytes() && !fence.starts_with(prefix.as_bytes()) {
-                break;
-            }
-            let first = number as u32 * BLOCK_VALUES;
-            self.value_block(key, number as u32, |block| {
-                block.matches(automaton, &mut states, |i, is_match| {
-                    visit(first + i, is_match);
-                })
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Calls `bitmap` with each bitmap, and `row` with each row in a list, of the values of some ranks; with the rank
-    /// in front.
-    pub(crate) fn rows_of_values(
-        &self,
-        key: &SegmentKey,
-        ranks: &[Range<u32>],
-        mut row: impl FnMut(u32, u32),
-        mut bitmap: impl FnMut(u32, RoaringBitmap),
-    ) -> Result<(), SegmentError> {
-        let mut far: Vec<(u32, u64, u32)> = Vec::new();
-        // Cut at the borders of blocks, so that each block is read once.
-        let pieces = ranks.iter().flat_map(|range| {
-            let blocks = range.start / BLOCK_VALUES..range.end.div_ceil(BLOCK_VALUES);
-            blocks.map(move |number| {
-                let first = number * BLOCK_VALUES;
-                let low = range.start.max(first) - first;
-                (number, low..(range.end - first).min(BLOCK_VALUES))
-            })
-        });
-        let pieces: Vec<(u32, Range<u32>)> = pieces.collect();
-        for of_block in pieces.chunk_by(|a, b| a.0 == b.0) {
-            let Some((number, _)) = of_block.first() else {
-                continue;
-            };
-            let mut wanted = of_block.iter().map(|(_, piece)| piece).peekable();
-            self.value_block(key, *number, |block| {
-                block.rows(|i, rows| {
-                    while wanted.next_if(|piece| piece.end <= i).is_some() {}
-                    if wanted.peek().is_none_or(|piece| i < piece.start) {
-                        return Some(());
-                    }
-                    let rank = number * BLOCK_VALUES + i;
-                    match rows {
-                        ValueRows::Inline(bytes, _) => {
-                            inline_rows(bytes, self.rows, |r| row(rank, self.base + r))?;
-                        }
-                        ValueRows::Bitmap(at, bytes) => far.push((rank, at, bytes)),
-                    }
-                    Some(())
-                })
-            })?;
-        }
-        for (rank, at, bytes) in far {
-            let block = BlockRef { at, bytes };
-            bitmap(
-                rank,
-                self.block(block, "rows of a value", |bytes| self.bitmap(bytes))?,
-            );
-        }
-        Ok(())
-    }
-
     /// Of ascending rows, all here: calls `visit` with each row, its block, and its place in that.
     pub(crate) fn visit_tuples(
         &self,
@@ -462,16 +347,13 @@ impl Segment {
         Ok(())
     }
 
-    /// Calls `visit` with every row's shape and ranks, in order.
-    pub(crate) fn tuples(
-        &self,
-        mut visit: impl FnMut(u32, &[u32]) -> Option<()>,
-    ) -> Result<(), SegmentError> {
-        (0..self.tuples.len() as u32)
-            .try_for_each(|number| self.tuple_block(number, |block| block.rows(&mut visit)))
+    /// Number of blocks of tuples.
+    pub(crate) fn tuple_blocks(&self) -> u32 {
+        self.tuples.len() as u32
     }
 
-    fn tuple_block<T>(
+    /// Reads one block of tuples, 1024 rows or what is left.
+    pub(crate) fn tuple_block<T>(
         &self,
         number: u32,
         read: impl FnOnce(&TupleBlock<'_>) -> Option<T>,
@@ -487,24 +369,8 @@ impl Segment {
         })
     }
 
-    fn value_block<T>(
-        &self,
-        key: &SegmentKey,
-        number: u32,
-        read: impl FnOnce(&ValueBlock<'_>) -> Option<T>,
-    ) -> Result<T, SegmentError> {
-        let block = key.blocks.get(number as usize).copied();
-        let block = block.ok_or(damaged("value block", number.into()))?;
-        let count = (key.values - number * BLOCK_VALUES).min(BLOCK_VALUES);
-        self.block(block, "values", |bytes| {
-            let block = ValueBlock::read(bytes)?;
-            (block.count == count).then_some(())?;
-            read(&block)
-        })
-    }
-
     /// Reads a block and checks it.
-    fn block<T>(
+    pub(crate) fn block<T>(
         &self,
         block: BlockRef,
         what: &'static str,
@@ -528,7 +394,7 @@ impl Segment {
         out.ok_or(damaged(what, block.at))
     }
 
-    fn bitmap(&self, mut bytes: &[u8]) -> Option<RoaringBitmap> {
+    pub(crate) fn bitmap(&self, mut bytes: &[u8]) -> Option<RoaringBitmap> {
         let bitmap = RoaringBitmap::deserialize_from(&mut bytes).ok()?;
         let rows = self.rows();
         let inside = |row: Option<u32>| row.is_none_or(|r| rows.contains(&r));

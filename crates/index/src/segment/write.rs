@@ -4,19 +4,20 @@ use roaring::RoaringBitmap;
 use zerocopy::IntoBytes;
 
 use crate::postings::RowsRef;
-use crate::segment::blocks::{TupleBlockBuilder, ValueBlockBuilder};
 use crate::segment::filter::Filter;
 use crate::segment::layout::{
     CRC_BYTES, HASH_PAGE_BYTES, INLINE_ROWS, MAGIC, PAGE_SLOTS, Trailer, VERSION,
 };
+use crate::segment::tuple_block::TupleBlockBuilder;
+use crate::segment::value_block::ValueBlockBuilder;
 use crate::varint::{put_str, put_u64};
 
 /// A shape of the segment, as its writer knows it.
 #[derive(Debug, Clone)]
-pub(crate) struct ShapeEntry<'a> {
+pub(crate) struct ShapeEntry {
     pub(crate) schema: u32,
     pub(crate) measurement: u32,
-    pub(crate) measurement_name: &'a str,
+    pub(crate) measurement_name: Box<str>,
     /// Numbers of its keys among those of the segment.
     pub(crate) keys: Vec<u32>,
     pub(crate) rows: RoaringBitmap,
@@ -37,6 +38,11 @@ pub(crate) struct SegmentWriter {
     block_first: String,
     tuples: TupleBlockBuilder,
     tuple_blocks: Vec<(u64, u32)>,
+    hashes_at: u64,
+    /// The high half of the first slot of each hash page.
+    fences: Vec<u64>,
+    /// Where the filter is; nowhere if there is none.
+    filter: (u64, u32),
 }
 
 impl SegmentWriter {
@@ -57,6 +63,9 @@ impl SegmentWriter {
             block_first: String::new(),
             tuples: TupleBlockBuilder::default(),
             tuple_blocks: Vec::new(),
+            hashes_at: 0,
+            fences: Vec::new(),
+            filter: (0, 0),
         }
     }
 
@@ -140,16 +149,15 @@ impl SegmentWriter {
         self.tuple_blocks.push(block);
     }
 
-    /// Ends the segment. `slots` are hash and row of all rows as the table has them, ascending.
-    pub(crate) fn finish(mut self, shapes: &[ShapeEntry<'_>], slots: &[u128]) -> Vec<u8> {
+    /// Adds the name table, behind the last row. `slots` are hash and row of all rows as the table has them, ascending.
+    pub(crate) fn hashes(&mut self, slots: &[u128]) {
         if !self.tuples.is_empty() {
             self.end_tuple_block();
         }
         debug_assert_eq!(slots.len(), self.rows as usize);
-        let hashes_at = self.out.len() as u64;
-        let mut fences = Vec::new();
+        self.hashes_at = self.out.len() as u64;
         for page in slots.chunks(PAGE_SLOTS) {
-            fences.push((page[0] >> 64) as u64);
+            self.fences.push((page[0] >> 64) as u64);
             let begin = self.out.len();
             self.out
                 .extend_from_slice(&(page.len() as u32).to_le_bytes());
@@ -160,13 +168,20 @@ impl SegmentWriter {
             let crc = crc32c::crc32c(&self.out[begin..]);
             self.out.extend_from_slice(&crc.to_le_bytes());
         }
+    }
+
+    /// Adds the filter, behind the name table: `slots` are those given there.
+    pub(crate) fn filter(&mut self, slots: &[u128]) {
         let hashes: Vec<u64> = slots.iter().map(|slot| filter_key(*slot)).collect();
-        let filter = Filter::build(&hashes).map(|filter| {
+        if let Some(filter) = Filter::build(&hashes) {
             let mut bytes = Vec::new();
             filter.encode(&mut bytes);
-            self.put_block(&bytes)
-        });
+            self.filter = self.put_block(&bytes);
+        }
+    }
 
+    /// Ends the segment, whose filter is written.
+    pub(crate) fn finish(mut self, shapes: &[ShapeEntry]) -> Vec<u8> {
         let mut directory = Vec::new();
         put_u64(&mut directory, self.key_count.into());
         directory.append(&mut self.keys);
@@ -174,7 +189,7 @@ impl SegmentWriter {
         for shape in shapes {
             put_u64(&mut directory, shape.schema.into());
             put_u64(&mut directory, shape.measurement.into());
-            put_str(&mut directory, shape.measurement_name);
+            put_str(&mut directory, &shape.measurement_name);
             put_u64(&mut directory, shape.keys.len() as u64);
             shape
                 .keys
@@ -188,12 +203,12 @@ impl SegmentWriter {
             put_u64(&mut directory, *at);
             put_u64(&mut directory, u64::from(*len));
         }
-        put_u64(&mut directory, hashes_at);
-        for fence in fences {
+        put_u64(&mut directory, self.hashes_at);
+        for fence in &self.fences {
             directory.extend_from_slice(&fence.to_le_bytes());
         }
         // Two rows with half a hash in common have no filter: every look-up reads a page then.
-        let (at, len) = filter.unwrap_or_default();
+        let (at, len) = self.filter;
         put_u64(&mut directory, at);
         put_u64(&mut directory, len.into());
         let (directory_at, directory_bytes) = self.put_block(&directory);
