@@ -36,6 +36,7 @@ mod files;
 mod memory;
 mod open;
 mod published;
+mod shim;
 mod sync_engine;
 mod ticket;
 mod uring;
