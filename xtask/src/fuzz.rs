@@ -23,11 +23,13 @@ const RSS_MIB_MAX: u32 = 1536;
 /// What one input may take.
 const INPUT_SECONDS_MAX: u32 = 10;
 /// Longest input of targets whose work grows with it; others get libFuzzer's own choice.
-const LEN_MAX: [(&str, u32); 4] = [
-    ("store_model", 512),
+const LEN_MAX: [(&str, u32); 6] = [
+    ("codec_round_trip", 256),
+    ("codec_tail", 512),
     ("store_files", 512),
-    ("store_manifest", 1024),
-    ("tree_model", 256),
+    ("store_manifest", 512),
+    ("store_model", 256),
+    ("tree_model", 25),
 ];
 /// Targets searched at once where the time of all of them matters.
 const SMOKES_AT_ONCE: usize = 2;
