@@ -22,10 +22,13 @@ const SALT: u64 = 7;
 const PATH: &str = "wal/00000001-0000.00000001";
 const BLOCK: usize = 4096;
 const HEADER_BYTES: usize = 72;
+/// Inputs of one device, which remembers every file that was ever opened.
+const USES_MAX: u32 = 10_000;
 
 struct Stream {
     device: Arc<MemoryDevice>,
     first: Vec<u8>,
+    used: u32,
 }
 
 thread_local! {
@@ -50,7 +53,12 @@ fn build() -> Stream {
         }
     }
     let first = read_file(&device, PATH);
-    Stream { device, first }
+    let used = 0;
+    Stream {
+        device,
+        first,
+        used,
+    }
 }
 
 fn put(bytes: &mut [u8], at: usize, what: &[u8]) {
@@ -119,6 +127,10 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     STREAM.with_borrow_mut(|stream| {
+        if stream.used == USES_MAX {
+            *stream = build();
+        }
+        stream.used += 1;
         let mut segment = stream.first.clone();
         let at = usize::from(block % 4) * BLOCK;
         let len = data.len().min(segment.len() - at);

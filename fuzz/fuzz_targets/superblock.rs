@@ -18,6 +18,8 @@ use libfuzzer_sys::fuzz_target;
 /// Where the second slot begins.
 const SLOT_STRIDE: u64 = 1 << 20;
 const LANE: Lane = Lane(0);
+/// Inputs of one device, which remembers every file that was ever opened.
+const USES_MAX: u32 = 10_000;
 
 fn root(seq: u64) -> (Root, Manifest) {
     let mut manifest = Manifest::new();
@@ -37,6 +39,7 @@ struct Roots {
     device: MemoryDevice,
     slots: [Vec<u8>; 2],
     manifests: [Vec<u8>; 2],
+    used: u32,
 }
 
 thread_local! {
@@ -64,12 +67,17 @@ fn build() -> Roots {
         slots: [slot(0), slot(SLOT_STRIDE as usize)],
         manifests: [1, 2].map(|seq| read_file(&device, &manifest_path(seq))),
         device,
+        used: 0,
     }
 }
 
 fuzz_target!(|data: &[u8]| {
     let [how, at, bytes @ ..] = data else { return };
-    ROOTS.with_borrow(|roots| {
+    ROOTS.with_borrow_mut(|roots| {
+        if roots.used == USES_MAX {
+            *roots = build();
+        }
+        roots.used += 1;
         let device = &roots.device;
         let number = usize::from(how & 1);
         for (i, slot) in roots.slots.iter().enumerate() {

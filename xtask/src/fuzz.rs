@@ -48,7 +48,7 @@ fn build(task: &str, address: bool) -> Result<Option<Targets>, String> {
     }
     let mut flags = COVERAGE.join(" ");
     // With a target named, build scripts and macros are built without the flags.
-    flags.push_str(" --cfg fuzzing");
+    flags.push_str(" --cfg fuzzing -Ccodegen-units=4");
     let mut build = if address {
         if !works(command("rustup", &["run", "nightly", "cargo", "--version"])) {
             println!("fuzz {task}: not shown (no nightly toolchain)");
