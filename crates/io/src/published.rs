@@ -9,10 +9,6 @@
 //! oldest, so that the writer finds where it stopped and nothing is ever copied. Sizes are such that a node of 24 bytes
 //! and its fragments fill whole classes of the usual allocators.
 #![expect(unsafe_code, reason = "readers read what a writer writes behind")]
-#![expect(
-    clippy::cast_ptr_alignment,
-    reason = "fragments are aligned to 16 bytes"
-)]
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::UnsafeCell;
