@@ -18,6 +18,11 @@ use alluvium_store::{
 use alluvium_types::{Column, Value, ValueKind, ValueRef};
 use libfuzzer_sys::fuzz_target;
 
+/// Points in runs of one input.
+const RUN_POINTS_MAX: u64 = 1_500;
+/// Openings of one input but the first.
+const RESTARTS_MAX: u32 = 2;
+
 /// (host, field, whether text), then time.
 type Model = BTreeMap<(String, String, bool), BTreeMap<i64, Value>>;
 
@@ -27,6 +32,7 @@ fn open(device: &Arc<MemoryDevice>, shards: usize) -> Store {
         volume_bytes: 1 << 18,
         extent_pages: 4,
         segment_bytes: 256 << 10,
+        redo_threads_max: 1,
         late_points_max: 24,
         tail_chain_max: 2,
         instance: Some([5; 16]),
@@ -156,8 +162,8 @@ fuzz_target!(|data: &[u8]| {
     created.wait().expect("memory does not fail");
     let mut writer = database.writer();
     let mut model = Model::new();
-    let (mut now, mut restarts) = (1_000_i64, 0);
-    let mut rest = data.get(..512).unwrap_or(data);
+    let (mut now, mut restarts, mut points_left) = (1_000_i64, 0, RUN_POINTS_MAX);
+    let mut rest = data.get(..256).unwrap_or(data);
     while let [step, a, b, c, behind @ ..] = rest {
         rest = behind;
         match step % 8 {
@@ -169,7 +175,9 @@ fuzz_target!(|data: &[u8]| {
             3..=4 => {
                 // A run that fills blocks and leaves, in order or backwards.
                 let step_ns = i64::from(*b as i8);
-                for i in 0..u64::from(*c) * 4 {
+                let points = (u64::from(*c) * 4).min(points_left);
+                points_left -= points;
+                for i in 0..points {
                     now += step_ns;
                     write(&mut writer, &mut model, &line(*a, now, i * i));
                 }
@@ -189,7 +197,7 @@ fuzz_target!(|data: &[u8]| {
                     .expect("memory does not fail");
                 store.checkpoint().wait().expect("memory does not fail");
             }
-            _ if restarts < 4 => {
+            _ if restarts < RESTARTS_MAX => {
                 restarts += 1;
                 let ended = writer.commit(None).expect("the store takes writes").wait();
                 ended.expect("memory does not fail");

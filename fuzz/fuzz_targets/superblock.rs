@@ -5,52 +5,21 @@
 //! the slot; the rest are the bytes.
 #![no_main]
 
-use std::sync::Arc;
+use std::cell::RefCell;
 use std::task::Poll;
 
 use alluvium_block::{Manifest, Root, RootCommit, load_root, manifest_path};
 use alluvium_codec::crc32c;
-use alluvium_io::{
-    AlignedBuf, Completion, Device, FileId, Lane, MemoryDevice, Op, OpenMode, Read, WriteData,
-};
+use alluvium_fuzz::{overwrite, read_file};
+use alluvium_io::{Device, Lane, MemoryDevice};
 use alluvium_types::PAGE_SIZE;
 use libfuzzer_sys::fuzz_target;
 
 /// Where the second slot begins.
 const SLOT_STRIDE: u64 = 1 << 20;
 const LANE: Lane = Lane(0);
-
-fn run(device: &MemoryDevice, op: Op) -> Completion {
-    device
-        .submit(LANE, op)
-        .wait(device, LANE)
-        .expect("memory does not fail")
-}
-
-fn open(device: &MemoryDevice, path: String) -> FileId {
-    let mode = OpenMode {
-        create: true,
-        ..OpenMode::default()
-    };
-    match run(device, Op::Open { path, mode }) {
-        Completion::Opened { file, .. } => file,
-        Completion::Done => unreachable!("an opening opens"),
-    }
-}
-
-fn write(device: &MemoryDevice, file: FileId, offset: u64, buffer: AlignedBuf) {
-    let data = WriteData::Buffer(Arc::new(buffer));
-    let sync = false;
-    run(
-        device,
-        Op::Write {
-            file,
-            offset,
-            data,
-            sync,
-        },
-    );
-}
+/// Inputs of one device, which remembers every file that was ever opened.
+const USES_MAX: u32 = 10_000;
 
 fn root(seq: u64) -> (Root, Manifest) {
     let mut manifest = Manifest::new();
@@ -65,8 +34,20 @@ fn root(seq: u64) -> (Root, Manifest) {
     (root, manifest)
 }
 
-fuzz_target!(|data: &[u8]| {
-    let [how, at, bytes @ ..] = data else { return };
+/// A directory with two roots, what their slots hold, and their manifests.
+struct Roots {
+    device: MemoryDevice,
+    slots: [Vec<u8>; 2],
+    manifests: [Vec<u8>; 2],
+    used: u32,
+}
+
+thread_local! {
+    /// Mended for every input: the second slot lies a mebibyte behind the first.
+    static ROOTS: RefCell<Roots> = RefCell::new(build());
+}
+
+fn build() -> Roots {
     let device = MemoryDevice::new(1);
     for seq in [1, 2] {
         let (root, manifest) = root(seq);
@@ -80,39 +61,55 @@ fuzz_target!(|data: &[u8]| {
             }
         }
     }
-    let slot = u64::from(how & 1);
-    if how & 2 == 0 {
-        let file = open(&device, "superblock".into());
-        let mut reads = [Read {
-            file,
-            offset: slot * SLOT_STRIDE,
-            into: AlignedBuf::zeroed(PAGE_SIZE),
-        }];
-        device.read(&mut reads).expect("memory does not fail");
-        let [read] = reads;
-        let mut buffer = read.into;
-        let page = buffer.bytes_mut();
-        let at = usize::from(*at) * 4;
-        let len = bytes.len().min(PAGE_SIZE - at);
-        page[at..at + len].copy_from_slice(&bytes[..len]);
-        if how & 4 > 0 {
-            let crc = crc32c(&page[..PAGE_SIZE - 4]);
-            page[PAGE_SIZE - 4..].copy_from_slice(&crc.to_le_bytes());
+    let superblock = read_file(&device, "superblock");
+    let slot = |at: usize| superblock[at..at + PAGE_SIZE].to_vec();
+    Roots {
+        slots: [slot(0), slot(SLOT_STRIDE as usize)],
+        manifests: [1, 2].map(|seq| read_file(&device, &manifest_path(seq))),
+        device,
+        used: 0,
+    }
+}
+
+fuzz_target!(|data: &[u8]| {
+    let [how, at, bytes @ ..] = data else { return };
+    ROOTS.with_borrow_mut(|roots| {
+        if roots.used == USES_MAX {
+            *roots = build();
         }
-        write(&device, file, slot * SLOT_STRIDE, buffer);
-    } else if !bytes.is_empty() {
-        let file = open(&device, manifest_path(1 + slot));
-        let mut buffer = AlignedBuf::zeroed(bytes.len());
-        buffer.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
-        write(&device, file, 0, buffer);
-    }
-    let found = load_root(&device);
-    // Without a forged checksum the other slot, or this one if nothing was changed, still holds.
-    if how & 4 == 0 {
-        let (found, manifest) = found
-            .expect("one root is whole")
-            .expect("the directory is not new");
-        assert!(found.seq == 1 || found.seq == 2);
-        assert_eq!((found, manifest), root(found.seq));
-    }
+        roots.used += 1;
+        let device = &roots.device;
+        let number = usize::from(how & 1);
+        for (i, slot) in roots.slots.iter().enumerate() {
+            let mut page = slot.clone();
+            if how & 2 == 0 && i == number {
+                let at = usize::from(*at) * 4;
+                let len = bytes.len().min(PAGE_SIZE - at);
+                page[at..at + len].copy_from_slice(&bytes[..len]);
+                if how & 4 > 0 {
+                    let crc = crc32c(&page[..PAGE_SIZE - 4]);
+                    page[PAGE_SIZE - 4..].copy_from_slice(&crc.to_le_bytes());
+                }
+            }
+            overwrite(device, "superblock", i as u64 * SLOT_STRIDE, &page);
+        }
+        for (i, manifest) in roots.manifests.iter().enumerate() {
+            let damaged = how & 2 != 0 && i == number && !bytes.is_empty();
+            let mut file = manifest.clone();
+            if damaged {
+                let len = bytes.len().min(file.len());
+                file[..len].copy_from_slice(&bytes[..len]);
+            }
+            overwrite(device, &manifest_path(1 + i as u64), 0, &file);
+        }
+        let found = load_root(device);
+        // Without a forged checksum the other slot, or this one if nothing was changed, still holds.
+        if how & 4 == 0 {
+            let (found, manifest) = found
+                .expect("one root is whole")
+                .expect("the directory is not new");
+            assert!(found.seq == 1 || found.seq == 2);
+            assert_eq!((found, manifest), root(found.seq));
+        }
+    });
 });

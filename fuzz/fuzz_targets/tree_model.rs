@@ -14,6 +14,11 @@ use alluvium_types::{
 };
 use libfuzzer_sys::fuzz_target;
 
+/// Points of one input: some leaves, where values hardly shrink an inner page's worth of blocks.
+const POINTS_MAX: u64 = 2_000;
+/// Runs of one input; the state is saved behind each.
+const RUNS_MAX: usize = 8;
+
 const KINDS: [ValueKind; 4] = [
     ValueKind::F64,
     ValueKind::I64,
@@ -30,8 +35,9 @@ fuzz_target!(|data: &[u8]| {
     let mut tree = Tree::new(series, 0, Lsn(1));
     let (mut times, mut values) = (Vec::new(), Vec::new());
     let (mut time, mut bits) = (-1_000_000_i64, 1_u64);
-    for run in runs.chunks_exact(3).take(64) {
-        for i in 0..u64::from(run[0]) * 8 {
+    for run in runs.chunks_exact(3).take(RUNS_MAX) {
+        let points = (u64::from(run[0]) * 4).min(POINTS_MAX - times.len() as u64);
+        for i in 0..points {
             time += 1 + i64::from(run[1]) * 1_000;
             bits = match run[2] % 4 {
                 0 => bits,

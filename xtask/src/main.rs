@@ -1,5 +1,6 @@
 //! Checks and builds of the workspace: `cargo xtask` lists them. Continuous integration runs `cargo xtask ci`.
 
+mod checkers;
 mod deps;
 mod formats;
 mod fuzz;
@@ -23,12 +24,16 @@ usage: cargo xtask TASK
   sizes              files past 800 lines (a report, never an error)
   doc                documentation, warnings are errors
   replay             the kept inputs of every fuzz target, on the toolchain at hand
-  fuzz [SECONDS]     every fuzz target for a few seconds, where a nightly toolchain and cargo-fuzz are
+  fuzz [SECONDS]     every fuzz target for a few seconds
+  fuzz ARGS          --runs N or --seconds S, [--report FILE] [--address] [TARGET...]: long runs, that go on from their report
   test [ARGS]        doc tests, then all tests; with ARGS only those of `cargo nextest run ARGS`
   sim [ARGS]         the crash simulator: --seed N or --seeds A..B, --writes W, --exhaustive, --report FILE
   crash [ARGS]       the real binary under kill -9: --cycles N, --seed N, --backend pwritev|uring, --report FILE
   power [ARGS]       the real binary on a disk that forgets: --cycles N, --seed N, --mode none|prefix|subset|torn,
                      --durability sync|interval=50ms|os, --backend pwritev|uring, --report FILE; wants root and FUSE
+  loom               every order of threads of the models of publishing and of group commit
+  miri               the unsafe code outside the ring under Miri, where a nightly toolchain has it
+  sanitize address|thread [ARGS]   tests under a sanitizer, where a nightly toolchain is
   mutants [WORDS]    planted faults, each of which a named test must notice; takes minutes";
 
 fn main() -> ExitCode {
@@ -47,11 +52,14 @@ fn main() -> ExitCode {
         ("sizes", []) => sizes::run(),
         ("doc", []) => steps::doc(),
         ("replay", []) => fuzz::replay(),
-        ("fuzz", []) => fuzz::run(5),
-        ("fuzz", [seconds]) => match seconds.parse() {
-            Ok(seconds) => fuzz::run(seconds),
-            Err(_) => Err(format!("{seconds:?} is not a number of seconds")),
-        },
+        ("fuzz", []) => fuzz::smoke(5),
+        ("fuzz", [seconds]) if seconds.parse::<u32>().is_ok() => {
+            fuzz::smoke(seconds.parse().unwrap_or(5))
+        }
+        ("fuzz", args) => fuzz::run(args),
+        ("loom", []) => checkers::loom(),
+        ("miri", []) => checkers::miri(),
+        ("sanitize", [sanitizer, args @ ..]) => checkers::sanitize(sanitizer, args),
         ("test", args) => steps::test(args),
         ("sim", args) => prove::sim(args),
         ("crash", args) => prove::crash(args),

@@ -15,6 +15,22 @@ pub(crate) fn root() -> PathBuf {
         .map_or_else(PathBuf::new, Path::to_path_buf)
 }
 
+/// Where builds go: `CARGO_TARGET_DIR`, or `target` in the root.
+pub(crate) fn target_dir() -> PathBuf {
+    let named = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    root().join(named.unwrap_or_else(|| "target".into()))
+}
+
+/// The target triple of this machine.
+pub(crate) fn host() -> Result<String, String> {
+    let output = command("rustc", &["-vV"]).output();
+    let output = output.map_err(|e| format!("cannot start rustc: {e}"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let host = text.lines().find_map(|l| l.strip_prefix("host: "));
+    host.map(str::to_owned)
+        .ok_or_else(|| "rustc does not say its host".into())
+}
+
 /// A command in the workspace's root.
 pub(crate) fn command(program: &str, args: &[&str]) -> Command {
     let mut command = Command::new(program);

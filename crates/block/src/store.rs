@@ -507,10 +507,19 @@ impl BlockStore {
     fn load(&self, mut rest: &[u8]) -> Result<(), CodecError> {
         let r = &mut rest;
         let u32_of = |r: &mut &[u8]| varint::get_u64(r).map(|v| v as u32);
-        self.next_volume.store(u32_of(r)?, Ordering::Relaxed);
+        let next_volume = u32_of(r)?;
+        self.next_volume.store(next_volume, Ordering::Relaxed);
         let mut volumes = self.volumes.write();
+        // Every number below is checked: a page must not be given out twice, nor behind the end of its volume.
+        let checked = |holds: bool, field, value: u32| {
+            let value = u64::from(value);
+            holds
+                .then_some(())
+                .ok_or(CodecError::Invalid { field, value })
+        };
         for _ in 0..varint::get_u64(r)? {
             let volume = Volume::get(r)?;
+            checked(volume.id < next_volume, "number of a volume", volume.id)?;
             volumes.insert(volume.id, Arc::new(volume));
         }
         let mut sets = self.sets.lock();
@@ -520,6 +529,8 @@ impl BlockStore {
             let active = volumes.get(&u32_of(r)?);
             let active = active.filter(|v| !v.times.is_closed()).map(Arc::clone);
             let next_page = u32_of(r)?;
+            let pages = active.as_ref().map_or(u32::MAX, |v| v.pages);
+            checked(next_page <= pages, "next page of a volume", next_page)?;
             let mut set = VolumeSet {
                 active,
                 next_page,
@@ -531,10 +542,12 @@ impl BlockStore {
                 // A volume may have been closed behind the list of open extents.
                 let volume = volumes.get(&volume).filter(|v| !v.times.is_closed());
                 if let Some(volume) = volume {
+                    let fits = next < end && end <= volume.pages;
+                    checked(fits, "end of an extent", end)?;
                     set.free.push(Extent {
                         volume: Arc::clone(volume),
                         next,
-                        end: end.min(volume.pages),
+                        end,
                     });
                 }
             }

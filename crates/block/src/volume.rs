@@ -156,7 +156,14 @@ impl Volume {
         let (pages, filled) = (u32_of(r)?, (varint::get_u64(r)?, varint::get_u64(r)?));
         let times = VolumeTimes::get(r)?;
         let mut volume = Self::new(id, generation, set, pages, filled, times);
-        *volume.handed_out.get_mut() = u32_of(r)?;
+        let handed_out = u32_of(r)?;
+        if !(1..=pages).contains(&handed_out) {
+            return Err(CodecError::Invalid {
+                field: "end of a volume",
+                value: handed_out.into(),
+            });
+        }
+        *volume.handed_out.get_mut() = handed_out;
         *volume.has_overflow.get_mut() = varint::get_u64(r)? != 0;
         let holes = Holes::get(r)?;
         *volume.has_holes.get_mut() = holes != Holes::default();
@@ -271,6 +278,9 @@ impl Volume {
         if header.volume.get() != self.id || header.generation.get() != self.generation {
             return Err(bad("of another life than the manifest says"));
         }
+        if header.pages.get() != self.pages {
+            return Err(bad("of another size than the manifest says"));
+        }
         *self.file.lock() = FileState::Open(file);
         self.header_written.store(true, Ordering::Release);
         // The manifest names it: it was synced before that.
@@ -323,6 +333,32 @@ impl Volume {
         self.dirty.store(true, Ordering::Release);
         if first_page == 0 {
             self.header_written.store(true, Ordering::Release);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_outside_of_the_volume_is_refused() {
+        let set = VolumeSetId {
+            database: DatabaseId(1),
+            role: Role::Leaves,
+        };
+        let volume = Volume::new(3, 1, set, 64, (0, 0), VolumeTimes::new(0));
+        for (end, holds) in [
+            (0, false),
+            (1, true),
+            (64, true),
+            (65, false),
+            (u32::MAX, false),
+        ] {
+            volume.handed_out.store(end, Ordering::Release);
+            let mut bytes = Vec::new();
+            volume.put(&mut bytes);
+            assert_eq!(Volume::get(&mut bytes.as_slice()).is_ok(), holds, "{end}");
         }
     }
 }

@@ -37,6 +37,7 @@ mod heap;
 mod memory;
 mod open;
 mod published;
+mod shim;
 mod sync_engine;
 mod ticket;
 mod uring;

@@ -9,20 +9,16 @@
 //! oldest, so that the writer finds where it stopped and nothing is ever copied. Sizes are such that a node of 24 bytes
 //! and its fragments fill whole classes of the usual allocators.
 #![expect(unsafe_code, reason = "readers read what a writer writes behind")]
-#![expect(
-    clippy::cast_ptr_alignment,
-    reason = "fragments are aligned to 16 bytes"
-)]
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use crossbeam::epoch::{self, Atomic, Owned, Shared};
-use parking_lot::{Mutex, MutexGuard};
+use crate::shim::epoch::{self, Atomic, Owned, Shared};
+use crate::shim::{self, AtomicPtr, AtomicU64, Byte, Link, Mutex, MutexGuard};
 
 /// Bytes in the node itself, then in each fragment.
 const SIZES: [usize; 16] = [
@@ -49,14 +45,14 @@ const _: () = assert!(PUBLISHED_BYTES_MAX < 1 << LEN_BITS);
 pub const NOTE_BITS: u32 = 64 - LEN_BITS;
 
 /// What stands before a fragment's bytes.
-const FRAGMENT_HEAD: usize = size_of::<*mut u8>();
+pub(crate) const FRAGMENT_HEAD: usize = size_of::<Link>();
 /// The low bits of a fragment's address are free for its number.
 const FRAGMENT_ALIGN: usize = 16;
 const _: () = assert!(SIZES.len() <= FRAGMENT_ALIGN);
 
 fn fragment_layout(number: usize) -> Layout {
-    Layout::from_size_align(FRAGMENT_HEAD + SIZES[number], FRAGMENT_ALIGN)
-        .expect("a fragment is small")
+    let bytes = SIZES[number] * size_of::<Byte>();
+    Layout::from_size_align(FRAGMENT_HEAD + bytes, FRAGMENT_ALIGN).expect("a fragment is small")
 }
 
 struct Node<H> {
@@ -64,7 +60,7 @@ struct Node<H> {
     /// The newest fragment, its number in the low bits; null while the bytes fit in here.
     newest: AtomicPtr<u8>,
     head: H,
-    bytes: UnsafeCell<[u8; SIZES[0]]>,
+    bytes: UnsafeCell<[Byte; SIZES[0]]>,
 }
 
 fn split(tagged: *mut u8) -> (*mut u8, usize) {
@@ -78,31 +74,31 @@ impl<H> Node<H> {
             word: AtomicU64::new(0),
             newest: AtomicPtr::new(ptr::null_mut()),
             head,
-            bytes: UnsafeCell::new([0; SIZES[0]]),
+            bytes: UnsafeCell::new(std::array::from_fn(|_| shim::blank())),
         }
     }
 
     /// Where the bytes of the newest fragment stand, and its number.
-    fn newest_bytes(&self, order: Ordering) -> (*mut u8, usize) {
+    fn newest_bytes(&self, order: Ordering) -> (*mut Byte, usize) {
         let (fragment, number) = split(self.newest.load(order));
         if number == 0 {
             return (self.bytes.get().cast(), 0);
         }
         // SAFETY: a fragment is FRAGMENT_HEAD bytes longer than its content.
-        (unsafe { fragment.add(FRAGMENT_HEAD) }, number)
+        (unsafe { fragment.add(FRAGMENT_HEAD) }.cast(), number)
     }
 
     /// Where the bytes of each fragment stand, up to the one that is newest now; returns their number.
-    fn chain(&self, places: &mut [*const u8; SIZES.len()]) -> usize {
+    fn chain(&self, places: &mut [*const Byte; SIZES.len()]) -> usize {
         let (mut bytes, last) = self.newest_bytes(Ordering::Acquire);
         for place in places[1..=last].iter_mut().rev() {
             *place = bytes;
             // SAFETY: before the bytes of a fragment stands the address of the one before it, written before the
             // fragment was linked and never again; the first has none before it and is not read.
             unsafe {
-                let earlier = *bytes.sub(FRAGMENT_HEAD).cast::<*mut u8>();
+                let earlier = shim::linked(bytes.cast::<u8>().sub(FRAGMENT_HEAD));
                 if !earlier.is_null() {
-                    bytes = earlier.add(FRAGMENT_HEAD);
+                    bytes = earlier.cast::<u8>().add(FRAGMENT_HEAD).cast();
                 }
             }
         }
@@ -121,7 +117,7 @@ impl<H> Node<H> {
                 let at = from - BEGINS[number];
                 // SAFETY: bytes before the published length are written and never change; the caller asks for
                 // no others, and fragments live as long as their node.
-                visit(unsafe { std::slice::from_raw_parts(places[number].add(at), to - from) });
+                unsafe { shim::see(places[number].add(at), to - from, &mut visit) };
             }
         }
     }
@@ -139,13 +135,13 @@ fn fragment_bytes(number: usize) -> usize {
 
 impl<H> Drop for Node<H> {
     fn drop(&mut self) {
-        let (mut fragment, mut number) = split(*self.newest.get_mut());
+        let (mut fragment, mut number) = split(self.newest.load(Ordering::Relaxed));
         while number > 0 {
             // SAFETY: fragment `number` was allocated with this layout and is linked from nowhere else.
             let earlier = unsafe {
-                let earlier = *fragment.cast::<*mut u8>();
+                let earlier = shim::linked(fragment);
                 dealloc(fragment, fragment_layout(number));
-                earlier
+                earlier.cast()
             };
             fragment = earlier;
             number -= 1;
@@ -285,7 +281,11 @@ impl<H> Published<H> {
             let (begin, number) = node.newest_bytes(Ordering::Acquire);
             if number > 0 {
                 // The word may be of a moment before.
-                prefetch(begin.wrapping_add(len.saturating_sub(BEGINS[number])));
+                prefetch(
+                    begin
+                        .wrapping_add(len.saturating_sub(BEGINS[number]))
+                        .cast(),
+                );
             }
         }
     }
@@ -462,7 +462,7 @@ impl<H> PublishedEnd<'_, H> {
             // other writer writes.
             unsafe {
                 let at = begin.add(len - BEGINS[number]);
-                ptr::copy_nonoverlapping(front.as_ptr(), at, front.len());
+                shim::write(at, front);
             }
             len += front.len();
             rest = behind;
@@ -491,10 +491,7 @@ impl<H> PublishedEnd<'_, H> {
         }
         // SAFETY: as in `append`; all of them fit, so that their number need not be looked at.
         unsafe {
-            let at = begin.add(within).cast::<u64>();
-            for (i, word) in words.into_iter().enumerate() {
-                at.add(i).write_unaligned(word.to_le());
-            }
+            shim::write_words(begin.add(within), words);
         }
         let word = note << LEN_BITS | (len + count) as u64;
         self.node.word.store(word, Ordering::Release);
@@ -524,7 +521,7 @@ fn grow<H>(node: &Node<H>) -> usize {
         let Some(fragment) = NonNull::new(alloc(layout)) else {
             handle_alloc_error(layout)
         };
-        fragment.cast::<*mut u8>().write(earlier);
+        shim::link(fragment.as_ptr(), earlier.cast(), SIZES[number + 1]);
         fragment.as_ptr()
     };
     let tagged = fragment.map_addr(|a| a | (number + 1));
@@ -596,6 +593,10 @@ impl<H, W> std::ops::DerefMut for GuardedLock<'_, H, W> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 #[path = "published_tests.rs"]
 mod tests;
+
+#[cfg(all(test, loom))]
+#[path = "published_loom.rs"]
+mod loom_tests;

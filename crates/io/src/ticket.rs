@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use parking_lot::Mutex;
-
 use crate::device::{Completion, Device, Lane};
 use crate::error::IoError;
+use crate::shim::Mutex;
 
 /// The result of one operation.
 pub type IoResult = Result<Completion, IoError>;
@@ -102,3 +101,7 @@ impl Drop for Completer {
         }
     }
 }
+
+#[cfg(all(test, loom))]
+#[path = "ticket_loom.rs"]
+mod loom_tests;

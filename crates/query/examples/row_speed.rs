@@ -23,7 +23,7 @@ struct Regular {
 }
 
 impl Source for Regular {
-    fn select(&self, _: &Selector, _: TimeRange) -> Result<Vec<SeriesInfo>, QueryError> {
+    fn select(&self, _: &Selector, _: TimeRange, _: u64) -> Result<Vec<SeriesInfo>, QueryError> {
         let info = |n: u32| {
             let tags = [
                 ("host", format!("host_{n:06}")),

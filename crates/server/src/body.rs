@@ -3,15 +3,15 @@
 //! An unfinished body holds nothing but its own bytes, each counted as [`Owner::Bodies`]; no writer, lock or
 //! prepared buffer waits for it.
 
-use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
 use alluvium_types::{Budget, BudgetExceeded, Owner};
 use axum::body::Body;
 use bytes::Bytes;
-use flate2::bufread::MultiGzDecoder;
 use http_body_util::BodyExt;
+
+use crate::unpack::{UnpackError, unpack};
 
 /// Bytes taken from the budget for as long as this lives.
 #[derive(Debug)]
@@ -149,33 +149,22 @@ impl Collected {
             });
         }
         let packed = self.bytes.len();
-        let mut decoder = MultiGzDecoder::new(&self.bytes[..]);
-        let mut out: Vec<u8> = Vec::new();
-        loop {
-            if out.len() == out.capacity() {
-                // One byte past the limit tells a body that fits from one that does not.
-                let wanted = (out.capacity() * 2).max(64 << 10).min(limit + 1);
-                self.reservation.grow_to(packed + wanted)?;
-                out.reserve_exact(wanted - out.len());
-            }
-            let filled = out.len();
-            let room = (out.capacity().min(limit + 1)) - filled;
-            out.resize(filled + room, 0);
-            let read = decoder.read(&mut out[filled..]).map_err(BodyError::Gzip)?;
-            out.truncate(filled + read);
-            if out.len() > limit {
-                return Err(BodyError::TooLarge {
-                    limit,
-                    after: " after decompression",
-                });
-            }
-            if read == 0 {
-                return Ok(Unpacked {
-                    bytes: out.into(),
-                    _reservation: self.reservation,
-                });
-            }
-        }
+        let reservation = &mut self.reservation;
+        let out = unpack(&self.bytes, limit, |room| {
+            reservation.grow_to(packed + room)
+        });
+        let out = out.map_err(|error| match error {
+            UnpackError::TooLarge => BodyError::TooLarge {
+                limit,
+                after: " after decompression",
+            },
+            UnpackError::Gzip(error) => BodyError::Gzip(error),
+            UnpackError::Memory(error) => BodyError::Memory(error),
+        })?;
+        Ok(Unpacked {
+            bytes: out.into(),
+            _reservation: self.reservation,
+        })
     }
 }
 

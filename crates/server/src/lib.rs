@@ -46,6 +46,7 @@ mod search;
 mod serve;
 mod status;
 mod tokens;
+mod unpack;
 mod verify;
 mod write;
 mod writers;

@@ -85,10 +85,10 @@ mod tests {
                     measurement: None,
                 };
                 let settings = DatabaseSettings {
-                    series_limits,
                     durability,
                     compression,
                     retention,
+                    series_limits,
                 };
                 assert_eq!(
                     DatabaseSettings::read(&settings.to_string(), others),

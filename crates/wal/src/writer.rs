@@ -722,3 +722,7 @@ fn as_io(error: &LogError) -> IoError {
         other => IoError::new("write", DIR, std::io::Error::other(other.to_string())),
     }
 }
+
+#[cfg(all(test, loom))]
+#[path = "writer_loom.rs"]
+mod loom_tests;

@@ -1,0 +1,7 @@
+//! What fuzz targets share: an allocator that refuses what no input may ask for, and directories in memory.
+
+mod allocator;
+mod directory;
+pub mod store;
+
+pub use directory::{Directory, open_file, overwrite, read_file};
