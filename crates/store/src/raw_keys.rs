@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use alluvium_index::KeyHash;
-use alluvium_types::{Partition, Row, SeriesKey};
+use alluvium_types::{PARTITION_COUNT, Partition, Row, SeriesKey};
 use hashbrown::HashTable;
 
 use crate::error::RefusedLine;
@@ -17,25 +17,35 @@ const TABLE_BYTES: usize = 10;
 /// One tag set a writer has met; there may be one a series and writer, so it is kept small.
 #[derive(Debug)]
 pub(crate) struct Known {
-    hash: [u32; 4],
     print: [u32; 3],
     /// `NONE` until it is looked up under its shard's lock.
     pub row: u32,
-    pub measurement: u32,
+    /// The partition in the high bits; all others are set until the measurement is known.
+    place: u32,
     /// The shape all of whose series are known to exist, as they are, for this row.
     pub ensured: u32,
 }
 
-const _: () = assert!(size_of::<Known>() == 40);
+const _: () = assert!(size_of::<Known>() == 24);
+
+const MEASUREMENT_BITS: u32 = u32::BITS - PARTITION_COUNT.trailing_zeros();
+const NO_MEASUREMENT: u32 = (1 << MEASUREMENT_BITS) - 1;
 
 impl Known {
-    pub(crate) fn hash(&self) -> KeyHash {
-        let [a, b, c, d] = self.hash.map(u128::from);
-        KeyHash::from_bits(a | b << 32 | c << 64 | d << 96)
+    pub(crate) fn partition(&self) -> Partition {
+        Partition((self.place >> MEASUREMENT_BITS) as u8)
     }
 
-    pub(crate) fn partition(&self) -> Partition {
-        self.hash().partition()
+    /// `NONE` until it is known, and where its number is too large to be kept.
+    pub(crate) fn measurement(&self) -> u32 {
+        match self.place & NO_MEASUREMENT {
+            NO_MEASUREMENT => NONE,
+            measurement => measurement,
+        }
+    }
+
+    pub(crate) fn set_measurement(&mut self, measurement: u32) {
+        self.place = self.place & !NO_MEASUREMENT | measurement.min(NO_MEASUREMENT);
     }
 
     pub(crate) fn row(&self) -> Option<Row> {
@@ -43,9 +53,9 @@ impl Known {
     }
 }
 
-fn words(hash: KeyHash) -> [u32; 4] {
+fn print_of(hash: KeyHash) -> [u32; 3] {
     let bits = hash.bits();
-    [0, 32, 64, 96].map(|shift| (bits >> shift) as u32)
+    [0, 32, 64].map(|shift| (bits >> shift) as u32)
 }
 
 fn slot_hash(print: [u32; 3]) -> u64 {
@@ -56,6 +66,7 @@ fn slot_hash(print: [u32; 3]) -> u64 {
 #[derive(Debug)]
 pub(crate) struct Unresolved {
     pub key: SeriesKey,
+    pub hash: KeyHash,
     /// Why no line may have this key.
     pub refusal: Option<RefusedLine>,
 }
@@ -81,8 +92,7 @@ impl RawKeys {
     }
 
     fn print(&self, raw: &[u8]) -> [u32; 3] {
-        let [a, b, c, _] = words(KeyHash::of_input(self.seed, raw));
-        [a, b, c]
+        print_of(KeyHash::of_input(self.seed, raw))
     }
 
     pub(crate) fn find(&self, raw: &[u8]) -> Option<u32> {
@@ -97,14 +107,21 @@ impl RawKeys {
         self.known.len() * (size_of::<Known>() + TABLE_BYTES)
     }
 
-    pub(crate) fn add(&mut self, raw: &[u8], hash: KeyHash, key: Unresolved) -> u32 {
+    /// What a tag set is looked up by, until its row is known.
+    pub(crate) fn unresolved_hash(&self, token: u32) -> Option<KeyHash> {
+        if self.known[token as usize].row != NONE {
+            return None;
+        }
+        self.unresolved.get(&token).map(|u| u.hash)
+    }
+
+    pub(crate) fn add(&mut self, raw: &[u8], key: Unresolved) -> u32 {
         let at = self.known.len() as u32;
         let print = self.print(raw);
         self.known.push(Known {
-            hash: words(hash),
             print,
             row: NONE,
-            measurement: NONE,
+            place: u32::from(key.hash.partition().0) << MEASUREMENT_BITS | NO_MEASUREMENT,
             ensured: NONE,
         });
         self.unresolved.insert(at, key);
@@ -139,14 +156,16 @@ mod tests {
             let key = SeriesKey::new("cpu", [("host", format!("h{n}"))]).unwrap();
             let hash = KeyHash::of(7, &key, &mut Vec::new());
             let refusal = None;
-            let token = keys.add(raw.as_bytes(), hash, Unresolved { key, refusal });
-            assert_eq!(token, n);
-            assert_eq!(keys.known[n as usize].hash(), hash);
+            let token = keys.add(raw.as_bytes(), Unresolved { key, hash, refusal });
+            assert_eq!((token, keys.unresolved_hash(n)), (n, Some(hash)));
+            assert_eq!(keys.known[n as usize].measurement(), NONE);
+            keys.known[n as usize].set_measurement(n);
+            assert_eq!(keys.known[n as usize].measurement(), n);
             assert_eq!(keys.known[n as usize].partition(), hash.partition());
         }
         keys.settle(17, Row(3));
         assert_eq!(keys.known[17].row(), Some(Row(3)));
-        assert!(!keys.unresolved.contains_key(&17) && keys.unresolved.contains_key(&18));
+        assert!(keys.unresolved_hash(17).is_none() && keys.unresolved_hash(18).is_some());
         for n in 0..5000_u32 {
             assert_eq!(keys.find(format!("cpu,host=h{n}").as_bytes()), Some(n));
         }

@@ -147,6 +147,8 @@ pub struct Writer {
     removals: [u64; PARTITION_COUNT],
     /// By partition: rows that had left the name table by then were looked for.
     silences: [u64; PARTITION_COUNT],
+    /// Rows found in segments, which the partition being written does not have in its name table yet.
+    come_back: Vec<(KeyHash, Row)>,
     /// By partition: series that had left memory by then were brought back.
     spills: [u64; PARTITION_COUNT],
     hash_scratch: Vec<u8>,
@@ -173,6 +175,7 @@ impl Writer {
             left_out: None,
             removals: [0; PARTITION_COUNT],
             silences: [0; PARTITION_COUNT],
+            come_back: Vec::new(),
             spills: [0; PARTITION_COUNT],
             hash_scratch: Vec::new(),
             reserved: 0,
@@ -188,7 +191,7 @@ impl Writer {
     pub fn resolve(&mut self, raw_key: &[u8], key: SeriesKey) -> RowToken {
         let hash = KeyHash::of(self.database.seed, &key, &mut self.hash_scratch);
         let refusal = check_key(&key).err();
-        RowToken(self.keys.add(raw_key, hash, Unresolved { key, refusal }))
+        RowToken(self.keys.add(raw_key, Unresolved { key, hash, refusal }))
     }
 
     /// Begins a line; one that was begun and not ended is forgotten.
@@ -447,9 +450,11 @@ impl Writer {
                 return Ok(());
             }
             for line in &self.batch.lines[p] {
-                let known = &self.keys.known[line.token as usize];
-                if known.row == NONE && index.lookup(known.hash()).is_none() {
-                    let segments = index.may_be_silent(known.hash());
+                let Some(hash) = self.keys.unresolved_hash(line.token) else {
+                    continue;
+                };
+                if index.lookup(hash).is_none() {
+                    let segments = index.may_be_silent(hash);
                     if !segments.is_empty() {
                         wanted.push((line.token, segments));
                     }
@@ -457,11 +462,11 @@ impl Writer {
             }
         }
         for (token, segments) in wanted {
-            let known = &self.keys.known[token as usize];
-            if known.row == NONE
-                && let Some(row) = find_in(&segments, known.hash())?
+            if let Some(hash) = self.keys.unresolved_hash(token)
+                && let Some(row) = find_in(&segments, hash)?
             {
                 self.keys.settle(token, row);
+                self.come_back.push((hash, row));
             }
         }
         Ok(())
@@ -477,9 +482,9 @@ impl Writer {
                 return Err(refusal);
             };
             let index = part.index.read();
-            let known = |line: &BatchLine| &self.keys.known[line.token as usize];
-            let mut unknown = self.batch.lines[p].iter().map(known);
-            if unknown.any(|k| k.row == NONE && index.lookup(k.hash()).is_none()) {
+            let hash = |line: &BatchLine| self.keys.unresolved_hash(line.token);
+            let mut unknown = self.batch.lines[p].iter().filter_map(hash);
+            if unknown.any(|hash| index.lookup(hash).is_none()) {
                 self.store.note_refusal();
                 return Err(refusal);
             }
@@ -510,9 +515,8 @@ impl Writer {
         if self.has_unknown(p) {
             let index = part.index.read();
             for line in &self.batch.lines[p] {
-                let known = &self.keys.known[line.token as usize];
-                if known.row == NONE
-                    && let Some(row) = index.lookup(known.hash())
+                if let Some(hash) = self.keys.unresolved_hash(line.token)
+                    && let Some(row) = index.lookup(hash)
                 {
                     self.keys.settle(line.token, row);
                 }
@@ -600,6 +604,12 @@ impl Writer {
         }
         let mut index = part.index.write();
         let mut table = part.table.write();
+        for (hash, row) in self
+            .come_back
+            .extract_if(.., |(hash, _)| hash.partition() == part.partition)
+        {
+            index.restore(hash, row);
+        }
         let before = index.series_count();
         let mut defined = false;
         for line in lines {
@@ -641,7 +651,6 @@ impl Writer {
     ) -> Result<(), RefusedLine> {
         let known = &self.keys.known[line.token as usize];
         let row = if let Some(row) = known.row() {
-            index.restore(known.hash(), row);
             row
         } else {
             let (row, new) = define_row(index, state, &mut self.keys, &self.database, line.token)?;
@@ -652,7 +661,7 @@ impl Writer {
             .measurement_of(row)
             .ok_or(IndexError::UnknownRow { row })?;
         let known = &mut self.keys.known[line.token as usize];
-        known.measurement = measurement.0;
+        known.set_measurement(measurement.0);
         let shape = self.shapes.lists[line.shape as usize].clone();
         let mut decided: SmallVec<[(u32, ValueKind); 16]> = SmallVec::new();
         for (i, (name, raw)) in shape.iter().enumerate() {
@@ -704,7 +713,7 @@ impl Writer {
         let Some(first) = lines.get(at) else {
             return at;
         };
-        let measurement = self.keys.known[first.token as usize].measurement;
+        let measurement = self.keys.known[first.token as usize].measurement();
         let shape = &self.shapes.lists[first.shape as usize];
         let plan = self
             .plans
@@ -733,7 +742,7 @@ impl Writer {
         for line in &lines[at..] {
             let known = &self.keys.known[line.token as usize];
             let full = group.bits.len() >= GROUP_VALUES_MAX;
-            if line.shape != first.shape || known.measurement != measurement || full {
+            if line.shape != first.shape || known.measurement() != measurement || full {
                 break;
             }
             end += 1;
@@ -794,15 +803,13 @@ fn define_row(
     database: &DatabaseState,
     token: u32,
 ) -> Result<(Row, bool), RefusedLine> {
-    let hash = keys.known[token as usize].hash();
+    let unresolved = keys.unresolved.get(&token);
+    let Unresolved { key, hash, .. } = unresolved.expect("a key is kept until its row is known");
+    let hash = *hash;
     if let Some(row) = index.lookup(hash) {
         keys.settle(token, row);
         return Ok((row, false));
     }
-    let unresolved = keys.unresolved.get(&token);
-    let key = &unresolved
-        .expect("a key is kept until its row is known")
-        .key;
     // A row is for ever: none without room for one series.
     database
         .series_counts
