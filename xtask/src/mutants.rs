@@ -189,13 +189,38 @@ fn original(mutant: &Mutant) -> Result<String, String> {
 /// Whether a fault fits the source, in one place.
 fn check(mutant: &Mutant) -> Outcome {
     let count = original(mutant)?.matches(&mutant.from).count();
-    if count == 1 {
-        return Ok(());
-    }
     let Mutant { name, file, .. } = mutant;
-    Err(format!(
-        "{name}: what it replaces is {count} times in {file}; mend it in xtask/mutants.txt"
-    ))
+    if count != 1 {
+        return Err(format!(
+            "{name}: what it replaces is {count} times in {file}; mend it in xtask/mutants.txt"
+        ));
+    }
+    test_file(&mutant.test).map(drop).ok_or_else(|| {
+        format!(
+            "{name}: there is no test {:?}; write it as -p PACKAGE --test TARGET NAME",
+            mutant.test
+        )
+    })
+}
+
+/// Where the test that a fault names is.
+fn test_file(test: &str) -> Option<PathBuf> {
+    let words: Vec<&str> = test.split_whitespace().collect();
+    let ["-p", package, "--test", target, name] = words[..] else {
+        return None;
+    };
+    let tests = root()
+        .join("crates")
+        .join(package.strip_prefix("alluvium-")?)
+        .join("tests");
+    let files = [
+        tests.join(target).with_extension("rs"),
+        tests.join(target).join("main.rs"),
+    ];
+    let begin = format!("fn {name}(");
+    files
+        .into_iter()
+        .find(|file| std::fs::read_to_string(file).is_ok_and(|text| text.contains(&begin)))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Outcome {
@@ -270,6 +295,11 @@ mod tests {
             to: String::new(),
         };
         assert_eq!(parse(text).unwrap(), [expected]);
+        assert_eq!(test_file("-p alluvium-store --test spill"), None);
+        assert_eq!(
+            test_file("-p alluvium-store --test spill none_of_this_name"),
+            None
+        );
         assert!(parse("<<<\n===\n>>>").is_err());
         assert!(parse("fault: a\n<<<\nold").is_err());
     }
