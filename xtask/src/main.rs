@@ -28,7 +28,8 @@ usage: cargo xtask TASK
   fuzz ARGS          --runs N or --seconds S, [--report FILE] [--address] [TARGET...]: long runs, that go on from their report
   test [ARGS]        doc tests, then all tests; with ARGS only those of `cargo nextest run ARGS`
   sim [ARGS]         the crash simulator: --seed N or --seeds A..B, --writes W, --exhaustive, --report FILE
-  crash [ARGS]       the real binary under kill -9: --cycles N, --seed N, --backend pwritev|uring, --report FILE
+  crash [ARGS]       the real binary under kill -9: --cycles N, --seed N, --lines N, --fresh N,
+                     --backend pwritev|uring, --report FILE
   power [ARGS]       the real binary on a disk that forgets: --cycles N, --seed N, --mode none|prefix|subset|torn,
                      --durability sync|interval=50ms|os, --backend pwritev|uring, --report FILE; wants root and FUSE
   loom               every order of threads of the models of publishing and of group commit

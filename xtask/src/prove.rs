@@ -13,7 +13,8 @@ pub(crate) fn sim(args: &[String]) -> Outcome {
     run(simulate).map_err(|_| String::new())
 }
 
-/// The kill harness on both backends: `--cycles N`, `--seed N`, `--backend pwritev|uring`, `--report FILE`.
+/// The kill harness on both backends: `--cycles N`, `--seed N`, `--lines N` of the largest request, `--fresh N` cycles until a
+/// new directory, `--backend pwritev|uring`, `--report FILE`.
 pub(crate) fn crash(args: &[String]) -> Outcome {
     let mut test = command("cargo", &["test", "--quiet", "--profile", "ci"]);
     test.args(["--package", "alluvium-cli", "--test", "kill", "--"]);
@@ -26,6 +27,8 @@ pub(crate) fn crash(args: &[String]) -> Outcome {
         match name.as_str() {
             "--cycles" => test.env("ALLUVIUM_KILL_CYCLES", value),
             "--seed" => test.env("ALLUVIUM_KILL_SEED", value),
+            "--lines" => test.env("ALLUVIUM_KILL_LINES", value),
+            "--fresh" => test.env("ALLUVIUM_KILL_FRESH", value),
             "--report" => test.env("ALLUVIUM_KILL_REPORT", value),
             "--backend" => test.arg(format!("killed_on_{value}")),
             _ => return Err(format!("{name:?} is not known")),

@@ -1,9 +1,9 @@
 //! The real binary under load, killed with -9 at random moments, half of the time again while it recovers: no
 //! acknowledged point may be lost, changed or doubled, no acknowledged delete undone, nothing expired may come back.
 //!
-//! `cargo xtask crash --cycles 20` runs more cycles than the few of the ordinary tests; `ALLUVIUM_KILL_CYCLES` and
-//! `ALLUVIUM_KILL_SEED` are what it sets, and `ALLUVIUM_KILL_REPORT` names a file that gets a line for each run. The
-//! seed is printed; the moments themselves depend on the machine.
+//! `cargo xtask crash --cycles 1000 --lines 2000 --fresh 10` runs more cycles than the few of the ordinary tests, with larger
+//! requests and a new directory now and then; it sets `ALLUVIUM_KILL_CYCLES` and its like, and `ALLUVIUM_KILL_REPORT` names
+//! a file that gets a line for each directory. The seed is printed; the moments themselves depend on the machine.
 
 #![allow(
     dead_code,
@@ -83,35 +83,71 @@ fn load_and_kill(server: Server, rng: &mut Rng, oracles: &mut [Oracle], aged: &m
     });
 }
 
+/// How long, from the environment.
+struct Plan {
+    cycles: u64,
+    seed: u64,
+    /// Lines of the largest request.
+    lines: u64,
+    /// Cycles after which an empty directory takes over, so that comparing does not take all the time.
+    fresh: u64,
+}
+
+impl Plan {
+    fn new() -> Self {
+        let number = |name: &str, default: u64| {
+            let given = std::env::var(name).ok();
+            given.map_or(default, |v| v.parse().expect("a number"))
+        };
+        Self {
+            cycles: number("ALLUVIUM_KILL_CYCLES", 20),
+            seed: number("ALLUVIUM_KILL_SEED", 1),
+            lines: number("ALLUVIUM_KILL_LINES", oracle::BATCH_LINES_MAX),
+            fresh: number("ALLUVIUM_KILL_FRESH", u64::MAX).max(1),
+        }
+    }
+}
+
 fn cycles(io: &str) {
-    let number = |name: &str, default: u64| {
-        std::env::var(name)
-            .ok()
-            .and_then(|v| v.parse().ok())
-            .unwrap_or(default)
-    };
-    let cycles = number("ALLUVIUM_KILL_CYCLES", 20);
-    let seed = number("ALLUVIUM_KILL_SEED", 1);
-    println!("{cycles} cycles on {io}, seed {seed}");
-    let mut rng = Rng::new(seed);
+    let plan = Plan::new();
+    println!("{} cycles on {io}, seed {}", plan.cycles, plan.seed);
+    let mut rng = Rng::new(plan.seed);
+    let (mut left, mut acked) = (plan.cycles, 0);
+    while left > 0 {
+        let cycles = left.min(plan.fresh);
+        let Some(of_directory) = one_directory(io, &plan, cycles, &mut rng) else {
+            return;
+        };
+        acked += of_directory;
+        left -= cycles;
+    }
+    assert!(acked > 1000, "the load was too small to show anything");
+}
+
+/// Kills a server on a directory of its own so many times. Returns the points acknowledged; `None` if the system has no such
+/// backend.
+fn one_directory(io: &str, plan: &Plan, cycles: u64, rng: &mut Rng) -> Option<u64> {
     let directory = tempfile::tempdir().unwrap();
     let mut oracles: Vec<Oracle> = (0..CONNECTIONS).map(|_| Oracle::of("kill")).collect();
+    for oracle in &mut oracles {
+        oracle.batch_lines_max = plan.lines;
+    }
     let mut aged = Aged::default();
     let mut counts = Counts::default();
     let mut server = match Server::start(directory.path(), io) {
         Ok(server) => server,
         Err(error) if io == "uring" => {
             println!("not shown: the system refuses io_uring: {error}");
-            return;
+            return None;
         }
         Err(error) => panic!("{error}"),
     };
     server.wait_ready();
     for _ in 0..cycles {
         aged::create(&server.url);
-        load_and_kill(server, &mut rng, &mut oracles, &mut aged);
+        load_and_kill(server, rng, &mut oracles, &mut aged);
         counts.kills += 1;
-        server = come_back(directory.path(), io, &mut rng, &mut counts);
+        server = come_back(directory.path(), io, rng, &mut counts);
         oracle::compare(&server.url, &mut oracles);
         aged.compare(&server.url);
     }
@@ -123,9 +159,9 @@ fn cycles(io: &str) {
         kills_in_recovery,
     } = counts;
     let line = format!(
-        "kill io={io} seed={seed} cycles={kills} kills_in_recovery={kills_in_recovery} acked_points={acked} \
+        "kill io={io} seed={} cycles={kills} kills_in_recovery={kills_in_recovery} acked_points={acked} \
          acked_deletes={deletes} expired={} points_at_end={points} lost=0",
-        aged.expired,
+        plan.seed, aged.expired,
     );
     println!("{line}");
     if let Ok(path) = std::env::var("ALLUVIUM_KILL_REPORT") {
@@ -133,10 +169,8 @@ fn cycles(io: &str) {
         let mut file = options.create(true).append(true).open(path).unwrap();
         writeln!(file, "{line}").unwrap();
     }
-    assert!(
-        acked > 1000 && deletes > cycles,
-        "the load was too small to show anything"
-    );
+    assert!(deletes > cycles, "too few deletes to show anything");
+    Some(acked)
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::rng::Rng;
 /// Series of one connection.
 const SERIES: u64 = 20;
 
-/// Lines of the largest batch.
+/// Lines of the largest batch, unless it is said otherwise.
 pub(crate) const BATCH_LINES_MAX: u64 = 60;
 
 /// A series, as answers write it, and a time.
@@ -40,6 +40,8 @@ pub(crate) struct Oracle {
     pub(crate) deletes: u64,
     /// Whether the disk may fail under the server: a 503 ends the load like a server that is gone.
     pub(crate) disk_may_fail: bool,
+    /// Lines of the largest request.
+    pub(crate) batch_lines_max: u64,
 }
 
 /// A line or a delete.
@@ -98,6 +100,7 @@ impl Oracle {
             acked: 0,
             deletes: 0,
             disk_may_fail: false,
+            batch_lines_max: BATCH_LINES_MAX,
         }
     }
 
@@ -172,7 +175,7 @@ impl Oracle {
     fn write(&mut self, client: &mut Client, connection: usize, rng: &mut Rng) -> bool {
         let mut body = String::new();
         let mut batch = Vec::new();
-        for _ in 0..=rng.below(BATCH_LINES_MAX) {
+        for _ in 0..=rng.below(self.batch_lines_max) {
             let series = format!("m connection={connection} series={}", rng.below(SERIES));
             self.value += 1;
             let value = self.value;
