@@ -115,6 +115,9 @@ pub struct StoreConfig {
     /// Milliseconds without use after which a series leaves memory although there is room; up to twice as many may
     /// pass. 0: never.
     pub spill_idle_ms: u64,
+    /// Milliseconds without use after which a series leaves memory where it is short: so many past `memory_series_percent`,
+    /// 120 times as many at `memory_soft_percent`. What is used more often stays: it would only come back.
+    pub spill_round_ms: u64,
     /// Milliseconds between looks at memory.
     pub govern_ms: u64,
     /// How the governor learns what the process has on its heap beside what is accounted for; `None`: it does not.
@@ -220,6 +223,7 @@ impl Default for StoreConfig {
             memory_soft_percent: 70,
             memory_series_percent: 80,
             spill_idle_ms: 3_600_000,
+            spill_round_ms: 500,
             govern_ms: 50,
             heap: None,
             cache_percent: 25,

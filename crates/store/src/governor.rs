@@ -13,6 +13,7 @@ use crate::error::WriteError;
 use crate::open::StoreInner;
 use crate::partition::PartitionState;
 use crate::recall::{AWAY_BYTES, SERIES_BYTES};
+use crate::series::{Series, SeriesLock};
 
 /// Rows looked at per hold of a shard's lock.
 const SLICE_ROWS: u32 = 512;
@@ -20,6 +21,10 @@ const SLICE_ROWS: u32 = 512;
 const SLICES: usize = 8;
 /// Nanoseconds between checkpoints that are asked for so that series may go.
 const CHECKPOINT_PAUSE_NS: u64 = 500_000_000;
+/// How many times longer a series must be idle to go where memory is only just short.
+const PATIENCE: u64 = 120;
+/// One in so many of the series that a round met has changed and is idle: a checkpoint is worth it.
+const CHANGED_SHARE: u64 = 64;
 
 /// One part in so many of the time goes to looking at the heap, and to trimming it.
 const LOOK_SHARE: u64 = 100;
@@ -81,7 +86,11 @@ impl Default for Hand {
 pub(crate) struct Governor {
     hand: Option<Hand>,
     next_ns: u64,
-    next_round_ns: u64,
+    /// When the last round began.
+    begun_ns: u64,
+    /// Series in memory that this round has met, and those of them that nobody uses and no record has.
+    met: u64,
+    changed: u64,
     next_checkpoint_ns: u64,
     /// What of the index the budget was told.
     index_bytes: u64,
@@ -89,7 +98,29 @@ pub(crate) struct Governor {
     next_trim_ns: u64,
 }
 
+impl Governor {
+    fn begin_round(&mut self, now: u64) {
+        self.hand = Some(Hand::default());
+        self.begun_ns = now;
+        (self.met, self.changed) = (0, 0);
+    }
+}
+
 impl StoreInner {
+    /// Nanoseconds between two rounds, which is how long a series must be idle to go.
+    fn round_ns(&self) -> u64 {
+        let (soft, hard) = (self.soft_limit(), self.series_limit());
+        let used = self.budget.used();
+        let least = self.config.spill_round_ms.saturating_mul(1_000_000);
+        if used <= soft {
+            return self.config.spill_idle_ms.saturating_mul(1_000_000);
+        }
+        // 1 at the soft limit, 0 at the other one.
+        let room = hard.saturating_sub(used) as f64 / hard.saturating_sub(soft).max(1) as f64;
+        let longer = (least * PATIENCE) as f64 * room * room;
+        least.max(longer as u64)
+    }
+
     /// Bytes in use at which memory is given back.
     pub(crate) fn soft_limit(&self) -> u64 {
         self.budget.limit() / 100 * self.config.memory_soft_percent.min(100)
@@ -139,12 +170,11 @@ impl StoreInner {
         if over == 0 {
             if governor.hand.is_none() {
                 let idle_ns = self.config.spill_idle_ms.saturating_mul(1_000_000);
-                if idle_ns == 0 || now < governor.next_round_ns {
+                if idle_ns == 0 || now < governor.begun_ns.saturating_add(idle_ns) {
                     governor.next_ns = now + pause;
                     return false;
                 }
-                governor.next_round_ns = now.saturating_add(idle_ns);
-                governor.hand = Some(Hand::default());
+                governor.begin_round(now);
             }
             // Nobody waits for it: a few slices between pauses.
             self.turn(governor);
@@ -152,12 +182,20 @@ impl StoreInner {
             return false;
         }
         self.index_cache.shrink(self.index_cache.limit() / 2);
-        governor.hand.get_or_insert_default();
+        if governor.hand.is_none() {
+            if now < governor.begun_ns.saturating_add(self.round_ns()) {
+                governor.next_ns = now + pause;
+                return false;
+            }
+            governor.begin_round(now);
+        }
         if self.turn(governor) {
             return true;
         }
         governor.next_ns = now + pause;
-        if now >= governor.next_checkpoint_ns && self.has_dirty() {
+        let is_over = governor.hand.is_none();
+        let is_worth_it = governor.changed > governor.met / CHANGED_SHARE;
+        if is_over && is_worth_it && now >= governor.next_checkpoint_ns {
             // What is not in a checkpoint cannot go.
             if let Some(mut checkpointer) = self.checkpointer.try_lock()
                 && checkpointer.is_idle()
@@ -183,11 +221,6 @@ impl StoreInner {
             governor.hand.get_or_insert_default();
             self.turn(&mut governor);
         }
-    }
-
-    fn has_dirty(&self) -> bool {
-        let mut shards = self.shards.iter();
-        shards.any(|shard| !shard.state.lock().dirty.is_empty())
     }
 
     /// What the page cache may take where so much is to be given back.
@@ -258,7 +291,10 @@ impl StoreInner {
                 };
             }
             let part = database.touched_partition(Partition(hand.partition));
-            let more = part.is_some_and(|part| self.spill_rows(database, part, hand.row));
+            let more = part.is_some_and(|part| {
+                let counts = (&mut governor.met, &mut governor.changed);
+                self.spill_rows(database, part, hand.row, counts)
+            });
             if more {
                 hand.row.0 += SLICE_ROWS;
                 continue;
@@ -275,17 +311,31 @@ impl StoreInner {
 
     /// Lets series of a slice of rows go that were not used since the hand last came by. Returns whether there are more
     /// rows.
-    fn spill_rows(&self, database: &Arc<DatabaseState>, part: &PartitionState, from: Row) -> bool {
+    fn spill_rows(
+        &self,
+        database: &Arc<DatabaseState>,
+        part: &PartitionState,
+        from: Row,
+        (met, changed): (&mut u64, &mut u64),
+    ) -> bool {
         // Writers of the partition have looked which series are away before they took this lock.
         let _shard = self.shard_of(part.partition).state.lock();
         let mut table = part.table.write();
         let end = table.row_count().min(from.0.saturating_add(SLICE_ROWS));
         let (mut heap, mut gone) = (0, 0);
         for row in from.0..end {
-            table.spill_row(Row(row), |series| {
+            let idle = std::cell::Cell::new((*met, *changed));
+            let meet = |state: &mut SeriesLock<'_>| {
+                let is_recent = std::mem::take(&mut state.is_recent);
+                let (met, changed) = idle.get();
+                let is_unsaved = state.dirty && !is_recent;
+                idle.set((met + 1, changed + u64::from(is_unsaved)));
+                !is_recent
+            };
+            let leave = |series: &mut Series| {
                 let field = series.place.field;
                 let mut state = series.lock();
-                if std::mem::take(&mut state.is_recent) {
+                if !meet(&mut state) {
                     return None;
                 }
                 let record = state.may_leave()?;
@@ -295,7 +345,13 @@ impl StoreInner {
                 heap += state.heap_bytes() as i64 + SERIES_BYTES - AWAY_BYTES;
                 gone += 1;
                 Some(record)
-            });
+            };
+            // Lists of changed series hold them.
+            let held = |series: &Series| {
+                meet(&mut series.lock());
+            };
+            table.spill_row(Row(row), leave, held);
+            (*met, *changed) = idle.get();
         }
         let more = end < table.row_count();
         if gone > 0 {

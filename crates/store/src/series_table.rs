@@ -143,20 +143,26 @@ impl SeriesTable {
         !made
     }
 
-    /// Lets those series of a row out of memory for which `record` says where they are, and which nobody else has.
+    /// Lets those series of a row out of memory for which `record` says where they are, and which nobody else has. The
+    /// others are shown to `held`.
     pub(crate) fn spill_row(
         &mut self,
         row: Row,
         mut record: impl FnMut(&mut Series) -> Option<RecordPlace>,
+        mut held: impl FnMut(&Series),
     ) {
         let Some(fields) = self.rows.get_mut(row.0 as usize) else {
             return;
         };
         for slot in fields {
-            if let Slot::Here { field, series } = slot
-                && let Some(series) = Arc::get_mut(series)
-                && let Some(record) = record(series)
-            {
+            let Slot::Here { field, series } = slot else {
+                continue;
+            };
+            let Some(series) = Arc::get_mut(series) else {
+                held(series);
+                continue;
+            };
+            if let Some(record) = record(series) {
                 *slot = Slot::away(*field, record);
                 self.away += 1;
             }

@@ -45,6 +45,7 @@ fn config() -> StoreConfig {
         space_readers_ms: 0,
         memory_bytes: 64 << 20,
         govern_ms: 1,
+        spill_round_ms: 0,
         durability: Durability::Os,
         instance: Some([5; 16]),
         ..StoreConfig::default()
