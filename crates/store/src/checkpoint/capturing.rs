@@ -66,7 +66,11 @@ impl StoreInner {
         while !slice.is_full()
             && let Some((database, series)) = list.pop()
         {
-            slice.capture(&database, &series);
+            // A walk of the checkpoint before may have come by behind the mark that put it here. It may have left the
+            // table since, and its record would take the place of its successor's.
+            if series.lock().dirty {
+                slice.capture(&database, &series);
+            }
         }
         running.captured.append(&mut slice.captured);
         if !list.is_empty() {
