@@ -39,6 +39,7 @@
 mod adopt;
 mod columns;
 mod cursor;
+mod descent;
 mod describe;
 mod edge;
 mod error;

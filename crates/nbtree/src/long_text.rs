@@ -187,6 +187,19 @@ fn head_room(parts: usize) -> usize {
     PageDraft::BODY_BYTES - parts * size_of::<PagePointer>()
 }
 
+/// The long strings of a column, each with its time.
+pub(crate) fn long_ones(column: &Column) -> impl Iterator<Item = (i64, LongText)> {
+    let texts = match &column.values {
+        Values::Strings(texts) => Some(texts),
+        Values::Numeric(_) => None,
+    };
+    let each = move |(i, time): (usize, &i64)| match unquote(texts?.get(i)?) {
+        Ok(Stored::Long(long)) => Some((*time, long)),
+        _ => None,
+    };
+    column.times.iter().enumerate().filter_map(each)
+}
+
 /// The oldest volume that holds a part of a long text of points `begin..end`; the largest number if none does.
 pub(crate) fn oldest_volume(column: &Column, begin: usize, end: usize) -> u32 {
     let Values::Strings(texts) = &column.values else {

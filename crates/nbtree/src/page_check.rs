@@ -1,48 +1,31 @@
 //! Every page of a run read from the device and compared with what its parent says of it.
 
-use std::sync::Arc;
-
 use alluvium_block::{BlockStore, Expect, Page, PageKind, PageRef};
-use alluvium_types::{Column, TimeRange, ValueKind, Values};
+use alluvium_types::{Column, TimeRange, ValueKind};
 
+use crate::descent::Descent;
 use crate::error::{BadPageCause, BodyError, TreeError};
-use crate::long_text::{self, LongTextError, Stored};
+use crate::long_text::{self, LongTextError};
 use crate::page_walk::{decode, lost};
 use crate::reader::Reader;
 use crate::snapshot::TreeSnapshot;
 use crate::stats::ReadStats;
 use crate::subtree_ref::SubtreeRef;
 
-/// Pages read in one batch.
-const BATCH: usize = 16;
-
-#[derive(Debug)]
-struct Frame {
-    entries: Arc<Vec<SubtreeRef>>,
-    level: u8,
-    next: usize,
-}
-
 /// A check of the pages of one run as it was when its snapshot was taken: leaves, inner pages and long strings. Memory
 /// is not asked: what is there was sound when it was read.
 #[derive(Debug)]
 pub struct PageCheck {
     snapshot: TreeSnapshot,
-    frames: Vec<Frame>,
+    descent: Descent,
     unsealed_done: bool,
 }
 
 impl PageCheck {
     /// A check of `snapshot`.
     pub fn new(snapshot: TreeSnapshot) -> Self {
-        let levels = snapshot.levels().iter().enumerate();
-        let frames = levels.map(|(level, entries)| Frame {
-            entries: Arc::clone(entries),
-            level: level as u8,
-            next: 0,
-        });
         Self {
-            frames: frames.collect(),
+            descent: Descent::new(&snapshot),
             unsealed_done: snapshot.kind() != ValueKind::Str,
             snapshot,
         }
@@ -69,7 +52,7 @@ impl PageCheck {
         };
         let mut read = 0;
         while read < budget_pages {
-            let Some(frame) = self.frames.last_mut() else {
+            let Some((level, wanted)) = self.descent.next_batch(|_, _| true) else {
                 if !std::mem::replace(&mut self.unsealed_done, true) {
                     let mut column = Column::new(self.snapshot.kind());
                     match self.snapshot.unsealed(&mut column) {
@@ -79,16 +62,6 @@ impl PageCheck {
                 }
                 return Ok(false);
             };
-            let level = frame.level;
-            let batch = if level <= 1 { BATCH } else { 1 };
-            let rest = frame.entries.get(frame.next..).unwrap_or_default();
-            let taken: Vec<SubtreeRef> = rest.iter().take(batch).copied().collect();
-            frame.next += taken.len();
-            if frame.next >= frame.entries.len() {
-                self.frames.pop();
-            }
-            // A leaf that was given up has no page.
-            let wanted: Vec<_> = taken.iter().filter(|e| e.page.addr.volume != 0).collect();
             read += wanted.len();
             let expect = Expect {
                 kind: if level == 0 {
@@ -99,7 +72,7 @@ impl PageCheck {
                 series: series.packed(),
             };
             let refs: Vec<PageRef> = wanted.iter().map(|e| e.page).collect();
-            for (entry, page) in wanted.into_iter().zip(pages.reread(&refs, expect)) {
+            for (entry, page) in wanted.iter().zip(pages.reread(&refs, expect)) {
                 let page = match reader.check(entry, level, page) {
                     Ok(Some(page)) => page,
                     // Expired: so is what only it leads to.
@@ -119,11 +92,7 @@ impl PageCheck {
                 }
                 let mut children = Vec::new();
                 match reader.expand(entry, &page, TimeRange::ALL, &mut children) {
-                    Ok(()) => self.frames.push(Frame {
-                        entries: Arc::new(children),
-                        level: level - 1,
-                        next: 0,
-                    }),
+                    Ok(()) => self.descent.push(level, children),
                     Err(error) => found(error),
                 }
             }
@@ -155,21 +124,15 @@ fn check_texts(
     column: &Column,
     found: &mut dyn FnMut(TreeError),
 ) -> Result<(), TreeError> {
-    let Values::Strings(texts) = &column.values else {
-        return Ok(());
-    };
-    for (i, time) in column.times.iter().enumerate() {
-        let Some(Ok(Stored::Long(long))) = texts.get(i).map(long_text::unquote) else {
-            continue;
-        };
+    for (time, long) in long_text::long_ones(column) {
         let fetch = |refs: &[PageRef], expect| reader.pages.reread(refs, expect);
         let text = long_text::read_by(&fetch, reader.series.packed(), long, reader.stats);
         match text {
             Ok(_) | Err(LongTextError::Expired) => {}
             Err(error @ LongTextError::GivenBack(_)) => {
-                return Err(lost(reader.series, *time, error));
+                return Err(lost(reader.series, time, error));
             }
-            Err(error) => found(lost(reader.series, *time, error)),
+            Err(error) => found(lost(reader.series, time, error)),
         }
     }
     Ok(())

@@ -3,28 +3,17 @@
 //! Leaves are known from their parents and not read, unless long strings are looked for: these are known from
 //! leaves alone.
 
-use std::sync::Arc;
-
 use alluvium_block::{BlockStore, LogicAddr, Page};
-use alluvium_types::{Column, SeriesId, TimeRange, ValueKind, Values};
+use alluvium_types::{Column, SeriesId, TimeRange, ValueKind};
 
+use crate::descent::Descent;
 use crate::error::TreeError;
 use crate::leaf::LeafView;
-use crate::long_text::{self, LongTextError, Stored};
+use crate::long_text::{self, LongTextError};
 use crate::reader::Reader;
 use crate::snapshot::TreeSnapshot;
 use crate::stats::ReadStats;
 use crate::subtree_ref::SubtreeRef;
-
-/// Pages read in one batch.
-const BATCH: usize = 16;
-
-#[derive(Debug)]
-struct Frame {
-    entries: Arc<Vec<SubtreeRef>>,
-    level: u8,
-    next: usize,
-}
 
 /// What to look for.
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +30,7 @@ pub struct WalkScope {
 pub struct PageWalk {
     snapshot: TreeSnapshot,
     scope: WalkScope,
-    frames: Vec<Frame>,
+    descent: Descent,
     unsealed_done: bool,
 }
 
@@ -49,14 +38,8 @@ impl PageWalk {
     /// A walk through `snapshot`.
     pub fn new(snapshot: TreeSnapshot, scope: WalkScope) -> Self {
         let is_text = snapshot.kind() == ValueKind::Str;
-        let levels = snapshot.levels().iter().enumerate();
-        let frames = levels.map(|(level, entries)| Frame {
-            entries: Arc::clone(entries),
-            level: level as u8,
-            next: 0,
-        });
         Self {
-            frames: frames.collect(),
+            descent: Descent::new(&snapshot),
             scope: WalkScope {
                 texts: scope.texts && is_text,
                 ..scope
@@ -86,7 +69,14 @@ impl PageWalk {
         };
         let mut read = 0;
         while read < budget_pages {
-            let Some(frame) = self.frames.last_mut() else {
+            let next = self.descent.next_batch(|entry, level| {
+                if entry.oldest_volume > self.scope.newest_volume {
+                    return false;
+                }
+                seen(entry.page.addr);
+                level > 0 || self.scope.texts
+            });
+            let Some((level, wanted)) = next else {
                 if self.scope.texts && !self.unsealed_done {
                     self.unsealed_done = true;
                     let mut column = Column::new(self.snapshot.kind());
@@ -95,26 +85,6 @@ impl PageWalk {
                 }
                 return Ok(false);
             };
-            let level = frame.level;
-            let mut wanted: Vec<SubtreeRef> = Vec::new();
-            // Of higher levels one at a time: what lies below comes first.
-            let batch = if level <= 1 { BATCH } else { 1 };
-            while let Some(entry) = frame.entries.get(frame.next)
-                && wanted.len() < batch
-            {
-                frame.next += 1;
-                // A leaf that was given up has no page.
-                if entry.page.addr.volume == 0 || entry.oldest_volume > self.scope.newest_volume {
-                    continue;
-                }
-                seen(entry.page.addr);
-                if level > 0 || self.scope.texts {
-                    wanted.push(*entry);
-                }
-            }
-            if frame.next >= frame.entries.len() {
-                self.frames.pop();
-            }
             read += wanted.len();
             if wanted.is_empty() {
                 continue;
@@ -130,11 +100,7 @@ impl PageWalk {
                 }
                 let mut children = Vec::new();
                 reader.expand(entry, &page, TimeRange::ALL, &mut children)?;
-                self.frames.push(Frame {
-                    entries: Arc::new(children),
-                    level: level - 1,
-                    next: 0,
-                });
+                self.descent.push(level, children);
             }
         }
         Ok(true)
@@ -161,17 +127,11 @@ fn show_texts(
     column: &Column,
     seen: &mut dyn FnMut(LogicAddr),
 ) -> Result<(), TreeError> {
-    let Values::Strings(texts) = &column.values else {
-        return Ok(());
-    };
-    for (i, time) in column.times.iter().enumerate() {
-        let Some(Ok(Stored::Long(long))) = texts.get(i).map(long_text::unquote) else {
-            continue;
-        };
+    for (time, long) in long_text::long_ones(column) {
         let shown = long_text::show_pages(reader.pages, reader.series.packed(), long, seen);
         match shown {
             Ok(()) | Err(LongTextError::Expired) => {}
-            Err(error) => return Err(lost(reader.series, *time, error)),
+            Err(error) => return Err(lost(reader.series, time, error)),
         }
     }
     Ok(())

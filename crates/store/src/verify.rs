@@ -15,8 +15,8 @@ use alluvium_wal::{list_streams, read_section, replay};
 
 use crate::error::{OpenError, SeriesReadError};
 use crate::ledger::{Ledger, NamedFile};
+use crate::named_file::read_named;
 use crate::open::salt;
-use crate::recovery::read_named;
 use crate::segments::segment_of;
 
 /// Findings that are listed; more are counted.

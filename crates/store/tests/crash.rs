@@ -161,6 +161,23 @@ fn what_expires_stays_expired_and_nothing_else_goes() {
     );
 }
 
+/// Hot backups in the middle of everything, onto disks that fail: a complete one comes back on a third disk, whatever
+/// happened to the first, with all that was there when it began and of what came later a prefix; another is refused by
+/// name.
+#[test]
+fn a_backup_has_what_was_acknowledged_when_it_began() {
+    let kind = |seed: u64| {
+        let kind = Kind {
+            backups: true,
+            ..Kind::of(seed)
+        };
+        (seed, kind)
+    };
+    let counts = run_all(seeds().map(kind));
+    let enough = counts.backups_restored > 20 && counts.backups_refused > 20;
+    assert!(enough, "too few backups to mean anything: {counts}");
+}
+
 /// One seed twice is one history, to the last bit of the disk.
 #[test]
 fn a_seed_decides_everything() {

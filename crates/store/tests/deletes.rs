@@ -369,3 +369,53 @@ fn a_point_rewritten_meanwhile_is_not_deleted() {
     plan.commit().unwrap();
     same(&read_all(&database), &Model::default()).unwrap();
 }
+
+/// A delete between two slices of a full checkpoint emptied a series that the walk had still to come by. The walk wrote it
+/// and the series left the table, but it stayed on the list of changed ones: the next checkpoint wrote it again, empty,
+/// over the record of the one that had come in its place, and what that held was lost with the log.
+#[test]
+fn a_series_emptied_while_a_full_checkpoint_goes_by_leaves_nothing_behind() {
+    for (before, drives) in (1..5).flat_map(|before| (0..40).map(move |drives| (before, drives))) {
+        let device = Arc::new(MemoryDevice::new(5));
+        let mut store = open(&device, 1);
+        let (mut database, created) = store.create_database("db").unwrap();
+        created.wait().unwrap();
+        let mut model = Model::default();
+        let send = |database: &_, model: &mut Model, time| {
+            let line = |host| Line {
+                host,
+                time,
+                fields: vec![("f", Value::F64(time as f64))],
+            };
+            let lines: Vec<Line> = (0..40).map(line).collect();
+            write(database, &lines, None).unwrap().wait().unwrap();
+            model.apply(&lines);
+        };
+        send(&database, &mut model, 1);
+        // One of these numbers makes the next one full.
+        for _ in 0..before {
+            store.checkpoint().wait().unwrap();
+        }
+        let full = store.checkpoint();
+        for _ in 0..drives {
+            store.drive();
+        }
+        let removal = Removal {
+            hosts: None,
+            field: None,
+            range: TimeRange::ALL,
+            above: None,
+        };
+        let deleted = database.delete(&removal.request()).unwrap();
+        model.remove(&removal);
+        deleted.commit.wait().unwrap();
+        full.wait().unwrap();
+        send(&database, &mut model, 2);
+        store.checkpoint().wait().unwrap();
+        drop((database, store));
+        store = open(&device, 1);
+        database = store.database("db").unwrap();
+        same(&read_all(&database), &model)
+            .unwrap_or_else(|e| panic!("{before} before, {drives} drives: {e}"));
+    }
+}

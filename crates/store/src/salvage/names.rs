@@ -10,7 +10,7 @@ use alluvium_types::{DatabaseId, FieldId, Partition, Row, SeriesId, SeriesKey};
 use alluvium_wal::{Entry, read_section};
 
 use crate::ledger::{Ledger, NamedFile};
-use crate::recovery::{LIVE_TAG, split_tag};
+use crate::part_tags::{LIVE_TAG, split_tag};
 use crate::segments::{read_whole, segment_of};
 
 type Place = (DatabaseId, Partition);

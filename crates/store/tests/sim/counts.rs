@@ -40,6 +40,12 @@ pub struct Counts {
     pub recalled: u64,
     /// Values found after crashes and compared.
     pub compared: u64,
+    /// Hot backups begun.
+    pub backups: u64,
+    /// Those of them that came back on another disk.
+    pub backups_restored: u64,
+    /// Those that were refused by name.
+    pub backups_refused: u64,
     /// Openings that refused a damaged directory, and reads that named a damaged page.
     pub damage_named: u64,
 }
@@ -64,6 +70,9 @@ impl AddAssign for Counts {
         self.spilled += more.spilled;
         self.recalled += more.recalled;
         self.damage_named += more.damage_named;
+        self.backups += more.backups;
+        self.backups_restored += more.backups_restored;
+        self.backups_refused += more.backups_refused;
     }
 }
 
@@ -73,7 +82,8 @@ impl fmt::Display for Counts {
             f,
             "worlds={} lives={} crashes={} page_writes={} data_pages={} faults={} acked={} deletes={} merges={} \
              volumes_freed={} given_back={} left={} seals={} \
-             index_merges={} compared={} damage_named={} spilled={} recalled={}",
+             index_merges={} compared={} damage_named={} spilled={} recalled={} \
+             backups={} backups_restored={} backups_refused={}",
             self.worlds,
             self.lives,
             self.crashes,
@@ -92,6 +102,9 @@ impl fmt::Display for Counts {
             self.damage_named,
             self.spilled,
             self.recalled,
+            self.backups,
+            self.backups_restored,
+            self.backups_refused,
         )
     }
 }

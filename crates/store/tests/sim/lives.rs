@@ -15,7 +15,7 @@ use crate::model::{self, Model, Removal, read_all, write};
 pub const LIVES: u64 = 6;
 
 /// What is to be waited for: its number, how it was asked for.
-type Pending = (usize, Durability, Commit);
+pub type Pending = (usize, Durability, Commit);
 
 /// Runs a world until it had so many lives and wrote so many pages.
 pub fn run(seed: u64, kind: Kind, lives: u64, writes: u64) -> Counts {
@@ -115,7 +115,8 @@ impl World {
         if let Ok((database, created)) = store.create_database("db")
             && wait(&store, created, &self.clock).is_some()
         {
-            let went_through = self.work(&store, &database, &mut pending);
+            let calm = trouble == Trouble::Nothing;
+            let went_through = self.work((&store, &database), calm, &mut pending);
             let is_sound = went_through && !self.device.is_crashed();
             if is_sound && self.dice.below(6) == 0 && store.status().failure.is_none() {
                 self.check_live(&database);
@@ -172,10 +173,16 @@ impl World {
         });
         drop((pending, store));
         self.end(self.power_cut);
+        self.check_backup();
     }
 
     /// Batches, deletes, checkpoints, a database beside. Whether it came to its end without an error.
-    fn work(&mut self, store: &Store, database: &Database, pending: &mut Vec<Pending>) -> bool {
+    fn work(
+        &mut self,
+        (store, database): (&Store, &Database),
+        calm: bool,
+        pending: &mut Vec<Pending>,
+    ) -> bool {
         let batches = if self.kind.heavy { 160 } else { 60 };
         for _ in 0..self.dice.below(batches) {
             let lines = 1 + self.dice.below(if self.kind.busy { 300 } else { 60 });
@@ -221,6 +228,10 @@ impl World {
                 drop(store.checkpoint());
             }
             if self.dice.below(60) == 0 && !self.make_or_drop_another(store) {
+                return false;
+            }
+            let backs_up = self.kind.backups && self.taken.is_none() && self.dice.below(20) == 0;
+            if backs_up && !self.back_up((store, database), calm, pending) {
                 return false;
             }
             let turns = self.dice.below(if self.kind.busy { 120 } else { 12 });

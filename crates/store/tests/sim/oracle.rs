@@ -71,6 +71,11 @@ impl Oracle {
         self.partitions.contains_key(&host)
     }
 
+    /// How many batches and deletes were noted since the last end.
+    pub fn sent(&self) -> usize {
+        self.sent.len()
+    }
+
     /// Notes a batch before it is sent; returns its number.
     pub fn send(&mut self, lines: &[Line]) -> usize {
         self.push(What::Lines(lines.to_vec()))

@@ -1,6 +1,7 @@
 //! One disk from its first opening on, with what was sent to it and what has been seen.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Poll, Waker};
 
 use alluvium_sim::{FaultPlan, SimClock, SimConfig, SimDevice};
@@ -10,13 +11,15 @@ use alluvium_store::{
 };
 use alluvium_types::{SeriesKey, Value};
 
+use super::backups::{Base, Taken};
+use super::beside::Beside;
 use super::counts::Counts;
 use super::days;
 use super::oracle::Oracle;
 use crate::model::{self, Dice, Line, Model, late_batch, read_all};
 
 /// Lanes of the device: the most shards that an opening draws, and one for checkpoints.
-const LANES: usize = 5;
+pub const LANES: usize = 5;
 
 /// Simulated time of one drive: a device with `sync_drives_max` 4 flushes in 0 to 9 ms.
 pub const DRIVE_NS: u64 = 3_000_000;
@@ -34,6 +37,8 @@ pub struct Kind {
     pub busy: bool,
     /// Memory is always short: series leave it as soon as a checkpoint has them, and stay away when the store is opened.
     pub tight: bool,
+    /// Hot backups are taken now and then, and restored after the end of the life.
+    pub backups: bool,
 }
 
 impl Kind {
@@ -62,6 +67,7 @@ impl Kind {
             churn: seed % 7 < 2,
             busy: seed % 6 == 5,
             tight: seed % 5 < 2,
+            backups: seed % 3 == 1,
         }
     }
 }
@@ -86,6 +92,11 @@ pub struct World {
     /// Hosts of the lives so far, where lives have their own.
     pub first_host: u32,
     pub counts: Counts,
+    /// The backup of this life, and the disk of the one before it.
+    pub taken: Option<Taken>,
+    /// See [`Beside`].
+    pub ticks: Arc<AtomicBool>,
+    pub base: Option<Base>,
     /// What the device had written and refused when it was last counted.
     counted: (u64, u64),
 }
@@ -119,6 +130,9 @@ impl World {
                 worlds: 1,
                 ..Counts::default()
             },
+            taken: None,
+            ticks: Arc::default(),
+            base: None,
             counted: (0, 0),
         }
     }
@@ -175,8 +189,23 @@ impl World {
     }
 
     pub fn open_with(&mut self, shards: usize) -> Result<Store, OpenError> {
+        self.open_on(Arc::clone(&self.device), shards)
+    }
+
+    /// Opens what is on any disk.
+    pub fn open_on(&self, disk: Arc<SimDevice>, shards: usize) -> Result<Store, OpenError> {
         let clock: Arc<dyn Clock> = Arc::<SimClock>::clone(&self.clock);
-        let device: Arc<dyn Device> = Arc::<SimDevice>::clone(&self.device);
+        let device: Arc<dyn Device> = if self.kind.backups {
+            let clock = Arc::clone(&self.clock);
+            Arc::new(Beside {
+                disk,
+                clock,
+                ticks: Arc::clone(&self.ticks),
+                others: None,
+            })
+        } else {
+            disk
+        };
         Store::open(device, clock, self.config(shards))
     }
 
@@ -202,6 +231,9 @@ impl World {
             device,
             oracle: self.oracle.clone(),
             counts: Counts::default(),
+            taken: None,
+            ticks: Arc::default(),
+            base: None,
             counted: (0, 0),
             ..*self
         }
@@ -293,28 +325,47 @@ impl World {
         if lines.iter().all(|line| self.oracle.knows(line.host)) {
             return;
         }
-        for info in database.snapshot().select(&Selector::default()).unwrap() {
-            self.oracle.place(host_of(&info.key), info.id.partition().0);
+        match database.snapshot().select(&Selector::default()) {
+            Ok(all) => {
+                for info in all {
+                    self.oracle.place(host_of(&info.key), info.id.partition().0);
+                }
+            }
+            // Behind the end of a life that a backup met: then each is compared on its own.
+            Err(error) => assert!(self.device.is_crashed(), "{error}"),
         }
     }
 
     /// A batch of this world's kind.
     pub fn batch(&mut self, hosts: u64, lines: u64) -> Vec<Line> {
-        if self.kind.retention.is_on() {
-            // Never ahead of what the volumes know of the clock.
-            self.now = self.now.max(self.clock.wall_ns() - 10_000_000);
-        }
-        let mut lines = late_batch(&mut self.dice, &mut self.now, hosts, lines);
-        for line in &mut lines {
-            line.host += self.first_host;
-            if self.kind.heavy {
-                line.fields.retain(|(name, _)| *name != "s");
-                let text = long_text(&mut self.dice);
-                line.fields.push(("s", Value::Str(text.into())));
-            }
-        }
-        lines
+        batch_of(
+            (&mut self.dice, &mut self.now, &self.clock),
+            (self.kind, self.first_host),
+            (hosts, lines),
+        )
     }
+}
+
+/// A batch of a kind of world, about `now`, which goes on.
+pub fn batch_of(
+    (dice, now, clock): (&mut Dice, &mut i64, &SimClock),
+    (kind, first_host): (Kind, u32),
+    (hosts, lines): (u64, u64),
+) -> Vec<Line> {
+    if kind.retention.is_on() {
+        // Never ahead of what the volumes know of the clock.
+        *now = (*now).max(clock.wall_ns() - 10_000_000);
+    }
+    let mut lines = late_batch(dice, now, hosts, lines);
+    for line in &mut lines {
+        line.host += first_host;
+        if kind.heavy {
+            line.fields.retain(|(name, _)| *name != "s");
+            let text = long_text(dice);
+            line.fields.push(("s", Value::Str(text.into())));
+        }
+    }
+    lines
 }
 
 pub fn host_of(key: &SeriesKey) -> u32 {
