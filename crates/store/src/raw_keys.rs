@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use alluvium_index::KeyHash;
-use alluvium_types::{Partition, Row, SeriesKey};
+use alluvium_index::{FlatKey, KeyHash};
+use alluvium_types::{Partition, Row};
 use hashbrown::HashTable;
 
 use crate::error::RefusedLine;
@@ -55,9 +55,9 @@ fn slot_hash(print: [u32; 3]) -> u64 {
 /// A tag set whose row is not known yet.
 #[derive(Debug)]
 pub(crate) struct Unresolved {
-    pub key: SeriesKey,
+    pub key: FlatKey,
     /// Why no line may have this key.
-    pub refusal: Option<RefusedLine>,
+    pub refusal: Option<Box<RefusedLine>>,
 }
 
 /// Tag sections as they were sent, so that sorting and unescaping happen once a series and writer. They are known by 96
@@ -129,6 +129,8 @@ impl RawKeys {
 
 #[cfg(test)]
 mod tests {
+    use alluvium_types::SeriesKey;
+
     use super::*;
 
     #[test]
@@ -138,6 +140,7 @@ mod tests {
             let raw = format!("cpu,host=h{n}");
             let key = SeriesKey::new("cpu", [("host", format!("h{n}"))]).unwrap();
             let hash = KeyHash::of(7, &key, &mut Vec::new());
+            let key = FlatKey::new(&key, &mut Vec::new());
             let refusal = None;
             let token = keys.add(raw.as_bytes(), hash, Unresolved { key, refusal });
             assert_eq!(token, n);

@@ -7,16 +7,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use alluvium_block::{Root, Sections};
 use alluvium_index::{
-    IndexError, KeyHash, LoadError, PartitionIndex, begins_anew, find_in, rows_after,
+    FlatKey, IndexError, KeyHash, LoadError, PartitionIndex, begins_anew, find_in, rows_after,
 };
 use alluvium_io::{AlignedBuf, Completion, Device, Lane, Op, OpenMode, Read};
 use alluvium_nbtree::{read_tail_record, tail_record_key, tail_record_len};
 use alluvium_types::{DatabaseId, Lsn, Partition};
 use alluvium_wal::{
-    Entry, PointGroup, SectionReader, StreamInfo, read_section, replay, sync_stream,
+    Entry, PointGroup, SectionReader, StreamInfo, read_section, replay, skim, sync_stream,
 };
 use hashbrown::HashMap;
 use parking_lot::Mutex;
@@ -180,10 +181,20 @@ pub(crate) fn recover(
         ..RecoveryReport::default()
     };
     load_catalog(inner, &ledger.catalog)?;
-    load_definitions(inner, ledger)?;
     // Series that deletes touch stay in memory.
     load_tombstones(inner, ledger)?;
-    load_tails(inner, ledger, &mut report)?;
+    if inner.config.redo_threads_max > 1 {
+        // Definitions fill the index, tails the tables of series.
+        std::thread::scope(|scope| {
+            let tails = scope.spawn(|| load_tails(inner, ledger, &mut report));
+            load_definitions(inner, ledger)?;
+            tails.join().expect("loading does not panic")
+        })?;
+    } else {
+        load_definitions(inner, ledger)?;
+        load_tails(inner, ledger, &mut report)?;
+    }
+    complete_tables(inner)?;
     let databases = inner.catalog.read().all();
     databases.iter().for_each(|d| StoreInner::raise_barriers(d));
     let salt = salt(root.instance);
@@ -288,11 +299,12 @@ fn load_definitions(inner: &StoreInner, ledger: &Ledger) -> Result<(), OpenError
         files.push(sections);
     }
     let catalog = inner.catalog.read();
-    for (tag, parts) in needed {
-        let (id, partition) = split_tag(tag);
+    let needed: Vec<_> = needed.into_iter().collect();
+    each(inner, &needed, |(tag, parts)| {
+        let (tag, id, partition) = (*tag, split_tag(*tag).0, split_tag(*tag).1);
         // Parts of a database dropped since are of no use.
         let Some(database) = catalog.by_id(id) else {
-            continue;
+            return Ok(());
         };
         let state = database.partition(partition);
         let named = of_partition(&ledger.segments, id, partition);
@@ -309,7 +321,7 @@ fn load_definitions(inner: &StoreInner, ledger: &Ledger) -> Result<(), OpenError
         let active = inner.active_rows(&days);
         drop(days);
         let mut loaded = PartitionIndex::new();
-        for part in parts.into_iter().filter_map(|n| files.get(n)?.get(tag)) {
+        for part in parts.iter().filter_map(|n| files.get(*n)?.get(tag)) {
             match segments.take() {
                 Some(segments) => {
                     loaded = PartitionIndex::open(database.seed, part, segments, active.as_ref())?;
@@ -319,8 +331,35 @@ fn load_definitions(inner: &StoreInner, ledger: &Ledger) -> Result<(), OpenError
         }
         *state.sealed.lock() = loaded.mark();
         *state.index.write() = loaded;
+        Ok(())
+    })
+}
+
+/// Does `work` for each item, on up to `redo_threads_max` threads: with 1 on the caller's, in their order. Returns the
+/// first error met.
+fn each<T: Sync>(
+    inner: &StoreInner,
+    items: &[T],
+    work: impl Fn(&T) -> Result<(), OpenError> + Sync,
+) -> Result<(), OpenError> {
+    let threads = inner.config.redo_threads_max.min(items.len());
+    if threads <= 1 {
+        return items.iter().try_for_each(work);
     }
-    Ok(())
+    let next = AtomicUsize::new(0);
+    let one = || {
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            work(item)?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
+        let mut ended = threads
+            .into_iter()
+            .map(|t| t.join().expect("loading does not panic"));
+        ended.try_for_each(|result| result)
+    })
 }
 
 /// In the tag of a partition's days, beside its definitions.
@@ -350,24 +389,32 @@ fn load_tails(
     for file in &ledger.tails {
         load_tails_file(inner, &catalog, *file, report)?;
     }
-    // Definitions without points in a tail still need a place in the table.
-    for database in catalog.all() {
-        for part in database.touched() {
-            let index = part.index.read();
-            let mut table = part.table.write();
-            for row in (0..index.row_count()).map(alluvium_types::Row) {
-                for (field, _) in index.fields_of(row) {
-                    let made = table.ensure(SeriesPlace {
-                        partition: part.partition,
-                        row,
-                        field,
-                    });
-                    database.charge(i64::from(made) * SERIES_BYTES);
-                }
+    Ok(())
+}
+
+/// Definitions without points in a tail still need a place in the table.
+fn complete_tables(inner: &StoreInner) -> Result<(), OpenError> {
+    let databases = inner.catalog.read().all();
+    let parts: Vec<_> = databases
+        .iter()
+        .flat_map(|database| database.touched().map(move |part| (database, part)))
+        .collect();
+    each(inner, &parts, |(database, part)| {
+        let index = part.index.read();
+        let mut table = part.table.write();
+        let mut made = 0;
+        for row in (0..index.row_count()).map(alluvium_types::Row) {
+            for (field, _) in index.fields_of(row) {
+                made += i64::from(table.ensure(SeriesPlace {
+                    partition: part.partition,
+                    row,
+                    field,
+                }));
             }
         }
-    }
-    Ok(())
+        database.charge(made * SERIES_BYTES);
+        Ok(())
+    })
 }
 
 /// Reads one file piece by piece, and keeps it open for the records of series that are left in it.
@@ -527,7 +574,11 @@ fn redo_catalog(
     salt: u64,
     from: u64,
 ) -> Result<(), OpenError> {
-    replay(
+    // Whatever the number of shards is, partition 0 is of the first.
+    if stream.shard != 0 {
+        return Ok(());
+    }
+    skim(
         inner.device.as_ref(),
         stream,
         salt,
@@ -650,7 +701,8 @@ impl Redo<'_> {
         while let Some(entry) = section.next_entry(&mut self.group)? {
             match entry {
                 Entry::Row { row, key } => {
-                    let hash = KeyHash::of(database.seed, &key, &mut self.hash_scratch);
+                    let flat = FlatKey::new(&key, &mut self.hash_scratch);
+                    let hash = KeyHash::of_input(database.seed, &self.hash_scratch);
                     let found = part.index.read().lookup(hash);
                     let known = if found.is_some() {
                         found
@@ -662,7 +714,7 @@ impl Redo<'_> {
                     let got = if let Some(known) = known {
                         known
                     } else {
-                        index.insert_row(hash, &key)?
+                        index.insert_flat(hash, &flat)?
                     };
                     if got != row {
                         return Err(undefined(partition, "a row under another number"));

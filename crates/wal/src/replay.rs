@@ -232,6 +232,32 @@ pub fn replay(
     from_seq: u64,
     visit: &mut dyn FnMut(u64, &[u8]) -> Result<(), LogError>,
 ) -> Result<StreamEnd, LogError> {
+    read_through(device, stream, salt, from_seq, true, visit)
+}
+
+/// As [`replay`], but does not look behind the end of the stream for proof that it was damaged there: for a look ahead of
+/// the replay, which will. Costs no read of what the last segment has not been filled with yet.
+///
+/// # Errors
+/// As [`replay`], without [`LogError::Damaged`].
+pub fn skim(
+    device: &dyn Device,
+    stream: &StreamInfo,
+    salt: u64,
+    from_seq: u64,
+    visit: &mut dyn FnMut(u64, &[u8]) -> Result<(), LogError>,
+) -> Result<StreamEnd, LogError> {
+    read_through(device, stream, salt, from_seq, false, visit)
+}
+
+fn read_through(
+    device: &dyn Device,
+    stream: &StreamInfo,
+    salt: u64,
+    from_seq: u64,
+    seek_proof: bool,
+    visit: &mut dyn FnMut(u64, &[u8]) -> Result<(), LogError>,
+) -> Result<StreamEnd, LogError> {
     let needed = from_seq.max(1);
     let mut end = StreamEnd {
         next_seq: needed,
@@ -278,6 +304,7 @@ pub fn replay(
             stop = Some((*segment, offset));
         }
         if let Some(at) = stop
+            && seek_proof
             && (offset < reader.len)
             && has_proof(&mut reader, offset, identity, missing, needed)?
         {
