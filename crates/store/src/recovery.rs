@@ -478,6 +478,33 @@ fn load_tails_file(
     }
 }
 
+/// Leaves a record where it is and keeps its place, if its series may be away. Returns whether it was left.
+fn leave_record(
+    catalog: &Catalog,
+    bytes: &[u8],
+    place: RecordPlace,
+    report: &mut RecoveryReport,
+) -> Result<bool, OpenError> {
+    let (key, runs) = tail_record_key(bytes)?;
+    let Some(database) = catalog.by_id(key.database) else {
+        return Ok(true);
+    };
+    let part = database.partition(Partition(key.partition.0 & 15));
+    let mut table = part.table.write();
+    // One without runs may be empty, and one in memory on a list already.
+    let may_stay = runs > 0
+        && table.get(key.row, key.field).is_none()
+        && part.hidden(key.row, key.field).is_empty();
+    if may_stay {
+        let new = !table.put_away(key.row, key.field, place);
+        part.note_away(&table);
+        database.charge(i64::from(new) * AWAY_BYTES);
+        report.series_loaded += u64::from(new);
+        report.series_left += u64::from(new);
+    }
+    Ok(may_stay)
+}
+
 /// Takes one record in, or leaves it where it is if memory is short: the place is all that is kept then.
 fn load_record(
     inner: &StoreInner,
@@ -486,7 +513,14 @@ fn load_record(
     place: Option<RecordPlace>,
     report: &mut RecoveryReport,
 ) -> Result<(), OpenError> {
-    let (key, runs) = tail_record_key(bytes)?;
+    if inner.budget.used() > inner.soft_limit() / 2
+        && let Some(place) = place
+        && leave_record(catalog, bytes, place, report)?
+    {
+        return Ok(());
+    }
+    let record = read_tail_record(bytes)?;
+    let key = record.key;
     let Some(database) = catalog.by_id(key.database) else {
         return Ok(());
     };
@@ -498,21 +532,6 @@ fn load_record(
         row: key.row,
         field: key.field,
     };
-    let is_tight = inner.budget.used() > inner.soft_limit() / 2;
-    // One without runs may be empty, and one in memory on a list already.
-    let may_stay = is_tight
-        && runs > 0
-        && table.get(key.row, key.field).is_none()
-        && part.hidden(key.row, key.field).is_empty();
-    if let Some(place) = place.filter(|_| may_stay) {
-        let new = !table.put_away(key.row, key.field, place);
-        part.note_away(&table);
-        database.charge(i64::from(new) * AWAY_BYTES);
-        report.series_loaded += u64::from(new);
-        report.series_left += u64::from(new);
-        return Ok(());
-    }
-    let record = read_tail_record(bytes)?;
     let was_away = table.slot(key.row, key.field).and_then(Slot::record);
     if was_away.is_some() {
         table.put(Arc::new(Series::new(of)));

@@ -69,7 +69,7 @@ fn nothing_acknowledged_is_lost() {
         index_merges,
         ..
     } = counts;
-    let enough = seals > lives && index_merges > lives / 4;
+    let enough = seals > lives && index_merges > lives / 5;
     assert!(enough, "too few index segments: {counts}");
     assert!(deletes > lives, "only {deletes} deletes in {lives} lives");
     assert!(merges > lives, "only {merges} merges in {lives} lives");

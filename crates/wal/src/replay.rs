@@ -46,6 +46,8 @@ pub(crate) struct SegmentReader<'a> {
     batch_bytes: u64,
     window: Vec<u8>,
     base: u64,
+    /// Buffers of reads before.
+    spare: Vec<AlignedBuf>,
 }
 
 impl<'a> SegmentReader<'a> {
@@ -66,6 +68,7 @@ impl<'a> SegmentReader<'a> {
                 batch_bytes,
                 window: Vec::new(),
                 base: 0,
+                spare: Vec::new(),
             }),
             Completion::Done => Err(not_opened(path).into()),
         }
@@ -100,10 +103,11 @@ impl<'a> SegmentReader<'a> {
                     .step_by(READ_BYTES)
                     .map(|offset| {
                         let len = (to - offset).min(READ_BYTES as u64) as usize;
+                        let spare = self.spare.pop().filter(|buffer| buffer.len() == len);
                         Read {
                             file: self.file,
                             offset,
-                            into: AlignedBuf::zeroed(len),
+                            into: spare.unwrap_or_else(|| AlignedBuf::zeroed(len)),
                         }
                     })
                     .collect();
@@ -111,8 +115,9 @@ impl<'a> SegmentReader<'a> {
                     break;
                 }
                 self.device.read(&mut reads)?;
-                for read in &reads {
+                for read in reads {
                     self.window.extend_from_slice(read.into.bytes());
+                    self.spare.push(read.into);
                 }
             }
         }
