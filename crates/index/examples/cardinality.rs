@@ -20,7 +20,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alluvium_index::{
-    DefinitionMark, KeyHash, Label, Matcher, MergeJob, PartitionIndex, Segment, Selector, Test,
+    DefinitionMark, FlatKey, KeyHash, Label, Matcher, MergeJob, PartitionIndex, Segment, Selector,
+    Test,
 };
 use alluvium_io::thread_cpu_time;
 use alluvium_types::{FieldId, SeriesKey, ValueKind};
@@ -74,11 +75,12 @@ fn main() {
         }
         let keys: Vec<SeriesKey> = (begin..rows.min(begin + 4096)).map(key).collect();
         for key in &keys {
-            let hash = KeyHash::of(SEED, key, &mut scratch);
+            let key = FlatKey::new(key, &mut scratch);
+            let hash = KeyHash::of_input(SEED, &scratch);
             hashes.push(hash);
             // Processor time: what another process takes meanwhile is not the insert's.
             let start = thread_cpu_time();
-            let row = index.insert_row(hash, key).expect("a new tag set");
+            let row = index.insert_flat(hash, &key).expect("a new tag set");
             let taken = thread_cpu_time().saturating_sub(start);
             inserting += taken;
             times.push(taken.as_nanos() as u32);

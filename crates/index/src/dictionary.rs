@@ -28,29 +28,41 @@ impl Dictionary {
         self.names.len() as u32
     }
 
-    fn hash(&self, name: &str) -> u64 {
-        self.hasher.hash_one(name.as_bytes()) >> 32
+    fn hash(&self, name: &[u8]) -> u64 {
+        self.hasher.hash_one(name) >> 32
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<u32> {
-        self.table.find(self.hash(name), |id| {
+        self.table.find(self.hash(name.as_bytes()), |id| {
             self.names.get(id as usize) == Some(name.as_bytes())
         })
     }
 
     /// The id of a name, new if need be. The caller bounds the number of names below `u32::MAX`.
     pub(crate) fn intern(&mut self, name: &str) -> u32 {
+        self.intern_bytes(name.as_bytes())
+    }
+
+    /// As [`Self::intern`] of the bytes of a string.
+    pub(crate) fn intern_bytes(&mut self, name: &[u8]) -> u32 {
         let hash = self.hash(name);
         let names = &self.names;
         let found = self
             .table
-            .find(hash, |id| names.get(id as usize) == Some(name.as_bytes()));
+            .find(hash, |id| names.get(id as usize) == Some(name));
         found.unwrap_or_else(|| {
             let id = self.len();
-            self.names.push(name.as_bytes());
+            self.names.push(name);
             self.table.insert(hash, id);
             id
         })
+    }
+
+    /// The id of a name that is new; `None` if it is not.
+    pub(crate) fn add(&mut self, name: &str) -> Option<u32> {
+        let before = self.len();
+        let id = self.intern(name);
+        (id == before).then_some(id)
     }
 
     pub(crate) fn name(&self, id: u32) -> Option<&str> {

@@ -47,8 +47,14 @@ impl KeyHash {
 /// Appends one part of the bytes that [`SeriesKey::write_hash_input`] writes: measurement, then key and value of
 /// each tag.
 pub(crate) fn push_hash_part(part: &str, out: &mut Vec<u8>) {
+    push_hash_bytes(part.as_bytes(), out);
+}
+
+/// As [`push_hash_part`] of the bytes of a string.
+#[inline]
+pub(crate) fn push_hash_bytes(part: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&(part.len() as u32).to_le_bytes());
-    out.extend_from_slice(part.as_bytes());
+    out.extend_from_slice(part);
 }
 
 #[cfg(test)]

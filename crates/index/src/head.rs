@@ -69,8 +69,8 @@ impl Head {
     }
 
     /// The number of a value, new if need be, with one more row.
-    pub(crate) fn add_value(&mut self, key: u32, value: &str, row: u32) -> u32 {
-        let id = self.key_mut(key).values.intern(value);
+    pub(crate) fn add_value(&mut self, key: u32, value: &[u8], row: u32) -> u32 {
+        let id = self.key_mut(key).values.intern_bytes(value);
         self.add_row_of_value(key, id, row);
         id
     }

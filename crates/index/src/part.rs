@@ -14,12 +14,12 @@ use roaring::RoaringBitmap;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::field_sets::NO_FIELDS;
-use crate::hash::push_hash_part;
+use crate::hash::{push_hash_bytes, push_hash_part};
 use crate::head::Head;
 use crate::layout::{BEGINS_ANEW, CONTINUES, CRC_END, HEADER_BYTES, MAGIC, PartHeader, VERSION};
 use crate::palette::CHUNK;
-use crate::partition::tuple_bytes;
 use crate::postings::RowsRef;
+use crate::table::Slot;
 use crate::varint::{get_str, get_u32, get_u64, put_str, put_u64};
 use crate::{
     IndexError, KeyHash, KindSet, LoadError, MAX_NAME_BYTES, MAX_TAGS, PartError, PartitionIndex,
@@ -278,7 +278,7 @@ impl PartitionIndex {
         }
         for id in 0..get_u32(rest)? {
             let name = decode_name(rest)?;
-            (self.intern_key(name) == id).then_some(())?;
+            (self.intern_key(name.as_bytes()) == id).then_some(())?;
         }
         for _ in 0..get_u32(rest)? {
             let measurement = get_u32(rest).filter(|m| *m < self.measurement_names.len())?;
@@ -400,8 +400,16 @@ impl PartitionIndex {
         rest: &mut &[u8],
     ) -> Result<(), &'static str> {
         let mut scratch = Vec::new();
+        // A row takes a byte at least: what the header says is not believed.
+        let rows = (header.rows.get() as usize).min(rest.len());
+        let mut slots = Vec::with_capacity(rows);
         for _ in 0..header.rows.get() {
-            self.apply_row(seed, rest, &mut scratch)?;
+            let row = self.row_count();
+            let hash = self.apply_row(seed, rest, &mut scratch)?;
+            slots.push(u128::new(hash.bits(), row));
+        }
+        if !self.table.add_all(slots) {
+            return Err("tag set (it is there already)");
         }
         for _ in 0..header.fields.get() {
             self.apply_field(rest).ok_or("field")?;
@@ -430,7 +438,7 @@ impl PartitionIndex {
         seed: u64,
         rest: &mut &[u8],
         scratch: &mut Vec<u8>,
-    ) -> Result<(), &'static str> {
+    ) -> Result<KeyHash, &'static str> {
         let row = self.row_count();
         if row == u32::MAX {
             return Err("number of rows");
@@ -440,31 +448,30 @@ impl PartitionIndex {
             id => known(id, self.schemas.len()).ok_or("shape")?,
         };
         let shape = self.schemas.get(schema).ok_or("shape")?;
-        let mut tuple = Vec::with_capacity(tuple_bytes(shape.keys.len()));
+        let mut tuple = std::mem::take(&mut self.tuple);
+        tuple.clear();
         scratch.clear();
         let measurement = self.measurement_names.name(shape.measurement);
         push_hash_part(measurement.ok_or("measurement")?, scratch);
         for &id in &shape.keys {
-            push_hash_part(self.key_names.name(id).ok_or("key")?, scratch);
+            push_hash_bytes(self.key_names.bytes(id).ok_or("key")?, scratch);
             let key = self.head.key_mut(id);
             let value = match get_u64(rest).ok_or("value")? {
                 0 => {
                     // A value spelt out again would get a number that the writer did not mean.
-                    let name = decode_name(rest).filter(|n| key.values.find(n).is_none());
-                    key.values.intern(name.ok_or("new value")?)
+                    let name = decode_name(rest).ok_or("new value")?;
+                    key.values.add(name).ok_or("new value")?
                 }
                 number => known(number, key.values.len()).ok_or("value")?,
             };
-            push_hash_part(key.values.name(value).ok_or("value")?, scratch);
+            push_hash_bytes(key.values.bytes(value).ok_or("value")?, scratch);
             self.head.add_row_of_value(id, value, row);
             put_u64(&mut tuple, value.into());
         }
         let hash = KeyHash::of_input(seed, scratch);
-        if self.lookup(hash).is_some() {
-            return Err("tag set (it is there already)");
-        }
-        self.append_row(hash, row, schema, &tuple);
-        Ok(())
+        self.append_row(schema, &tuple);
+        self.tuple = tuple;
+        Ok(hash)
     }
 
     fn apply_schema(&mut self, row: u32, rest: &mut &[u8]) -> Option<u32> {
@@ -484,7 +491,7 @@ impl PartitionIndex {
             let key = match get_u64(rest)? {
                 0 => {
                     let name = decode_name(rest).filter(|n| self.key_names.find(n).is_none())?;
-                    self.intern_key(name)
+                    self.intern_key(name.as_bytes())
                 }
                 id => known(id, self.key_names.len())?,
             };

@@ -15,7 +15,7 @@ use crate::removal::mark_row;
 use crate::schema::{Schema, Schemas};
 use crate::table::Table;
 use crate::varint::{get_u32, put_u64};
-use crate::{IndexError, KeyHash, KindSet, Segment};
+use crate::{FlatKey, IndexError, KeyHash, KindSet, Segment};
 
 /// Longest measurement, tag key, tag value or field name.
 pub const MAX_NAME_BYTES: usize = 65_536;
@@ -64,6 +64,8 @@ pub struct PartitionIndex {
     pub(crate) silent: u32,
     /// Changes of field lists so far.
     pub(crate) changes: u64,
+    /// Where the tuple of a new row is put together.
+    pub(crate) tuple: Vec<u8>,
 }
 
 #[derive(Debug, Clone)]
@@ -106,6 +108,7 @@ impl PartitionIndex {
             removed: RoaringBitmap::new(),
             silent: 0,
             changes: 0,
+            tuple: Vec::new(),
         }
     }
 
@@ -135,6 +138,14 @@ impl PartitionIndex {
     /// If the tag set exists, the partition is full, or a name or the list of tags is too long; nothing is
     /// changed then.
     pub fn insert_row(&mut self, hash: KeyHash, key: &SeriesKey) -> Result<Row, IndexError> {
+        self.insert_flat(hash, &FlatKey::new(key, &mut Vec::new()))
+    }
+
+    /// As [`Self::insert_row`], of a key in its flat form.
+    ///
+    /// # Errors
+    /// As [`Self::insert_row`].
+    pub fn insert_flat(&mut self, hash: KeyHash, key: &FlatKey) -> Result<Row, IndexError> {
         if let Some(row) = self.lookup(hash) {
             return Err(IndexError::RowExists { row });
         }
@@ -142,24 +153,26 @@ impl PartitionIndex {
         if row == u32::MAX {
             return Err(IndexError::PartitionFull { rows: row });
         }
-        check_name(key.measurement())?;
-        if key.tags().len() > MAX_TAGS {
-            let tags = key.tags().len();
-            return Err(IndexError::TooManyTags { tags });
+        if key.longest_bytes() > MAX_NAME_BYTES {
+            let bytes = key.longest_bytes();
+            return Err(IndexError::NameTooLong { bytes });
         }
-        for (k, v) in key.tags() {
-            check_name(k)?;
-            check_name(v)?;
+        if key.tag_count() > MAX_TAGS {
+            let tags = key.tag_count();
+            return Err(IndexError::TooManyTags { tags });
         }
 
         let schema = self.intern_schema(row, key);
-        let mut tuple = Vec::with_capacity(tuple_bytes(key.tags().len()));
+        let mut tuple = std::mem::take(&mut self.tuple);
+        tuple.clear();
         let shape = self.schemas.get(schema).expect("just interned");
         for (&key, (_, value)) in shape.keys.iter().zip(key.tags()) {
             let id = self.head.add_value(key, value, row);
             put_u64(&mut tuple, id.into());
         }
-        self.append_row(hash, row, schema, &tuple);
+        self.append_row(schema, &tuple);
+        self.table.insert(hash.bits(), row);
+        self.tuple = tuple;
         Ok(Row(row))
     }
 
@@ -384,8 +397,8 @@ impl PartitionIndex {
     }
 
     /// The tag key of this name, new if need be.
-    pub(crate) fn intern_key(&mut self, name: &str) -> u32 {
-        let id = self.key_names.intern(name);
+    pub(crate) fn intern_key(&mut self, name: &[u8]) -> u32 {
+        let id = self.key_names.intern_bytes(name);
         if id as usize == self.tag_keys.len() {
             self.tag_keys.push(TagKey {
                 schemas: Vec::new(),
@@ -404,30 +417,29 @@ impl PartitionIndex {
         schema
     }
 
-    /// Appends row `row`, whose hash is new and whose values know of it already.
-    pub(crate) fn append_row(&mut self, hash: KeyHash, row: u32, schema: u32, tuple: &[u8]) {
+    /// Appends the next row, whose values know of it already; its hash is still to be noted.
+    pub(crate) fn append_row(&mut self, schema: u32, tuple: &[u8]) {
         self.head.append(schema, tuple);
         self.row_schemas.push(schema);
         self.row_sets.push(NO_FIELDS);
-        self.table.insert(hash.bits(), row);
     }
 
-    fn intern_schema(&mut self, row: u32, key: &SeriesKey) -> u32 {
+    fn intern_schema(&mut self, row: u32, key: &FlatKey) -> u32 {
         let measurement = self.intern_measurement(key.measurement());
         // The shape of the row before is the best guess, and spares a look-up for each key.
         if let Some(last) = self.last_schema(row)
             && let Some(schema) = self.schemas.get(last)
             && schema.measurement == measurement
-            && schema.keys.len() == key.tags().len()
+            && schema.keys.len() == key.tag_count()
             && schema
                 .keys
                 .iter()
                 .zip(key.tags())
-                .all(|(&id, (name, _))| self.key_names.name(id) == Some(name.as_str()))
+                .all(|(&id, (name, _))| self.key_names.bytes(id) == Some(name))
         {
             return last;
         }
-        let mut keys = Vec::with_capacity(key.tags().len());
+        let mut keys = Vec::with_capacity(key.tag_count());
         for (name, _) in key.tags() {
             keys.push(self.intern_key(name));
         }
@@ -439,11 +451,6 @@ impl PartitionIndex {
     fn last_schema(&self, row: u32) -> Option<u32> {
         self.row_schemas.get(row.checked_sub(1)? as usize)
     }
-}
-
-/// Room for most tuples: the numbers of most values fit two bytes.
-pub(crate) fn tuple_bytes(tags: usize) -> usize {
-    2 + 2 * tags
 }
 
 fn check_name(name: &str) -> Result<(), IndexError> {

@@ -21,12 +21,22 @@ const ONE: u64 = 0;
 const FEW: u64 = 1;
 const MANY: u64 = 2;
 
+/// Rows that wait beside a bitmap until they are added together: what makes its entry one cache line of 64 bytes.
+const WAITING_MAX: usize = 8;
+
 #[derive(Debug, Clone)]
 enum Many {
     /// Too sparse for a bitmap.
     List(Vec<u32>),
-    Bitmap(RoaringBitmap),
+    /// With rows above all in it, which are not in it yet.
+    Bitmap {
+        rows: RoaringBitmap,
+        waiting: [u32; WAITING_MAX],
+        count: u8,
+    },
 }
+
+const _: () = assert!(size_of::<Many>() <= 64);
 
 /// The memory behind all [`Postings`] of a partition.
 #[derive(Debug, Clone, Default)]
@@ -42,7 +52,8 @@ pub(crate) struct PostingsStore {
 pub(crate) enum RowsRef<'a> {
     One(u32),
     List(&'a [u32]),
-    Bitmap(&'a RoaringBitmap),
+    /// A bitmap, and rows above all in it.
+    Bitmap(&'a RoaringBitmap, &'a [u32]),
 }
 
 impl RowsRef<'_> {
@@ -50,7 +61,7 @@ impl RowsRef<'_> {
         match self {
             Self::One(_) => 1,
             Self::List(list) => list.len() as u64,
-            Self::Bitmap(bitmap) => bitmap.len(),
+            Self::Bitmap(bitmap, more) => bitmap.len() + more.len() as u64,
         }
     }
 
@@ -59,7 +70,9 @@ impl RowsRef<'_> {
         match self {
             Self::One(row) => rows.contains(row),
             Self::List(list) => list.iter().any(|row| rows.contains(*row)),
-            Self::Bitmap(bitmap) => !bitmap.is_disjoint(rows),
+            Self::Bitmap(bitmap, more) => {
+                !bitmap.is_disjoint(rows) || more.iter().any(|row| rows.contains(*row))
+            }
         }
     }
 
@@ -68,7 +81,7 @@ impl RowsRef<'_> {
         match self {
             Self::One(row) => Some(row),
             Self::List(list) => list.first().copied(),
-            Self::Bitmap(bitmap) => bitmap.min(),
+            Self::Bitmap(bitmap, more) => bitmap.min().or(more.first().copied()),
         }
     }
 }
@@ -108,7 +121,11 @@ impl PostingsStore {
             }
             _ => match &self.many[low as usize] {
                 Many::List(list) => RowsRef::List(list),
-                Many::Bitmap(bitmap) => RowsRef::Bitmap(bitmap),
+                Many::Bitmap {
+                    rows,
+                    waiting,
+                    count,
+                } => RowsRef::Bitmap(rows, waiting.get(..usize::from(*count)).unwrap_or_default()),
             },
         }
     }
@@ -150,15 +167,27 @@ impl PostingsStore {
             }
             _ => {
                 match &mut self.many[low as usize] {
-                    Many::Bitmap(bitmap) => {
-                        // Not `try_push`: it scans a dense container for its highest row.
-                        bitmap.insert(row);
+                    Many::Bitmap {
+                        rows,
+                        waiting,
+                        count,
+                    } => {
+                        if usize::from(*count) == WAITING_MAX {
+                            // Not `try_push`: it scans a dense container for its highest row.
+                            rows.extend(*waiting);
+                            *count = 0;
+                        }
+                        waiting[usize::from(*count)] = row;
+                        *count += 1;
                     }
                     Many::List(list) => {
                         list.push(row);
                         if list.len() as u64 >= DENSE * (u64::from(row >> 16) + 1) {
-                            let bitmap = list.iter().copied().collect();
-                            self.many[low as usize] = Many::Bitmap(bitmap);
+                            self.many[low as usize] = Many::Bitmap {
+                                rows: list.iter().copied().collect(),
+                                waiting: [0; WAITING_MAX],
+                                count: 0,
+                            };
                         }
                     }
                 }
@@ -175,7 +204,7 @@ impl PostingsStore {
             .iter()
             .map(|m| match m {
                 Many::List(list) => list.capacity() * 4,
-                Many::Bitmap(bitmap) => bitmap_bytes(bitmap),
+                Many::Bitmap { rows, .. } => bitmap_bytes(rows),
             })
             .sum();
         arenas + free + many + self.many.capacity() * size_of::<Many>()
@@ -221,7 +250,7 @@ mod tests {
         match store.rows(postings) {
             RowsRef::One(row) => vec![row],
             RowsRef::List(list) => list.to_vec(),
-            RowsRef::Bitmap(bitmap) => bitmap.iter().collect(),
+            RowsRef::Bitmap(bitmap, more) => bitmap.iter().chain(more.iter().copied()).collect(),
         }
     }
 
@@ -242,7 +271,7 @@ mod tests {
                 }
             }
         }
-        assert!(matches!(store.rows(lists[0].0), RowsRef::Bitmap(_)));
+        assert!(matches!(store.rows(lists[0].0), RowsRef::Bitmap(..)));
         assert!(matches!(store.rows(lists[3].0), RowsRef::List(_)));
     }
 }

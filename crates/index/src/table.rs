@@ -21,6 +21,8 @@ pub(crate) trait Slot: Copy + Ord {
     fn id(self) -> u32;
     /// Whether both carry the same hash.
     fn same_hash(self, other: Self) -> bool;
+    /// The slot of the same hash with id 0, where a search begins.
+    fn first_of_hash(self) -> Self;
     /// The 32 leading bits.
     fn leading(self) -> u32;
 }
@@ -36,6 +38,9 @@ impl Slot for u128 {
     }
     fn same_hash(self, other: Self) -> bool {
         self >> 32 == other >> 32
+    }
+    fn first_of_hash(self) -> Self {
+        self >> 32 << 32
     }
     fn leading(self) -> u32 {
         (self >> 96) as u32
@@ -53,6 +58,9 @@ impl Slot for u64 {
     }
     fn same_hash(self, other: Self) -> bool {
         self >> 32 == other >> 32
+    }
+    fn first_of_hash(self) -> Self {
+        self >> 32 << 32
     }
     fn leading(self) -> u32 {
         (self >> 32) as u32
@@ -105,6 +113,34 @@ impl<S: Slot> Table<S> {
         }
     }
 
+    /// Adds many slots in any order; `false` if two hashes are the same, and nothing is added then. Few beside those there
+    /// are go in one by one, more of them by sorting all.
+    pub(crate) fn add_all(&mut self, mut slots: Vec<S>) -> bool {
+        slots.sort_unstable();
+        if slots.windows(2).any(|pair| pair[0].same_hash(pair[1])) {
+            return false;
+        }
+        let is_there = |slot: &S| self.find_slot(*slot).is_some();
+        let len: usize = self.shards.iter().map(|shard| shard.len).sum();
+        if len > 0 && slots.iter().any(is_there) {
+            return false;
+        }
+        if slots.len() < len / 4 {
+            slots.into_iter().for_each(|slot| self.insert_slot(slot));
+            return true;
+        }
+        slots.extend(self.shards.iter().flat_map(Shard::entries));
+        if len > 0 {
+            slots.sort_unstable();
+        }
+        *self = Self::from_sorted(&slots);
+        true
+    }
+
+    fn find_slot(&self, slot: S) -> Option<u32> {
+        self.resume(self.probe_slot(slot), |_| true)
+    }
+
     /// Calls `visit` with the slots of one shard whose leading bits are `from` or more, ascending; returns where the next
     /// shard begins, 2^32 behind the last. `from` is below that.
     pub(crate) fn slots_from(&self, from: u64, visit: impl FnMut(S)) -> u64 {
@@ -139,7 +175,12 @@ impl<S: Slot> Table<S> {
     /// First half of [`Table::find`]: reads the home slot, which is what misses the cache.
     #[inline]
     pub(crate) fn probe(&self, hash: S) -> Probe<S> {
-        let wanted = S::new(hash, 0);
+        self.probe_slot(S::new(hash, 0))
+    }
+
+    #[inline]
+    fn probe_slot(&self, slot: S) -> Probe<S> {
+        let wanted = slot.first_of_hash();
         let shard = self.directory[self.directory_index(wanted)];
         let at = &self.shards[shard as usize];
         let home = at.home(wanted);
@@ -178,7 +219,10 @@ impl<S: Slot> Table<S> {
     /// Adds an id under `hash`; the caller has made sure that it is not there.
     pub(crate) fn insert(&mut self, hash: S, id: u32) {
         debug_assert!(id != u32::MAX, "reserved for empty slots");
-        let slot = S::new(hash, id);
+        self.insert_slot(S::new(hash, id));
+    }
+
+    fn insert_slot(&mut self, slot: S) {
         loop {
             let index = self.directory[self.directory_index(slot)];
             let shard = &mut self.shards[index as usize];
@@ -363,6 +407,26 @@ mod tests {
                 let expected = (i % 3 == 0).then_some(i);
                 assert_eq!(table.find(mixed(i.into()), |_| true), expected);
             }
+        }
+    }
+
+    #[test]
+    fn many_at_once_are_as_one_by_one() {
+        for (before, more) in [(0_u32, 1_u32), (0, 50_000), (1000, 50_000), (50_000, 1000)] {
+            let slot = |i: u32| u128::new(mixed(i.into()), i);
+            let mut table = Table::new();
+            (0..before).for_each(|i| table.insert(mixed(i.into()), i));
+            assert!(table.add_all((before..before + more).map(slot).collect()));
+            for i in 0..before + more {
+                assert_eq!(table.find(mixed(i.into()), |_| true), Some(i));
+            }
+            let next = before + more;
+            assert_eq!(table.find(mixed(next.into()), |_| true), None);
+            // One that is there, and one that comes twice.
+            let again = u128::new(mixed(0), next);
+            assert!(!table.add_all(vec![slot(next), again]));
+            assert!(!table.add_all(vec![slot(next), u128::new(mixed(next.into()), next + 1)]));
+            assert_eq!(table.find(mixed(next.into()), |_| true), None);
         }
     }
 

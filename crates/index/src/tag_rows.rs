@@ -111,12 +111,18 @@ impl PartitionIndex {
     /// Narrows `current` by a matcher: through the postings, or row by row when few rows are left.
     pub(crate) fn narrow(&self, head: &Head, current: &mut RoaringBitmap, rows: &TagRows) {
         if let ([value], false) = (rows.values.as_slice(), rows.complement)
-            && let Some(RowsRef::Bitmap(bitmap)) = head.value_rows(rows.key, *value)
+            && let Some(RowsRef::Bitmap(bitmap, more)) = head.value_rows(rows.key, *value)
         {
             if rows.negative {
                 *current -= bitmap;
+                for row in more {
+                    current.remove(*row);
+                }
             } else {
+                let kept = more.iter().copied().filter(|row| current.contains(*row));
+                let kept: Vec<u32> = kept.collect();
                 *current &= bitmap;
+                current.extend(kept);
             }
             return;
         }
@@ -153,7 +159,10 @@ fn union(head: &Head, rows: &TagRows) -> RoaringBitmap {
         match head.value_rows(rows.key, value) {
             Some(RowsRef::One(row)) => few.push(row),
             Some(RowsRef::List(list)) => few.extend_from_slice(list),
-            Some(RowsRef::Bitmap(bitmap)) => bitmaps.push(bitmap),
+            Some(RowsRef::Bitmap(bitmap, more)) => {
+                bitmaps.push(bitmap);
+                few.extend_from_slice(more);
+            }
             None => {}
         }
     }

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use alluvium_index::KeyHash;
-use alluvium_types::{PARTITION_COUNT, Partition, Row, SeriesKey};
+use alluvium_index::{FlatKey, KeyHash};
+use alluvium_types::{PARTITION_COUNT, Partition, Row};
 use hashbrown::HashTable;
 
 use crate::error::RefusedLine;
@@ -65,10 +65,10 @@ fn slot_hash(print: [u32; 3]) -> u64 {
 /// A tag set whose row is not known yet.
 #[derive(Debug)]
 pub(crate) struct Unresolved {
-    pub key: SeriesKey,
+    pub key: FlatKey,
     pub hash: KeyHash,
     /// Why no line may have this key.
-    pub refusal: Option<RefusedLine>,
+    pub refusal: Option<Box<RefusedLine>>,
 }
 
 /// Tag sections as they were sent, so that sorting and unescaping happen once a series and writer. They are known by 96
@@ -146,6 +146,8 @@ impl RawKeys {
 
 #[cfg(test)]
 mod tests {
+    use alluvium_types::SeriesKey;
+
     use super::*;
 
     #[test]
@@ -155,6 +157,7 @@ mod tests {
             let raw = format!("cpu,host=h{n}");
             let key = SeriesKey::new("cpu", [("host", format!("h{n}"))]).unwrap();
             let hash = KeyHash::of(7, &key, &mut Vec::new());
+            let key = FlatKey::new(&key, &mut Vec::new());
             let refusal = None;
             let token = keys.add(raw.as_bytes(), Unresolved { key, hash, refusal });
             assert_eq!((token, keys.unresolved_hash(n)), (n, Some(hash)));

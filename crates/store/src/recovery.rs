@@ -14,7 +14,7 @@ use alluvium_types::DatabaseId;
 use alluvium_wal::{StreamInfo, sync_stream};
 use parking_lot::Mutex;
 
-use self::loading::{load_catalog, load_definitions, load_tails, load_tombstones};
+use self::loading::{complete_tables, load_catalog, load_definitions, load_tails, load_tombstones};
 use self::redo::{redo_catalog, redo_stream};
 use crate::error::OpenError;
 use crate::ledger::Ledger;
@@ -57,10 +57,20 @@ pub(crate) fn recover(
         ..RecoveryReport::default()
     };
     load_catalog(inner, &ledger.catalog)?;
-    load_definitions(inner, ledger)?;
     // Series that deletes touch stay in memory.
     load_tombstones(inner, ledger)?;
-    load_tails(inner, ledger, &mut report)?;
+    if inner.config.redo_threads_max > 1 {
+        // Definitions fill the index, tails the tables of series.
+        std::thread::scope(|scope| {
+            let tails = scope.spawn(|| load_tails(inner, ledger, &mut report));
+            load_definitions(inner, ledger)?;
+            tails.join().expect("loading does not panic")
+        })?;
+    } else {
+        load_definitions(inner, ledger)?;
+        load_tails(inner, ledger, &mut report)?;
+    }
+    complete_tables(inner)?;
     let databases = inner.catalog.read().all();
     databases.iter().for_each(|d| StoreInner::raise_barriers(d));
     let salt = salt(root.instance);

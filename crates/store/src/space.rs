@@ -394,6 +394,10 @@ impl StoreInner {
                 // Nobody knows how many pages they have: dead ones of earlier lives are found with the next that die.
                 continue;
             }
+            let allocated = self.block.allocated_pages(database.id);
+            if allocated == 0 {
+                continue;
+            }
             let mut leaves = 0;
             for part in database.touched() {
                 for series in part.table.read().iter() {
@@ -401,7 +405,6 @@ impl StoreInner {
                 }
             }
             let inners = leaves.div_ceil(LEAVES_PER_INNER);
-            let allocated = self.block.allocated_pages(database.id);
             database
                 .space
                 .note_dead(allocated.saturating_sub(leaves + inners));

@@ -6,7 +6,7 @@ mod shapes;
 
 use std::sync::Arc;
 
-use alluvium_index::{KeyHash, MAX_NAME_BYTES, MAX_TAGS};
+use alluvium_index::{FlatKey, KeyHash, MAX_NAME_BYTES, MAX_TAGS};
 use alluvium_types::{
     FieldId, MAX_STRING_BYTES, Owner, PARTITION_COUNT, Row, SeriesKey, StringColumn, ValueKind,
     ValueRef,
@@ -133,9 +133,14 @@ impl Writer {
     }
 
     /// The row of a tag section that was not cached, whose canonical form is `key`.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers have no use for it behind this, and need not know what is kept"
+    )]
     pub fn resolve(&mut self, raw_key: &[u8], key: SeriesKey) -> RowToken {
-        let hash = KeyHash::of(self.database.seed, &key, &mut self.hash_scratch);
-        let refusal = check_key(&key).err();
+        let key = FlatKey::new(&key, &mut self.hash_scratch);
+        let hash = KeyHash::of_input(self.database.seed, &self.hash_scratch);
+        let refusal = check_key(&key).err().map(Box::new);
         RowToken(self.keys.add(raw_key, Unresolved { key, hash, refusal }))
     }
 
@@ -151,7 +156,7 @@ impl Writer {
         if self.keys.known[row.0 as usize].row == NONE {
             let unresolved = self.keys.unresolved.get(&row.0);
             if let Some(refusal) = unresolved.and_then(|u| u.refusal.as_ref()) {
-                return Err(refusal.clone());
+                return Err((**refusal).clone());
             }
         }
         self.line += 1;
@@ -299,18 +304,16 @@ impl Drop for Writer {
 }
 
 /// Checks a tag set against what the index can number.
-fn check_key(key: &SeriesKey) -> Result<(), RefusedLine> {
-    let names = key.tags().iter().flat_map(|(k, v)| [k.len(), v.len()]);
-    let longest = names.chain([key.measurement().len()]).max().unwrap_or(0);
-    if longest > MAX_NAME_BYTES {
+fn check_key(key: &FlatKey) -> Result<(), RefusedLine> {
+    if key.longest_bytes() > MAX_NAME_BYTES {
         return Err(RefusedLine::LongName {
-            bytes: longest,
+            bytes: key.longest_bytes(),
             limit: MAX_NAME_BYTES,
         });
     }
-    if key.tags().len() > MAX_TAGS {
+    if key.tag_count() > MAX_TAGS {
         return Err(RefusedLine::ManyTags {
-            tags: key.tags().len(),
+            tags: key.tag_count(),
             limit: MAX_TAGS,
         });
     }

@@ -48,7 +48,7 @@ mod writer;
 pub use error::LogError;
 pub use group::PointGroup;
 pub use record::{Entry, Section, SectionBuilder, SectionReader, read_section, section_head};
-pub use replay::{StreamEnd, replay};
+pub use replay::{StreamEnd, replay, skim};
 pub use stream::{StreamInfo, list_streams, remove_stream, sync_stream};
 pub use tombstone::{Among, Tombstone};
 pub use whole::{SavedFrames, copy_frames, salvage_frames};

@@ -136,13 +136,25 @@ impl SectionBuilder {
 
     /// Adds [`Entry::Row`].
     pub fn row(&mut self, row: Row, key: &SeriesKey) {
+        let tags = key.tags().iter().map(|(k, v)| (k.as_bytes(), v.as_bytes()));
+        self.row_of_parts(row, key.measurement(), key.tags().len(), tags);
+    }
+
+    /// As [`Self::row`], of a key that is not in one piece: `count` tags sorted by key, all of them UTF-8.
+    pub fn row_of_parts<'a>(
+        &mut self,
+        row: Row,
+        measurement: &str,
+        count: usize,
+        tags: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    ) {
         self.out.push(ROW);
         put_u64(&mut self.out, u64::from(row.0));
-        put_bytes(&mut self.out, key.measurement().as_bytes());
-        put_u64(&mut self.out, key.tags().len() as u64);
-        for (k, v) in key.tags() {
-            put_bytes(&mut self.out, k.as_bytes());
-            put_bytes(&mut self.out, v.as_bytes());
+        put_bytes(&mut self.out, measurement.as_bytes());
+        put_u64(&mut self.out, count as u64);
+        for (k, v) in tags {
+            put_bytes(&mut self.out, k);
+            put_bytes(&mut self.out, v);
         }
     }
 

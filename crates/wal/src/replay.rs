@@ -46,6 +46,8 @@ pub(crate) struct SegmentReader<'a> {
     batch_bytes: u64,
     window: Vec<u8>,
     base: u64,
+    /// Buffers of reads before.
+    spare: Vec<AlignedBuf>,
 }
 
 impl<'a> SegmentReader<'a> {
@@ -66,6 +68,7 @@ impl<'a> SegmentReader<'a> {
                 batch_bytes,
                 window: Vec::new(),
                 base: 0,
+                spare: Vec::new(),
             }),
             Completion::Done => Err(not_opened(path).into()),
         }
@@ -100,10 +103,11 @@ impl<'a> SegmentReader<'a> {
                     .step_by(READ_BYTES)
                     .map(|offset| {
                         let len = (to - offset).min(READ_BYTES as u64) as usize;
+                        let spare = self.spare.pop().filter(|buffer| buffer.len() == len);
                         Read {
                             file: self.file,
                             offset,
-                            into: AlignedBuf::zeroed(len),
+                            into: spare.unwrap_or_else(|| AlignedBuf::zeroed(len)),
                         }
                     })
                     .collect();
@@ -111,8 +115,9 @@ impl<'a> SegmentReader<'a> {
                     break;
                 }
                 self.device.read(&mut reads)?;
-                for read in &reads {
+                for read in reads {
                     self.window.extend_from_slice(read.into.bytes());
+                    self.spare.push(read.into);
                 }
             }
         }
@@ -232,6 +237,32 @@ pub fn replay(
     from_seq: u64,
     visit: &mut dyn FnMut(u64, &[u8]) -> Result<(), LogError>,
 ) -> Result<StreamEnd, LogError> {
+    read_through(device, stream, salt, from_seq, true, visit)
+}
+
+/// As [`replay`], but does not look behind the end of the stream for proof that it was damaged there: for a look ahead of
+/// the replay, which will. Costs no read of what the last segment has not been filled with yet.
+///
+/// # Errors
+/// As [`replay`], without [`LogError::Damaged`].
+pub fn skim(
+    device: &dyn Device,
+    stream: &StreamInfo,
+    salt: u64,
+    from_seq: u64,
+    visit: &mut dyn FnMut(u64, &[u8]) -> Result<(), LogError>,
+) -> Result<StreamEnd, LogError> {
+    read_through(device, stream, salt, from_seq, false, visit)
+}
+
+fn read_through(
+    device: &dyn Device,
+    stream: &StreamInfo,
+    salt: u64,
+    from_seq: u64,
+    seek_proof: bool,
+    visit: &mut dyn FnMut(u64, &[u8]) -> Result<(), LogError>,
+) -> Result<StreamEnd, LogError> {
     let needed = from_seq.max(1);
     let mut end = StreamEnd {
         next_seq: needed,
@@ -278,6 +309,7 @@ pub fn replay(
             stop = Some((*segment, offset));
         }
         if let Some(at) = stop
+            && seek_proof
             && (offset < reader.len)
             && has_proof(&mut reader, offset, identity, missing, needed)?
         {

@@ -260,7 +260,7 @@ impl MergeJob {
                 self.writer.value(&value, RowsRef::List(&few));
             } else {
                 many.extend(few);
-                self.writer.value(&value, RowsRef::Bitmap(&many));
+                self.writer.value(&value, RowsRef::Bitmap(&many, &[]));
             }
             values += 1;
             rank += 1;

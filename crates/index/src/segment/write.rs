@@ -87,10 +87,15 @@ impl SegmentWriter {
             RowsRef::One(row) => self.inline(value, &[row]),
             RowsRef::List(list) if list.len() <= INLINE_ROWS => self.inline(value, list),
             RowsRef::List(list) => self.bitmap(value, list.iter().copied().collect()),
-            RowsRef::Bitmap(bitmap) if bitmap.len() <= INLINE_ROWS as u64 => {
-                self.inline(value, &bitmap.iter().collect::<Vec<_>>());
+            RowsRef::Bitmap(bitmap, more) if rows.len() <= INLINE_ROWS as u64 => {
+                let rows = bitmap.iter().chain(more.iter().copied());
+                self.inline(value, &rows.collect::<Vec<_>>());
             }
-            RowsRef::Bitmap(bitmap) => self.bitmap(value, bitmap.clone()),
+            RowsRef::Bitmap(bitmap, more) => {
+                let mut rows = bitmap.clone();
+                rows.extend(more);
+                self.bitmap(value, rows);
+            }
         }
         self.values += 1;
         if self.block.is_full() {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use alluvium_block::Sections;
 use alluvium_index::{IndexError, PartitionIndex, begins_anew, rows_after};
@@ -94,11 +95,12 @@ pub(super) fn load_definitions(inner: &StoreInner, ledger: &Ledger) -> Result<()
         files.push(sections);
     }
     let catalog = inner.catalog.read();
-    for (tag, parts) in needed {
-        let (id, partition) = split_tag(tag);
+    let needed: Vec<_> = needed.into_iter().collect();
+    each(inner, &needed, |(tag, parts)| {
+        let (tag, id, partition) = (*tag, split_tag(*tag).0, split_tag(*tag).1);
         // Parts of a database dropped since are of no use.
         let Some(database) = catalog.by_id(id) else {
-            continue;
+            return Ok(());
         };
         let state = database.partition(partition);
         let named = of_partition(&ledger.segments, id, partition);
@@ -115,7 +117,7 @@ pub(super) fn load_definitions(inner: &StoreInner, ledger: &Ledger) -> Result<()
         let active = inner.active_rows(&days);
         drop(days);
         let mut loaded = PartitionIndex::new();
-        for part in parts.into_iter().filter_map(|n| files.get(n)?.get(tag)) {
+        for part in parts.iter().filter_map(|n| files.get(*n)?.get(tag)) {
             match segments.take() {
                 Some(segments) => {
                     loaded = PartitionIndex::open(database.seed, part, segments, active.as_ref())?;
@@ -125,8 +127,35 @@ pub(super) fn load_definitions(inner: &StoreInner, ledger: &Ledger) -> Result<()
         }
         *state.sealed.lock() = loaded.mark();
         *state.index.write() = loaded;
+        Ok(())
+    })
+}
+
+/// Does `work` for each item, on up to `redo_threads_max` threads: with 1 on the caller's, in their order. Returns the
+/// first error met.
+fn each<T: Sync>(
+    inner: &StoreInner,
+    items: &[T],
+    work: impl Fn(&T) -> Result<(), OpenError> + Sync,
+) -> Result<(), OpenError> {
+    let threads = inner.config.redo_threads_max.min(items.len());
+    if threads <= 1 {
+        return items.iter().try_for_each(work);
     }
-    Ok(())
+    let next = AtomicUsize::new(0);
+    let one = || {
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            work(item)?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
+        let mut ended = threads
+            .into_iter()
+            .map(|t| t.join().expect("loading does not panic"));
+        ended.try_for_each(|result| result)
+    })
 }
 
 /// Before redo: what it brings back must be hidden again.
@@ -162,24 +191,32 @@ pub(super) fn load_tails(
     for file in &ledger.tails {
         load_tails_file(inner, &catalog, *file, report)?;
     }
-    // Definitions without points in a tail still need a place in the table.
-    for database in catalog.all() {
-        for part in database.touched() {
-            let index = part.index.read();
-            let mut table = part.table.write();
-            for row in (0..index.row_count()).map(alluvium_types::Row) {
-                for (field, _) in index.fields_of(row) {
-                    let made = table.ensure(SeriesPlace {
-                        partition: part.partition,
-                        row,
-                        field,
-                    });
-                    database.charge(i64::from(made) * SERIES_BYTES);
-                }
+    Ok(())
+}
+
+/// Definitions without points in a tail still need a place in the table.
+pub(super) fn complete_tables(inner: &StoreInner) -> Result<(), OpenError> {
+    let databases = inner.catalog.read().all();
+    let parts: Vec<_> = databases
+        .iter()
+        .flat_map(|database| database.touched().map(move |part| (database, part)))
+        .collect();
+    each(inner, &parts, |(database, part)| {
+        let index = part.index.read();
+        let mut table = part.table.write();
+        let mut made = 0;
+        for row in (0..index.row_count()).map(alluvium_types::Row) {
+            for (field, _) in index.fields_of(row) {
+                made += i64::from(table.ensure(SeriesPlace {
+                    partition: part.partition,
+                    row,
+                    field,
+                }));
             }
         }
-    }
-    Ok(())
+        database.charge(made * SERIES_BYTES);
+        Ok(())
+    })
 }
 
 /// Reads one file piece by piece, and keeps it open for the records of series that are left in it.
@@ -243,6 +280,33 @@ fn load_tails_file(
     }
 }
 
+/// Leaves a record where it is and keeps its place, if its series may be away. Returns whether it was left.
+fn leave_record(
+    catalog: &Catalog,
+    bytes: &[u8],
+    place: RecordPlace,
+    report: &mut RecoveryReport,
+) -> Result<bool, OpenError> {
+    let (key, runs) = tail_record_key(bytes)?;
+    let Some(database) = catalog.by_id(key.database) else {
+        return Ok(true);
+    };
+    let part = database.partition(Partition(key.partition.0 & 15));
+    let mut table = part.table.write();
+    // One without runs may be empty, and one in memory on a list already.
+    let may_stay = runs > 0
+        && table.get(key.row, key.field).is_none()
+        && part.hidden(key.row, key.field).is_empty();
+    if may_stay {
+        let new = !table.put_away(key.row, key.field, place);
+        part.note_away(&table);
+        database.charge(i64::from(new) * AWAY_BYTES);
+        report.series_loaded += u64::from(new);
+        report.series_left += u64::from(new);
+    }
+    Ok(may_stay)
+}
+
 /// Takes one record in, or leaves it where it is if memory is short: the place is all that is kept then.
 fn load_record(
     inner: &StoreInner,
@@ -251,7 +315,14 @@ fn load_record(
     place: Option<RecordPlace>,
     report: &mut RecoveryReport,
 ) -> Result<(), OpenError> {
-    let (key, runs) = tail_record_key(bytes)?;
+    if inner.budget.used() > inner.soft_limit() / 2
+        && let Some(place) = place
+        && leave_record(catalog, bytes, place, report)?
+    {
+        return Ok(());
+    }
+    let record = read_tail_record(bytes)?;
+    let key = record.key;
     let Some(database) = catalog.by_id(key.database) else {
         return Ok(());
     };
@@ -263,21 +334,6 @@ fn load_record(
         row: key.row,
         field: key.field,
     };
-    let is_tight = inner.budget.used() > inner.soft_limit() / 2;
-    // One without runs may be empty, and one in memory on a list already.
-    let may_stay = is_tight
-        && runs > 0
-        && table.get(key.row, key.field).is_none()
-        && part.hidden(key.row, key.field).is_empty();
-    if let Some(place) = place.filter(|_| may_stay) {
-        let new = !table.put_away(key.row, key.field, place);
-        part.note_away(&table);
-        database.charge(i64::from(new) * AWAY_BYTES);
-        report.series_loaded += u64::from(new);
-        report.series_left += u64::from(new);
-        return Ok(());
-    }
-    let record = read_tail_record(bytes)?;
     let was_away = table.slot(key.row, key.field).and_then(Slot::record);
     if was_away.is_some() {
         table.put(Arc::new(Series::new(of)));

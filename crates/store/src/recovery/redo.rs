@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use alluvium_index::{KeyHash, LoadError, find_in};
+use alluvium_index::{FlatKey, KeyHash, LoadError, find_in};
 use alluvium_types::{DatabaseId, Lsn, Partition};
-use alluvium_wal::{Entry, PointGroup, SectionReader, StreamInfo, read_section, replay};
+use alluvium_wal::{Entry, PointGroup, SectionReader, StreamInfo, read_section, replay, skim};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
@@ -28,7 +28,11 @@ pub(super) fn redo_catalog(
     salt: u64,
     from: u64,
 ) -> Result<(), OpenError> {
-    replay(
+    // Whatever the number of shards is, partition 0 is of the first.
+    if stream.shard != 0 {
+        return Ok(());
+    }
+    skim(
         inner.device.as_ref(),
         stream,
         salt,
@@ -151,7 +155,8 @@ impl Redo<'_> {
         while let Some(entry) = section.next_entry(&mut self.group)? {
             match entry {
                 Entry::Row { row, key } => {
-                    let hash = KeyHash::of(database.seed, &key, &mut self.hash_scratch);
+                    let flat = FlatKey::new(&key, &mut self.hash_scratch);
+                    let hash = KeyHash::of_input(database.seed, &self.hash_scratch);
                     let found = part.index.read().lookup(hash);
                     let known = if found.is_some() {
                         found
@@ -163,7 +168,7 @@ impl Redo<'_> {
                     let got = if let Some(known) = known {
                         known
                     } else {
-                        index.insert_row(hash, &key)?
+                        index.insert_flat(hash, &flat)?
                     };
                     if got != row {
                         return Err(undefined(partition, "a row under another number"));

@@ -154,8 +154,9 @@ fn define_row(
     database
         .series_counts
         .room(&database.name, key.measurement())?;
-    let row = index.insert_row(hash, key)?;
-    state.section.row(row, key);
+    let row = index.insert_flat(hash, key)?;
+    let section = &mut state.section;
+    section.row_of_parts(row, key.measurement(), key.tag_count(), key.tags());
     keys.settle(token, row);
     Ok((row, true))
 }

@@ -1,0 +1,91 @@
+//! A tag set in one piece of memory, for those that wait until they get a row.
+
+use alluvium_types::SeriesKey;
+
+/// A measurement and its tags in the form of [`SeriesKey::write_hash_input`]: one allocation, whatever the number of tags.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlatKey {
+    bytes: Box<[u8]>,
+    tags: u32,
+    longest: u32,
+}
+
+impl FlatKey {
+    /// The flat form of a key. `scratch` holds what is hashed of it afterwards: see [`crate::KeyHash::of_input`].
+    pub fn new(key: &SeriesKey, scratch: &mut Vec<u8>) -> Self {
+        key.write_hash_input(scratch);
+        let names = key.tags().iter().flat_map(|(k, v)| [k.len(), v.len()]);
+        let longest = names.chain([key.measurement().len()]).max().unwrap_or(0);
+        Self {
+            bytes: scratch.as_slice().into(),
+            tags: u32::try_from(key.tags().len()).unwrap_or(u32::MAX),
+            longest: u32::try_from(longest).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// The measurement.
+    pub fn measurement(&self) -> &str {
+        let name = Parts(&self.bytes).next().unwrap_or_default();
+        // Only whole strings were written.
+        std::str::from_utf8(name).unwrap_or_default()
+    }
+
+    /// How many tags it has.
+    pub fn tag_count(&self) -> usize {
+        self.tags as usize
+    }
+
+    /// Bytes of the longest of its names and values.
+    pub fn longest_bytes(&self) -> usize {
+        self.longest as usize
+    }
+
+    /// Key and value of each tag, sorted by key; valid UTF-8.
+    pub fn tags(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
+        let mut parts = Parts(&self.bytes);
+        parts.next();
+        std::iter::from_fn(move || Some((parts.next()?, parts.next()?)))
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Parts<'a>(&'a [u8]);
+
+impl<'a> Iterator for Parts<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let (len, rest) = self.0.split_first_chunk::<4>()?;
+        let (part, rest) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+        self.0 = rest;
+        Some(part)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flat_key_has_the_parts_of_the_key() {
+        let mut scratch = Vec::new();
+        for tags in [
+            vec![],
+            vec![("host", "é"), ("dc", ""), ("a_long_name", "v")],
+        ] {
+            let key = SeriesKey::new("cpu", tags).unwrap();
+            let flat = FlatKey::new(&key, &mut scratch);
+            assert_eq!(flat.measurement(), key.measurement());
+            let tags: Vec<_> = key
+                .tags()
+                .iter()
+                .map(|(k, v)| (k.as_bytes(), v.as_bytes()))
+                .collect();
+            assert_eq!(flat.tags().collect::<Vec<_>>(), tags);
+            assert_eq!(flat.tag_count(), tags.len());
+            let longest = if tags.is_empty() { 3 } else { 11 };
+            assert_eq!(flat.longest_bytes(), longest);
+        }
+    }
+}
