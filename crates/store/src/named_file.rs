@@ -14,7 +14,8 @@ pub(crate) fn read_named(
     path: &str,
     file: NamedFile,
 ) -> Result<Vec<u8>, OpenError> {
-    let mut whole = Vec::with_capacity(file.len as usize);
+    // Not by its length, which may be damaged.
+    let mut whole = Vec::new();
     check_named(device, path, file, |piece| whole.extend_from_slice(piece))?;
     Ok(whole)
 }

@@ -246,7 +246,17 @@ fn every_operation_may_be_the_last() {
     }
 }
 
-/// As above after some of the operations, and each recovery cut after every single operation of its own.
+/// Killed after every operation of the workload; what comes back acknowledges more, and then the power goes.
+#[test]
+fn a_power_cut_may_follow_every_kill() {
+    for seed in 1..13 {
+        let counts = exhaustive::a_power_cut_may_follow_every_kill(seed, Kind::default(), 1);
+        println!("seed {seed}: {counts}");
+        assert!(counts.crashes > 150, "{counts}");
+    }
+}
+
+/// As the first after some of the operations, and each recovery cut after every single operation of its own.
 #[test]
 fn every_operation_of_a_recovery_may_be_the_last() {
     for (seed, kind, step) in [(98, Kind::default(), 5), (101, ring(), 29)] {

@@ -131,6 +131,34 @@ pub fn every_operation_may_be_the_last(seed: u64, kind: Kind, step: u64, deep: b
     }
 }
 
+/// The workload killed after every `step`-th operation; what comes back takes a batch and acknowledges it, and then the
+/// power goes: whatever the kill had left to the kernel's memory must not carry what was built on it.
+pub fn a_power_cut_may_follow_every_kill(seed: u64, kind: Kind, step: u64) -> Counts {
+    let mut counts = Counts::default();
+    let mut cut = 0;
+    loop {
+        let mut world = World::new(seed, kind);
+        world.device.set_faults(cut_after(cut));
+        let finished = workload(&mut world);
+        world.end(false);
+        let store = world.open().unwrap();
+        world.check(&store);
+        let (database, created) = store.create_database("db").unwrap();
+        assert!(wait(&store, created, &world.clock).is_some(), "cut {cut}");
+        assert!(send_batch(&mut world, &store, &database), "cut {cut}");
+        drop((database, store));
+        world.end(true);
+        let store = world.open().unwrap();
+        world.check(&store);
+        world.count_device();
+        counts += world.counts;
+        if finished {
+            return counts;
+        }
+        cut += step;
+    }
+}
+
 /// Opens what is on the disk and cuts that after every operation.
 fn every_operation_of_the_recovery(world: &mut World, power_cut: bool) -> Counts {
     let mut counts = Counts::default();
