@@ -70,7 +70,12 @@ impl Commit {
         while let Some(ticket) = self.tickets.last() {
             match ticket.poll(waker) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                Poll::Ready(Err(error)) => {
+                    let error = StoreError::from(error);
+                    // Whoever hears of it may ask for the status before the pump comes by.
+                    self.store.fail(error.clone());
+                    return Poll::Ready(Err(error));
+                }
                 Poll::Ready(Ok(())) => {
                     self.tickets.pop();
                 }
