@@ -14,24 +14,13 @@ use alluvium_types::SeriesKey;
 use crate::args::BenchCardinalityArgs;
 use crate::error::CliError;
 use crate::serve::say;
+use crate::shapes::REGIONS;
 
 /// Time of the points, seconds since 1970, and how many seconds each batch is later.
 const START_S: i64 = 1_767_225_600;
 
 /// A year between checkpoints: none in a run.
 const NO_CHECKPOINT_MS: u64 = 365 * 86_400_000;
-
-const REGIONS: [&str; 9] = [
-    "us-east-1",
-    "us-west-1",
-    "us-west-2",
-    "eu-west-1",
-    "eu-central-1",
-    "ap-southeast-1",
-    "ap-southeast-2",
-    "ap-northeast-1",
-    "sa-east-1",
-];
 
 fn failed(what: &'static str) -> impl Fn(&dyn std::fmt::Display) -> CliError {
     move |error| CliError::Said(format!("{what}: {error}"))

@@ -18,7 +18,7 @@ const TSBS_FIELDS: [&str; 10] = [
     "usage_guest",
     "usage_guest_nice",
 ];
-const REGIONS: [&str; 9] = [
+pub(crate) const REGIONS: [&str; 9] = [
     "us-east-1",
     "us-west-1",
     "us-west-2",

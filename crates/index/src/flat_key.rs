@@ -35,6 +35,11 @@ impl FlatKey {
         self.tags as usize
     }
 
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Bytes of the longest of its names and values.
     pub fn longest_bytes(&self) -> usize {
         self.longest as usize

@@ -71,6 +71,12 @@ pub(crate) struct Unresolved {
     pub refusal: Option<Box<RefusedLine>>,
 }
 
+impl Unresolved {
+    fn bytes(&self) -> usize {
+        2 * size_of::<Self>() + self.key.heap_bytes()
+    }
+}
+
 /// Tag sections as they were sent, so that sorting and unescaping happen once a series and writer. They are known by 96
 /// bits of their xxh3-128 under the secret seed of the database, as tag sets are in the index: see [`KeyHash`].
 #[derive(Debug)]
@@ -79,6 +85,8 @@ pub(crate) struct RawKeys {
     table: HashTable<u32>,
     pub known: Vec<Known>,
     pub unresolved: HashMap<u32, Unresolved, foldhash::fast::FixedState>,
+    /// Of the keys in there: those refused stay until all is forgotten.
+    unresolved_bytes: usize,
 }
 
 impl RawKeys {
@@ -88,6 +96,7 @@ impl RawKeys {
             table: HashTable::new(),
             known: Vec::new(),
             unresolved: HashMap::default(),
+            unresolved_bytes: 0,
         }
     }
 
@@ -102,9 +111,9 @@ impl RawKeys {
             .copied()
     }
 
-    /// Bytes in memory, without those of tag sets that are not resolved yet.
+    /// Bytes in memory.
     pub(crate) fn bytes(&self) -> usize {
-        self.known.len() * (size_of::<Known>() + TABLE_BYTES)
+        self.known.len() * (size_of::<Known>() + TABLE_BYTES) + self.unresolved_bytes
     }
 
     /// What a tag set is looked up by, until its row is known.
@@ -124,6 +133,7 @@ impl RawKeys {
             place: u32::from(key.hash.partition().0) << MEASUREMENT_BITS | NO_MEASUREMENT,
             ensured: NONE,
         });
+        self.unresolved_bytes += key.bytes();
         self.unresolved.insert(at, key);
         let known = &self.known;
         self.table.insert_unique(slot_hash(print), at, |i| {
@@ -135,7 +145,9 @@ impl RawKeys {
     /// Says which row a tag set is.
     pub(crate) fn settle(&mut self, token: u32, row: Row) {
         self.known[token as usize].row = row.0;
-        self.unresolved.remove(&token);
+        if let Some(key) = self.unresolved.remove(&token) {
+            self.unresolved_bytes -= key.bytes();
+        }
     }
 
     pub(crate) fn clear(&mut self) {
@@ -166,7 +178,10 @@ mod tests {
             assert_eq!(keys.known[n as usize].measurement(), n);
             assert_eq!(keys.known[n as usize].partition(), hash.partition());
         }
+        // What is not resolved counts, refused or not.
+        let before = keys.bytes();
         keys.settle(17, Row(3));
+        assert!(keys.bytes() + "cpuhosth17".len() < before);
         assert_eq!(keys.known[17].row(), Some(Row(3)));
         assert!(keys.unresolved_hash(17).is_none() && keys.unresolved_hash(18).is_some());
         for n in 0..5000_u32 {

@@ -31,7 +31,7 @@ const WRITER_CACHE_SHARE: u64 = 16;
 /// No time was asked for yet.
 const NO_TIMES: (i64, i64) = (i64::MAX, i64::MIN);
 
-/// A tag set this writer has met. Valid until the next commit.
+/// A tag set this writer has met. Valid until the next commit or clearing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RowToken(u32);
 
@@ -251,11 +251,13 @@ impl Writer {
         self.batch.line_count
     }
 
-    /// Forgets every line since the last commit.
+    /// Forgets every line since the last commit. Rows looked up before may not be used any more.
     pub fn clear(&mut self) {
         self.cancel_line();
         self.times = NO_TIMES;
         self.batch.clear();
+        // Lines that were all refused are never committed, and their keys are met all the same.
+        self.bound_keys();
     }
 
     /// Defines, logs and applies the lines since the last commit, and forgets them. Never waits, but for a page of the
@@ -270,6 +272,13 @@ impl Writer {
         let result = self.commit_batch(durability.unwrap_or(self.database.settings.durability));
         self.times = NO_TIMES;
         self.batch.clear();
+        self.bound_keys();
+        let left_out = self.left_out.take();
+        result.map(|commit| commit.with_left_out(left_out))
+    }
+
+    /// Forgets what it has met if that is too much, and tells the budget what is left.
+    fn bound_keys(&mut self) {
         let share = self.store.budget.limit() / WRITER_CACHE_SHARE;
         let keys_max = self.store.config.writer_cache_bytes_max.min(share as usize);
         if self.keys.bytes() > keys_max
@@ -283,8 +292,6 @@ impl Writer {
         budget.force(Owner::Index, bytes);
         budget.release(Owner::Index, self.reserved);
         self.reserved = bytes;
-        let left_out = self.left_out.take();
-        result.map(|commit| commit.with_left_out(left_out))
     }
 
     /// Forgets every key, name and shape it has met.

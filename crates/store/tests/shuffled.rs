@@ -157,3 +157,27 @@ fn a_pinned_log_outlives_checkpoints() {
     drop(pin);
     assert!(grow() < pinned);
 }
+
+#[test]
+fn keys_of_lines_that_are_all_refused_are_forgotten() {
+    let device = Arc::new(MemoryDevice::new(5));
+    let device: Arc<dyn alluvium_store::Device> = device;
+    let config = StoreConfig {
+        writer_cache_bytes_max: 1 << 20,
+        ..config(2)
+    };
+    let store = Store::open(device, Arc::new(SystemClock), config).unwrap();
+    let (database, created) = store.create_database("db").unwrap();
+    created.wait().unwrap();
+    let mut writer = database.writer();
+    let index = |store: &Store| store.budget().used_by(alluvium_types::Owner::Index);
+    let before = index(&store);
+    for n in 0..100 {
+        let key = alluvium_types::SeriesKey::new("x".repeat(70_000), [("n", n.to_string())]);
+        let row = writer.resolve(format!("x,n={n}").as_bytes(), key.unwrap());
+        assert!(writer.begin_line(row, 1).is_err());
+        writer.clear();
+        assert!(index(&store) <= before + (2 << 20), "after {n}");
+    }
+    assert!(index(&store) > before, "a few are remembered");
+}
