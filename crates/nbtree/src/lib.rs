@@ -57,6 +57,7 @@ mod owned;
 mod packer;
 mod page_check;
 mod page_walk;
+mod parting;
 mod reader;
 mod salvage;
 mod sealed;

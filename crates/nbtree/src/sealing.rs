@@ -30,12 +30,7 @@ impl Sealed {
         late: Option<&mut dyn LatePoints>,
     ) -> Option<Tail> {
         let tail_bytes = bytes.len();
-        if self.points == 0 {
-            self.first_time = tail.times[0];
-        }
-        self.points += tail.len() as u64;
-        self.last_time = tail.times[tail.len() - 1];
-        self.last_bits = tail.bits().last().copied().unwrap_or_default();
+        self.note_newest(tail);
         let small = &self.open.small;
         let first_time = small.first().map_or(tail.times[0], |b| b.block.first_time);
         let room = self.open.room(out.knobs.leaf_bytes, first_time);
@@ -68,6 +63,19 @@ impl Sealed {
         self.settle_all(out, tail, tail_bytes, None)
     }
 
+    /// Counts the points of a tail.
+    pub(crate) fn note_newest(&mut self, tail: &Column) {
+        let (Some(first), Some(last)) = (tail.times.first(), tail.times.last()) else {
+            return;
+        };
+        if self.points == 0 {
+            self.first_time = *first;
+        }
+        self.points += tail.len() as u64;
+        self.last_time = *last;
+        self.last_bits = tail.bits().last().copied().unwrap_or_default();
+    }
+
     /// The tail as a small block: numbers as they are, texts encoded, for they are much shorter then.
     fn wait(&mut self, out: &mut PageWriter<'_>, tail: &Column, bytes: Arc<[u8]>) -> SmallBlock {
         let is_tail = tail.kind().is_numeric();
@@ -93,7 +101,7 @@ impl Sealed {
 
     /// Makes blocks of everything that waits, with the late points among it: enough for a block of full size, or for the
     /// page. Some of the newest stay.
-    fn settle_all(
+    pub(crate) fn settle_all(
         &mut self,
         out: &mut PageWriter<'_>,
         tail: &Column,
@@ -113,7 +121,7 @@ impl Sealed {
         }
         // As many points as fill half of a tail like this one.
         let returned = knobs.tail_bytes * tail.len() / (2 * tail_bytes.max(1));
-        let returned = returned.min(knobs.tail_points / 2).min(tail.len() - 1);
+        let returned = returned.min(knobs.tail_points / 2).min(tail.len().saturating_sub(1));
         let settled = self.settle(out, &column, returned);
         self.last_time = column.times[settled - 1];
         self.last_bits = column.bits().get(settled - 1).copied().unwrap_or_default();
@@ -332,7 +340,7 @@ pub(crate) fn tail_of(column: &Column, begin: usize) -> Option<Tail> {
     })
 }
 
-fn block(column: &Column, begin: usize, end: usize, bytes: &[u8]) -> OpenBlock {
+pub(crate) fn block(column: &Column, begin: usize, end: usize, bytes: &[u8]) -> OpenBlock {
     OpenBlock {
         bytes: bytes.into(),
         first_time: column.times[begin],

@@ -316,6 +316,25 @@ impl TreeMut<'_> {
     #[cold]
     #[inline(never)]
     fn flush_tail(&mut self, out: &mut PageWriter<'_>, late: Option<&mut dyn LatePoints>) {
+        self.flush(out, |sealed, out, tail, bytes| {
+            sealed.add_tail(out, tail, bytes, late)
+        });
+    }
+
+    /// Makes blocks of the tail and of all that waits.
+    pub(crate) fn flush_whole(&mut self, out: &mut PageWriter<'_>) {
+        self.flush(out, |sealed, out, tail, bytes| {
+            sealed.note_newest(tail);
+            sealed.settle_all(out, tail, bytes.len(), None)
+        });
+    }
+
+    /// Hands the points of the tail to the sealed part, which returns those that stay.
+    fn flush(
+        &mut self,
+        out: &mut PageWriter<'_>,
+        add: impl FnOnce(&mut Sealed, &mut PageWriter<'_>, &Column, Arc<[u8]>) -> Option<Tail>,
+    ) {
         let kind = self.kind();
         let tail = self.snapshot().tail;
         let mut column = column_of(kind, tail.points());
@@ -325,7 +344,7 @@ impl TreeMut<'_> {
             Some(sealed) => Sealed::clone(sealed),
             None => Sealed::new(self.series, self.core.run_ordinal, self.core.birth),
         };
-        let left = sealed.add_tail(out, &column, tail.bytes, late);
+        let left = add(&mut sealed, out, &column, tail.bytes);
         let (encoder, end, bytes) = left.unwrap_or_else(|| Tail::new(kind)).into_parts();
         self.core.encoder = encoder;
         let head = Some(Arc::new(sealed));
