@@ -170,7 +170,10 @@ mod tests {
     fn column(range: std::ops::Range<i64>) -> Column {
         let mut column = column_of(ValueKind::F64, 0);
         for n in range {
-            column.push(n * 10, alluvium_types::ValueRef::from_bits(ValueKind::F64, bits(n)));
+            column.push(
+                n * 10,
+                alluvium_types::ValueRef::from_bits(ValueKind::F64, bits(n)),
+            );
         }
         column
     }

@@ -121,7 +121,9 @@ impl Sealed {
         }
         // As many points as fill half of a tail like this one.
         let returned = knobs.tail_bytes * tail.len() / (2 * tail_bytes.max(1));
-        let returned = returned.min(knobs.tail_points / 2).min(tail.len().saturating_sub(1));
+        let returned = returned
+            .min(knobs.tail_points / 2)
+            .min(tail.len().saturating_sub(1));
         let settled = self.settle(out, &column, returned);
         self.last_time = column.times[settled - 1];
         self.last_bits = column.bits().get(settled - 1).copied().unwrap_or_default();

@@ -78,6 +78,7 @@ impl SeriesLock<'_> {
                 barrier.among = Among::All;
             }
         }
+        self.only_pushed = false;
         self.rare_mut().barrier = Some(barrier);
         self.settle_readers();
     }

@@ -2,12 +2,14 @@
 //! records are once a superblock names the file.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use alluvium_io::IoError;
-use alluvium_nbtree::{Encoder, TailKey, put_tail_record, tail_record_key};
-use alluvium_types::{Column, FieldId, PARTITION_COUNT, Partition, Row, TimeRange};
+use alluvium_nbtree::{Encoder, TailKey, TreeSnapshot, put_tail_record, tail_record_key};
+use alluvium_types::{Column, FieldId, Owner, PARTITION_COUNT, Partition, Row, TimeRange};
 
 use crate::databases::DatabaseState;
+use crate::late::LateBuffer;
 use crate::ledger::Ledger;
 use crate::open::StoreInner;
 use crate::partition::PartitionState;
@@ -22,13 +24,49 @@ pub(crate) const SLICE_SERIES: usize = 256;
 /// what a series can hold, somewhat more than 1 MiB.
 pub(crate) const SLICE_BYTES: usize = 1 << 20;
 
-/// Series of one database that a checkpoint has written one behind the other, and the lengths of their records. There is
-/// one for each series of the checkpoint until its superblock is written, so it is kept small.
+/// A series that a checkpoint has written: the length of its record, and how many points its first run in memory had, modulo
+/// 2^32. There is one for each series of the checkpoint until its superblock is written, so it is kept small.
+#[derive(Debug)]
+pub(crate) struct Captured {
+    pub series: Arc<Series>,
+    pub len: u32,
+    pub points: u32,
+}
+
+/// Series of one database that a checkpoint has written one behind the other.
 #[derive(Debug)]
 pub(crate) struct CapturedSeries {
     pub database: Arc<DatabaseState>,
-    pub series: Vec<(Arc<Series>, u32)>,
+    pub series: Vec<Captured>,
+    pub offset: u64,
+}
+
+/// Adds a series whose record begins at `offset`, where the one before it ends.
+pub(crate) fn note_captured(
+    list: &mut Vec<CapturedSeries>,
+    database: &Arc<DatabaseState>,
+    captured: Captured,
     offset: u64,
+) {
+    match list.last_mut() {
+        Some(last) if Arc::ptr_eq(&last.database, database) => last.series.push(captured),
+        _ => list.push(CapturedSeries {
+            database: Arc::clone(database),
+            series: vec![captured],
+            offset,
+        }),
+    }
+}
+
+/// A series in two parts of which a checkpoint has what is in memory: see [`StoreInner::complete`].
+#[derive(Debug)]
+pub(crate) struct NewerPart {
+    pub database: Arc<DatabaseState>,
+    pub series: Arc<Series>,
+    pub older: RecordPlace,
+    pub key: TailKey,
+    pub runs: Vec<TreeSnapshot>,
+    pub late: Option<LateBuffer>,
 }
 
 /// Records of one partition that were copied one behind the other: whose, and their lengths.
@@ -49,6 +87,7 @@ pub(crate) struct Slice<'a> {
     late_bytes: usize,
     series: usize,
     pub captured: Vec<CapturedSeries>,
+    pub newer: Vec<NewerPart>,
 }
 
 impl<'a> Slice<'a> {
@@ -65,6 +104,7 @@ impl<'a> Slice<'a> {
             late_bytes: 0,
             series: 0,
             captured: Vec::new(),
+            newer: Vec::new(),
         }
     }
 
@@ -94,27 +134,37 @@ impl<'a> Slice<'a> {
             field: series.place.field,
             lsn: state.lsn,
         };
+        state.only_pushed = true;
+        let runs = state.snapshots();
         let buffer = state.rare().and_then(|r| r.late.as_ref());
+        if let Some(older) = state.older() {
+            self.newer.push(NewerPart {
+                database: Arc::clone(database),
+                series: Arc::clone(series),
+                older,
+                key,
+                runs,
+                late: buffer.cloned(),
+            });
+            return;
+        }
+        let points = runs.first().map_or(0, TreeSnapshot::points) as u32;
         let late: Vec<Column> = buffer.map_or(Vec::new(), |buffer| {
             self.late_bytes += buffer.heap_bytes();
             buffer.columns(TimeRange::ALL, |_| true)
         });
         self.encoder.set_compression(database.settings.compression);
         let offset = self.tails.end();
-        let runs = state.snapshots();
         put_tail_record(&mut self.tails.pending, self.encoder, &key, &runs, &late);
         drop(state);
         // A record has some MiB at most; one of 16 or more has no place and its series stays in memory.
         let len = u32::try_from(self.tails.end() - offset).unwrap_or(u32::MAX);
-        let series = (Arc::clone(series), len);
-        match self.captured.last_mut() {
-            Some(last) if Arc::ptr_eq(&last.database, database) => last.series.push(series),
-            _ => self.captured.push(CapturedSeries {
-                database: Arc::clone(database),
-                series: vec![series],
-                offset,
-            }),
-        }
+        let captured = Captured {
+            series: Arc::clone(series),
+            len,
+            points,
+        };
+        note_captured(&mut self.captured, database, captured, offset);
     }
 }
 
@@ -270,15 +320,9 @@ impl StoreInner {
             // The files before it stay open for those that are away.
             return;
         };
-        for CapturedSeries { series, offset, .. } in captured {
-            let mut offset = offset;
-            for (series, len) in series {
-                let mut state = series.lock();
-                if !state.dirty {
-                    state.set_record(RecordPlace::new(number, offset, u64::from(len)));
-                }
-                offset += u64::from(len);
-            }
+        let is_short = self.budget.used() > self.soft_limit();
+        for captured in captured {
+            self.note_captured(captured, number, is_short);
         }
         for MovedRecords {
             part,
@@ -300,6 +344,9 @@ impl StoreInner {
                             if state.record().is_some_and(|now| now.file() != number) {
                                 state.set_record(new);
                             }
+                            if state.older().is_some_and(|now| now.file() != number) {
+                                state.set_older(new);
+                            }
                         }
                         Some(Slot::Away { .. }) => {
                             let now = table.slot(*row, *field).and_then(Slot::record);
@@ -314,5 +361,9 @@ impl StoreInner {
             }
         }
         self.tail_files.keep(&ledger.tails);
+        let held = self.budget.used_by(Owner::OpenTails);
+        self.governor_counts
+            .held_after
+            .store(held, Ordering::Relaxed);
     }
 }

@@ -59,14 +59,14 @@ enum Step {
 }
 
 #[derive(Debug)]
-struct Running {
+pub(crate) struct Running {
     number: u64,
     root: Root,
     /// All series and definitions are written, not only what changed.
     full: bool,
     step: Step,
     redo_from: Vec<u64>,
-    tails: PieceFile,
+    pub tails: PieceFile,
     series: Option<PieceFile>,
     definitions: Sections,
     sealed: Vec<(Arc<PartitionState>, DefinitionMark)>,
@@ -84,8 +84,8 @@ struct Running {
     /// By partition: what is newer is in the log from `redo_from` on.
     lsn_from: [Lsn; PARTITION_COUNT],
     /// What to mark dirty again if this checkpoint fails, and where the records are.
-    captured: Vec<CapturedSeries>,
-    encoder: Encoder,
+    pub captured: Vec<CapturedSeries>,
+    pub encoder: Encoder,
 }
 
 /// Runs checkpoints, one at a time.

@@ -182,9 +182,10 @@ impl DeletePlan {
         for part in database.touched() {
             let mut planned = Vec::new();
             for selected in select(part, &delete.selections)? {
-                // Also if nothing of it goes: no tombstone may be of a series that is away.
+                // Also if nothing of it goes: no tombstone may be of a series that is away, or in two parts.
                 let wanted = [(selected.row, selected.field)];
                 let back = store.bring_back(database, part, &wanted, true);
+                let back = back.and_then(|()| store.join(database, part, &wanted));
                 back.map_err(StoreError::from)?;
                 let series = part.table.read().get(selected.row, selected.field).cloned();
                 let Some(series) = series else { continue };
@@ -515,6 +516,9 @@ fn build(
             // It has left memory since it was looked at.
             let series = slot.here()?;
             let mut state = series.lock();
+            if state.older().is_some() {
+                return None;
+            }
             let is_whole = match &planned.what {
                 What::Points(tested) if tested.whole == Some(state.lsn) => true,
                 What::Points(tested) => {

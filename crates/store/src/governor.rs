@@ -26,6 +26,10 @@ const PATIENCE: u64 = 120;
 /// One in so many of the series that a round met has changed and is idle: a checkpoint is worth it.
 const CHANGED_SHARE: u64 = 64;
 
+/// A checkpoint is worth it, too, when open tails have grown by one part in so many of the budget since the last one: it leaves of the
+/// series only what came behind it.
+const GROWN_SHARE: u64 = 16;
+
 /// One part in so many of the time goes to looking at the heap, and to trimming it.
 const LOOK_SHARE: u64 = 100;
 /// Free memory on the heap that is given back: so many parts of the budget.
@@ -40,6 +44,10 @@ pub(crate) struct GovernorCounts {
     pub recalled: AtomicU64,
     pub refused: AtomicU64,
     pub checkpoints: AtomicU64,
+    pub parted: AtomicU64,
+    pub joined: AtomicU64,
+    /// Bytes of open tails behind the last checkpoint.
+    pub held_after: AtomicU64,
 }
 
 /// What the governor does, and has done since the store was opened.
@@ -61,6 +69,12 @@ pub struct GovernorStatus {
     pub refused: u64,
     /// Checkpoints asked for so that series might go.
     pub checkpoints: u64,
+    /// Series of which only the newer part is in memory now.
+    pub series_parted: u64,
+    /// Times that a series was left with a newer part only.
+    pub parted: u64,
+    /// Times that the two parts of one were joined.
+    pub joined: u64,
 }
 
 /// Where the next slice begins.
@@ -194,7 +208,13 @@ impl StoreInner {
         }
         governor.next_ns = now + pause;
         let is_over = governor.hand.is_none();
-        let is_worth_it = governor.changed > governor.met / CHANGED_SHARE;
+        let many_idle = governor.changed > governor.met / CHANGED_SHARE;
+        let held_after = self.governor_counts.held_after.load(Ordering::Relaxed);
+        let grown = self
+            .budget
+            .used_by(Owner::OpenTails)
+            .saturating_sub(held_after);
+        let is_worth_it = many_idle || grown > self.budget.limit() / GROWN_SHARE;
         if is_over && is_worth_it && now >= governor.next_checkpoint_ns {
             // What is not in a checkpoint cannot go.
             if let Some(mut checkpointer) = self.checkpointer.try_lock()
@@ -322,7 +342,7 @@ impl StoreInner {
         let _shard = self.shard_of(part.partition).state.lock();
         let mut table = part.table.write();
         let end = table.row_count().min(from.0.saturating_add(SLICE_ROWS));
-        let (mut heap, mut gone) = (0, 0);
+        let (mut heap, mut gone, mut parted) = (0, 0, 0);
         for row in from.0..end {
             let idle = std::cell::Cell::new((*met, *changed));
             let meet = |state: &mut SeriesLock<'_>| {
@@ -344,6 +364,7 @@ impl StoreInner {
                 }
                 heap += state.heap_bytes() as i64 + SERIES_BYTES - AWAY_BYTES;
                 gone += 1;
+                parted += u64::from(state.older().is_some());
                 Some(record)
             };
             // Lists of changed series hold them.
@@ -356,6 +377,7 @@ impl StoreInner {
         let more = end < table.row_count();
         if gone > 0 {
             part.note_away(&table);
+            part.parted.fetch_sub(parted, Ordering::Release);
             part.spills.fetch_add(1, Ordering::AcqRel);
             drop(table);
             database.charge(-heap);
@@ -368,18 +390,24 @@ impl StoreInner {
 
     pub(crate) fn governor_status(&self) -> GovernorStatus {
         let databases = self.catalog.read().all();
-        let parts = databases.iter().flat_map(|d| d.touched());
+        let of_parts = |read: fn(&PartitionState) -> &AtomicU64| {
+            let parts = databases.iter().flat_map(|d| d.touched());
+            parts.map(|p| read(p).load(Ordering::Relaxed)).sum()
+        };
         let count = |n: &AtomicU64| n.load(Ordering::Relaxed);
         let counts = &self.governor_counts;
         GovernorStatus {
             soft_limit: ByteCount(self.soft_limit()),
             series_limit: ByteCount(self.series_limit()),
             under_pressure: self.budget.used() > self.soft_limit(),
-            series_away: parts.map(|p| p.away.load(Ordering::Relaxed)).sum(),
+            series_away: of_parts(|p| &p.away),
             spilled: count(&counts.spilled),
             recalled: count(&counts.recalled),
             refused: count(&counts.refused),
             checkpoints: count(&counts.checkpoints),
+            series_parted: of_parts(|p| &p.parted),
+            parted: count(&counts.parted),
+            joined: count(&counts.joined),
         }
     }
 }

@@ -72,6 +72,24 @@ pub(crate) struct LateBuffer {
 }
 
 impl LateBuffer {
+    /// The points of columns.
+    pub(crate) fn of(columns: &[Column]) -> Self {
+        let mut late = Self::default();
+        for column in columns {
+            late.extend(column);
+        }
+        late
+    }
+
+    /// Adds or replaces the points of a column.
+    pub(crate) fn extend(&mut self, column: &Column) {
+        for (i, time) in column.times.iter().enumerate() {
+            if let Some(value) = column.value(i) {
+                self.insert(*time, value);
+            }
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.points.len() + self.recent.len()
     }

@@ -60,6 +60,7 @@ mod numbers;
 mod open;
 mod overlay;
 mod part_tags;
+mod parting;
 mod partition;
 mod piece_file;
 mod purge;

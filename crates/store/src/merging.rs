@@ -76,6 +76,11 @@ impl Listing {
         self.is_waiting
     }
 
+    /// Whether it is on the list.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.is_waiting
+    }
+
     /// It is off the list until it has more runs than these, or late points enough.
     fn leave(&mut self, runs: usize) {
         *self = Self {
@@ -253,7 +258,9 @@ impl Merger {
     ) {
         let waiting = Waiting::unlisted(Arc::clone(database), series, now);
         let mut state = waiting.series.lock();
-        let is_free = state.rare().is_none_or(|r| r.merging.is_none());
+        let is_merging = state.rare().is_some_and(|r| r.merging.is_some());
+        // One whose older part has left memory is found by the next walk.
+        let is_free = !is_merging && state.older().is_none();
         if is_free && state.run(ordinal).is_some() {
             let ordinals = Ordinals::from_slice(&[ordinal]);
             let merge = begin(&mut state, &ordinals, &hidden(&waiting), &leave);
@@ -428,6 +435,11 @@ impl StoreInner {
             return Verdict::Leave;
         }
         let mut state = waiting.series.lock();
+        if state.older().is_some() {
+            // It is listed again when its parts are joined.
+            unlist(&mut state);
+            return Verdict::Leave;
+        }
         let mut group = group_of(&unexpired(waiting, &mut state));
         let buffered = state.buffered();
         if group.is_none() && buffered < BUFFERED_POINTS {

@@ -27,6 +27,8 @@ pub(crate) struct PartitionState {
     pub sealed: Mutex<DefinitionMark>,
     /// Series of the table that are away. Changed with the table.
     pub away: AtomicU64,
+    /// Series of the table of which only the newer part is in memory.
+    pub parted: AtomicU64,
     /// How often series have gone away: a writer that has brought some back before looks again.
     pub spills: AtomicU64,
     /// The index's segments and their files, in order. Changed by checkpoints only.
@@ -61,6 +63,7 @@ impl PartitionState {
             table: RwLock::default(),
             sealed,
             away: AtomicU64::new(0),
+            parted: AtomicU64::new(0),
             spills: AtomicU64::new(0),
             segments: Mutex::default(),
             silences: AtomicU64::new(0),

@@ -42,15 +42,7 @@ impl Series {
         state.lsn = record.key.lsn;
         state.is_recent = true;
         state.set_record(place);
-        let mut late = LateBuffer::default();
-        for column in &record.late {
-            for (i, time) in column.times.iter().enumerate() {
-                if let Some(value) = column.value(i) {
-                    late.insert(*time, value);
-                }
-            }
-        }
-        state.set_late(late);
+        state.set_late(LateBuffer::of(&record.late));
     }
 }
 
@@ -104,7 +96,7 @@ impl StoreInner {
         Ok(())
     }
 
-    /// The series itself, brought back if it is away; `None` if it is gone, or goes again at this moment. Waits; the
+    /// The series itself, brought back if it is away and whole; `None` if it is gone, or goes again at this moment. Waits; the
     /// caller has no lock.
     ///
     /// # Errors
@@ -117,7 +109,9 @@ impl StoreInner {
         let Some(part) = database.touched_partition(place.partition) else {
             return Ok(None);
         };
-        self.bring_back(database, part, &[(place.row, place.field)], false)?;
+        let wanted = [(place.row, place.field)];
+        self.bring_back(database, part, &wanted, false)?;
+        self.join(database, part, &wanted)?;
         Ok(part
             .table
             .read()

@@ -8,6 +8,8 @@
 //! time goes there too: otherwise a run could take a rewrite of a buffered time, and the flush of the buffer
 //! would bury the newer write under the older one.
 
+use std::sync::atomic::AtomicU8;
+
 use alluvium_nbtree::{PageWriter, SharedTree, SharedTreeLock, Tree, TreeMut, TreeSnapshot};
 use alluvium_types::{FieldId, Lsn, Partition, Row, SeriesId, ValueKind, ValueRef};
 use smallvec::SmallVec;
@@ -19,6 +21,9 @@ use crate::partition::PartitionState;
 use crate::tail_files::RecordPlace;
 
 mod expire;
+mod parted;
+
+pub(crate) use parted::{Parts, points_of};
 
 /// What became of a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,15 +59,20 @@ pub(crate) struct SeriesState {
     /// Where its newest record is; what it holds only while it is not dirty. Taken apart, for the padding.
     record_at: u64,
     record_file: u8,
+    /// Where the record of its older part is, if only the newer is in memory.
+    older_file: u8,
+    older_at: u64,
     /// On its shard's list of series that the next checkpoint must write.
     pub dirty: bool,
     /// Changed since it was loaded from a record: until then the record has everything up to `lsn`.
     is_changed: bool,
     /// Used since the governor last came by.
     pub is_recent: bool,
+    /// Nothing but points behind the newest came since the last checkpoint took what there was.
+    pub only_pushed: bool,
 }
 
-const _: () = assert!(size_of::<SeriesState>() <= 32);
+const _: () = assert!(size_of::<SeriesState>() <= 40);
 
 /// What only series with late points, several kinds or deletes have.
 #[derive(Debug, Default)]
@@ -124,8 +134,15 @@ impl SeriesState {
         (self.record_file, self.record_at) = RecordPlace::parts(place);
     }
 
+    /// Whether the first run is all there is, in memory or elsewhere.
     #[inline]
     fn is_plain(&self) -> bool {
+        self.has_one_run() && self.older().is_none()
+    }
+
+    /// Whether the first run is all there is in memory.
+    #[inline]
+    fn has_one_run(&self) -> bool {
         self.rare.as_ref().is_none_or(|r| r.is_plain())
     }
 
@@ -199,6 +216,8 @@ impl SeriesState {
 #[derive(Debug)]
 pub(crate) struct Series {
     pub place: SeriesPlace,
+    /// What its writers look at before they take any lock; see [`Parts`].
+    parts: AtomicU8,
     shared: SharedTree<SeriesState>,
 }
 
@@ -206,6 +225,7 @@ impl Series {
     pub(crate) fn new(place: SeriesPlace) -> Self {
         Self {
             place,
+            parts: AtomicU8::new(Parts::Whole as u8),
             shared: SharedTree::new(SeriesState::default()),
         }
     }
@@ -216,6 +236,7 @@ impl Series {
     pub(crate) fn lock(&self) -> SeriesLock<'_> {
         SeriesLock {
             place: self.place,
+            parts: &self.parts,
             lock: self.shared.lock(),
         }
     }
@@ -246,6 +267,7 @@ impl Series {
 #[derive(Debug)]
 pub(crate) struct SeriesLock<'a> {
     place: SeriesPlace,
+    parts: &'a AtomicU8,
     lock: SharedTreeLock<'a, SeriesState>,
 }
 
@@ -351,7 +373,7 @@ impl SeriesLock<'_> {
             .and_then(|r| r.late.as_ref())
             .and_then(LateBuffer::last_time);
         if let Some(first) = &first
-            && state.is_plain()
+            && state.has_one_run()
             && first.last_is(time, value)
         {
             return Taken::Repeat;
@@ -374,6 +396,7 @@ impl SeriesLock<'_> {
         }
         // Readers must come for the lock before there is anything they would miss.
         self.lock.withhold(true);
+        self.only_pushed = false;
         out.heap -= self.own_bytes();
         let late = self.rare_mut().late.get_or_insert_default();
         late.insert(time, value);
@@ -466,6 +489,7 @@ impl SeriesLock<'_> {
 
     /// Moves the late points to runs. The caller holds the shard's lock.
     pub(crate) fn flush_late(&mut self, out: &mut PageWriter<'_>, part: &PartitionState) {
+        self.only_pushed = false;
         let before = self.own_bytes();
         let place = self.place;
         let (first, state) = self.lock.split(|kind| place.id(kind));
@@ -518,7 +542,7 @@ impl SeriesLock<'_> {
     /// Whether the merger must be told that there is something to merge.
     #[inline]
     pub(crate) fn wants_merger(&mut self) -> bool {
-        if self.is_plain() {
+        if self.has_one_run() || self.older().is_some() {
             return false;
         }
         let (runs, buffered) = (self.runs(), self.buffered());
@@ -549,6 +573,7 @@ impl SeriesLock<'_> {
 
     /// Puts the late points in the place of those there are.
     pub(crate) fn set_late(&mut self, late: LateBuffer) {
+        self.only_pushed = false;
         if late.is_empty() {
             if let Some(rare) = &mut self.lock.rare {
                 rare.late = None;
@@ -562,6 +587,7 @@ impl SeriesLock<'_> {
 
     /// Puts these runs, given by ordinal, in the place of those there are.
     pub(crate) fn set_runs(&mut self, runs: Vec<Tree>) {
+        self.only_pushed = false;
         let mut runs = runs.into_iter();
         let first = runs.next();
         let more: Vec<Tree> = runs.collect();
@@ -580,6 +606,7 @@ impl SeriesLock<'_> {
 
     /// Drops runs.
     pub(crate) fn drop_runs(&mut self, ordinals: &[u32]) {
+        self.only_pushed = false;
         let place = self.place;
         let (first, state) = self.lock.split(|kind| place.id(kind));
         let drops_first = first.is_some_and(|f| ordinals.contains(&f.run_ordinal()));
@@ -601,6 +628,7 @@ impl SeriesLock<'_> {
 
     /// Puts a merged run in the place of its sources.
     pub(crate) fn replace_runs(&mut self, sources: &[u32], result: Tree) {
+        self.only_pushed = false;
         if result.last_time().is_none() {
             // Deletes hid every point.
             self.drop_runs(sources);

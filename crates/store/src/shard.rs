@@ -174,6 +174,7 @@ impl ShardState {
                     Taken::Late => late += 1,
                     Taken::Repeat => repeats += 1,
                 }
+                state.note_ripeness();
                 if state.wants_merger() {
                     self.several_runs
                         .push((Arc::clone(database), Arc::clone(series)));

@@ -105,7 +105,10 @@ fn nothing_acknowledged_is_lost_where_memory_is_short() {
         (seed, kind)
     };
     let counts = run_all(seeds().map(tight));
-    let enough = counts.spilled > counts.lives && counts.recalled > counts.lives / 2;
+    let enough = counts.spilled > counts.lives
+        && counts.recalled > counts.lives / 2
+        && counts.parted > counts.lives
+        && counts.joined > counts.lives / 2;
     assert!(enough, "too little to mean anything: {counts}");
 }
 

@@ -26,6 +26,8 @@ struct World {
     spilled: u64,
     recalled: u64,
     left: u64,
+    parted: u64,
+    joined: u64,
 }
 
 fn config() -> StoreConfig {
@@ -68,6 +70,8 @@ impl World {
             spilled: 0,
             recalled: 0,
             left: 0,
+            parted: 0,
+            joined: 0,
         }
     }
 
@@ -83,6 +87,8 @@ impl World {
         let governor = self.store.status().governor;
         self.spilled += governor.spilled;
         self.recalled += governor.recalled;
+        self.parted += governor.parted;
+        self.joined += governor.joined;
         if clean {
             self.store.close().unwrap();
         } else {
@@ -100,8 +106,9 @@ fn open(device: &Arc<MemoryDevice>, clock: &Arc<SimClock>, config: &StoreConfig)
     Store::open(device, clock, config.clone()).unwrap()
 }
 
-/// Runs one history. Returns how many series left, came back, and were left away by openings.
-fn history(seed: u64, config: StoreConfig) -> (u64, u64, u64) {
+/// Runs one history. Returns how many series left, came back, were left away by openings, were left with a newer part,
+/// and were made whole.
+fn history(seed: u64, config: StoreConfig) -> [u64; 5] {
     let mut dice = Dice(seed | 1);
     let mut world = World::new(config);
     let mut model = Model::default();
@@ -144,25 +151,34 @@ fn history(seed: u64, config: StoreConfig) -> (u64, u64, u64) {
     let status = world.store.status();
     assert_eq!(status.merging.last_error, None);
     assert_eq!(status.space.last_error, None);
-    (world.spilled, world.recalled, world.left)
+    [
+        world.spilled,
+        world.recalled,
+        world.left,
+        world.parted,
+        world.joined,
+    ]
 }
 
 #[test]
 fn series_that_come_and_go_answer_as_the_model() {
-    let (mut spilled, mut recalled, mut left) = (0, 0, 0);
-    for seed in 1..=12 {
+    let mut sums = [0; 5];
+    for seed in 1..=24 {
         let tight = StoreConfig {
             memory_soft_percent: 0,
+            part_bytes_min: if seed % 2 == 0 { 0 } else { 512 },
             ..config()
         };
         let of_one = history(seed, tight);
-        spilled += of_one.0;
-        recalled += of_one.1;
-        left += of_one.2;
+        for (sum, n) in sums.iter_mut().zip(of_one) {
+            *sum += n;
+        }
     }
+    let [spilled, recalled, left, parted, joined] = sums;
     assert!(
-        spilled > 1000 && recalled > 500 && left > 100,
-        "{spilled} left memory, {recalled} came back, {left} stayed away at openings"
+        spilled > 1000 && recalled > 500 && left > 100 && parted > 1000 && joined > 200,
+        "{spilled} left memory, {recalled} came back, {left} stayed away at openings, {parted} had a newer part, \
+         {joined} were joined"
     );
 }
 

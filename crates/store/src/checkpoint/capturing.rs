@@ -56,7 +56,11 @@ impl StoreInner {
             let is_mine = |p: Partition| shard_of(p, self.shards.len()) == done;
             let away = walk.capture(&mut slice, &self.tail_files, is_mine);
             running.captured.append(&mut slice.captured);
+            let newer = slice.newer;
+            // While the shard is held: the older parts are in these files.
+            let files = self.tail_files.open();
             drop(state);
+            self.complete(running, newer, &files)?;
             match away {
                 Some(away) => self.copy_records(&mut running.tails, &mut running.moved, away)?,
                 None => running.walk = None,
@@ -73,10 +77,14 @@ impl StoreInner {
             }
         }
         running.captured.append(&mut slice.captured);
-        if !list.is_empty() {
+        let newer = slice.newer;
+        let is_last = list.is_empty();
+        let files = self.tail_files.open();
+        drop(state);
+        self.complete(running, newer, &files)?;
+        if !is_last {
             return Ok(Progress::Again);
         }
-        drop(state);
         self.capture_definitions(running, done);
         if done + 1 < self.shards.len() {
             running.step = Step::Capture {

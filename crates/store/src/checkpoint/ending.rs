@@ -140,7 +140,7 @@ impl StoreInner {
         let captured = running.captured.into_iter();
         let captured = captured.flat_map(|c| {
             let series = c.series.into_iter();
-            series.map(move |(series, _)| (Arc::clone(&c.database), series))
+            series.map(move |captured| (Arc::clone(&c.database), captured.series))
         });
         for (database, series) in captured.chain(left).chain(unseen) {
             let shard = self.shard_of(series.place.partition);

@@ -8,9 +8,10 @@ use crate::series::SeriesLock;
 
 impl SeriesLock<'_> {
     /// Drops what has expired: runs whose aggregates are gone, late points, and of runs whose points are gone all
-    /// points that no page holds. Returns whether anything changed. A series that is being merged is left for later.
+    /// points that no page holds. Returns whether anything changed. A series that is being merged is left for later, and
+    /// so is one of which only a part is in memory.
     pub(crate) fn expire(&mut self, out: &mut PageWriter<'_>, cut: &Cut) -> bool {
-        if self.rare().is_some_and(|r| r.merging.is_some()) {
+        if self.rare().is_some_and(|r| r.merging.is_some()) || self.older().is_some() {
             return false;
         }
         let mut changed = false;
@@ -46,6 +47,7 @@ impl SeriesLock<'_> {
             }
         }
         if changed {
+            self.only_pushed = false;
             self.settle_readers();
         }
         changed
@@ -53,14 +55,15 @@ impl SeriesLock<'_> {
 
     /// Whether nothing is left of it.
     pub(crate) fn is_empty(&mut self) -> bool {
-        self.runs() == 0 && self.rare().is_none_or(|r| r.late.is_none())
+        self.older().is_none() && self.runs() == 0 && self.rare().is_none_or(|r| r.late.is_none())
     }
 
     /// Whether anything of this class, text or numbers, has not expired. Late points of another class count, too: they
-    /// are newer than the cut, or soon gone.
+    /// are newer than the cut, or soon gone, and what is not in memory.
     pub(crate) fn has_live(&mut self, is_text: bool, cut: &Cut) -> bool {
         let late = self.rare().and_then(|r| r.late.as_ref());
-        if late.and_then(LateBuffer::last_time) >= Some(cut.points) {
+        let is_late = late.and_then(LateBuffer::last_time) >= Some(cut.points);
+        if is_late || self.older().is_some() {
             return true;
         }
         let ends = self.ends();

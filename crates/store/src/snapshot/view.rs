@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use alluvium_block::BlockStore;
-use alluvium_nbtree::{Direction, TreeSnapshot};
-use alluvium_types::{Lsn, TimeRange, ValueKind, ValueRef};
+use alluvium_nbtree::{Direction, Tree, TreeSnapshot};
+use alluvium_types::{Column, Lsn, TimeRange, ValueKind, ValueRef};
 
 use super::cursor::SeriesCursor;
 use super::source::{Points, Source};
@@ -77,7 +77,8 @@ impl SeriesSnapshot {
         Self::of_locked(store, part, series, (kind, cut, pin)).0
     }
 
-    /// As [`Self::of`], and the position of the newest batch in it.
+    /// As [`Self::of`], and the position of the newest batch in it. Waits for the record of an older part that is not in
+    /// memory.
     pub(crate) fn of_locked(
         store: &StoreInner,
         part: &PartitionState,
@@ -89,27 +90,44 @@ impl SeriesSnapshot {
         let mut state = series.lock();
         // Under the lock: what a delete takes out of the late buffer is still there only if it is hidden here.
         let hidden = part.hidden(series.place.row, series.place.field);
-        let runs = state.snapshots().into_iter();
-        for run in runs.filter(|r| wanted(r.kind())) {
-            let birth = birth_of(&run);
-            let run = run.with_expiry(cut.expiry());
-            sources.extend(Source::new(Points::Run(run), birth, &hidden));
-        }
-        if let Some(late) = state.rare().and_then(|r| r.late.as_ref()) {
-            for column in late.columns(TimeRange::ALL, wanted) {
+        let mut add = |runs: Vec<TreeSnapshot>, late: Vec<Column>, lsn: Lsn| {
+            for run in runs.into_iter().filter(|r| wanted(r.kind())) {
+                let birth = birth_of(&run);
+                let run = run.with_expiry(cut.expiry());
+                sources.extend(Source::new(Points::Run(run), birth, &hidden));
+            }
+            for column in late.into_iter().filter(|c| wanted(c.kind())) {
                 let late = Points::Late(Arc::new(column));
-                sources.extend(Source::new(late, state.lsn, &hidden));
+                sources.extend(Source::new(late, lsn, &hidden));
+            }
+        };
+        let runs = state.snapshots();
+        let late = state.rare().and_then(|r| r.late.as_ref());
+        let late = late.map_or(Vec::new(), |late| late.columns(TimeRange::ALL, wanted));
+        let lsn = state.lsn;
+        // The files while the place is known to be right.
+        let older = state.older().map(|place| (place, store.tail_files.open()));
+        drop(state);
+        let mut broken = None;
+        if let Some((place, files)) = older {
+            match store.older(&files, series.place, place) {
+                Ok(older) => {
+                    let runs = older.runs.iter().map(Tree::snapshot).collect();
+                    add(runs, older.late, older.key.lsn);
+                }
+                Err(error) => broken = Some(Box::new(error)),
             }
         }
+        add(runs, late, lsn);
         let snapshot = Self {
             pages: Arc::clone(&store.block),
             kind,
             sources,
-            broken: None,
+            broken,
             cut,
             _pin: pin,
         };
-        (snapshot, state.lsn)
+        (snapshot, lsn)
     }
 
     /// Whether the oldest or newest point of some run, if it is not deleted, lies outside `range`. Reads nothing.

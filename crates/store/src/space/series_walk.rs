@@ -32,7 +32,7 @@ impl Default for SeriesWalk {
 
 impl SeriesWalk {
     /// The next series; `None` at the end. One that came after the walk had passed its place is left out. One that is away
-    /// is read, and stays away. Waits for that.
+    /// is read, and stays away; of one in two parts the older one is given, which alone has pages. Waits for that.
     pub(crate) fn next(
         &mut self,
         store: &StoreInner,
@@ -42,7 +42,7 @@ impl SeriesWalk {
             if let Some(part) = database.touched_partition(Partition(self.partition)) {
                 while let Some((row, field, here)) = self.next_place(part) {
                     let found = match here {
-                        Some(series) => Some(series),
+                        Some(series) => Some(store.part_with_pages(series)?),
                         None => store.view(database, part, row, field, false)?,
                     };
                     if found.is_some() {

@@ -12,7 +12,7 @@ use super::{BatchLine, Writer};
 use crate::commit::Commit;
 use crate::config::Durability;
 use crate::error::{StoreError, WriteError};
-use crate::open::StoreInner;
+use crate::parting::Unready;
 use crate::partition::PartitionState;
 use crate::raw_keys::NONE;
 use crate::shard::{ShardState, shard_of};
@@ -177,7 +177,8 @@ impl Writer {
             && part.is_some_and(|part| part.spills.load(Ordering::Acquire) != self.spills[p])
     }
 
-    /// Brings back the series of this batch's rows that have left memory: all fields of them. Waits for their records.
+    /// Brings back the series of this batch's rows that have left memory, all fields of them, or begins newer parts of them.
+    /// Waits for records.
     fn bring_back(&mut self, p: usize) -> Result<(), WriteError> {
         if self.batch.lines[p].is_empty() {
             return Ok(());
@@ -187,7 +188,8 @@ impl Writer {
         };
         // In this order: what leaves behind the look below counts as spilled since.
         self.spills[p] = part.spills.load(Ordering::Acquire);
-        if part.away.load(Ordering::Acquire) == 0 {
+        let missing = part.away.load(Ordering::Acquire) + part.parted.load(Ordering::Acquire);
+        if missing == 0 {
             return Ok(());
         }
         if self.has_unknown(p) {
@@ -200,10 +202,18 @@ impl Writer {
                 }
             }
         }
+        let lines = &self.batch.lines[p];
         let row = |line: &BatchLine| self.keys.known[line.token as usize].row();
-        let rows = self.batch.lines[p].iter().filter_map(row);
-        let away = StoreInner::away_of_rows(part, rows);
-        Ok(self.store.bring_back(&self.database, part, &away, true)?)
+        let rows: Vec<_> = lines.iter().filter_map(row).collect();
+        let is_plain = |(_, kind): &(u32, ValueKind)| kind.is_numeric();
+        let shapes = lines.chunk_by(|a, b| a.shape == b.shape);
+        let mut shapes = shapes.filter_map(|lines| lines.first());
+        let plain = shapes.all(|line| {
+            let shape = self.shapes.lists.get(line.shape as usize);
+            shape.is_some_and(|shape| shape.iter().all(is_plain))
+        });
+        let unready = Unready::of_rows(part, rows, plain, self.store.config.part_bytes_min);
+        Ok(self.store.make_ready(&self.database, part, &unready)?)
     }
 
     fn touches(&self, shard: usize) -> bool {

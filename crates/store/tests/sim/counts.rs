@@ -38,6 +38,10 @@ pub struct Counts {
     pub spilled: u64,
     /// See `spilled`.
     pub recalled: u64,
+    /// Series that were left with a newer part only, and that were made whole again.
+    pub parted: u64,
+    /// See `parted`.
+    pub joined: u64,
     /// Values found after crashes and compared.
     pub compared: u64,
     /// Hot backups begun.
@@ -68,6 +72,8 @@ impl AddAssign for Counts {
         self.index_merges += more.index_merges;
         self.compared += more.compared;
         self.spilled += more.spilled;
+        self.parted += more.parted;
+        self.joined += more.joined;
         self.recalled += more.recalled;
         self.damage_named += more.damage_named;
         self.backups += more.backups;
@@ -82,7 +88,7 @@ impl fmt::Display for Counts {
             f,
             "worlds={} lives={} crashes={} page_writes={} data_pages={} faults={} acked={} deletes={} merges={} \
              volumes_freed={} given_back={} left={} seals={} \
-             index_merges={} compared={} damage_named={} spilled={} recalled={} \
+             index_merges={} compared={} damage_named={} spilled={} recalled={} parted={} joined={} \
              backups={} backups_restored={} backups_refused={}",
             self.worlds,
             self.lives,
@@ -102,6 +108,8 @@ impl fmt::Display for Counts {
             self.damage_named,
             self.spilled,
             self.recalled,
+            self.parted,
+            self.joined,
             self.backups,
             self.backups_restored,
             self.backups_refused,

@@ -154,6 +154,8 @@ impl World {
         self.counts.index_merges += status.index.merges;
         self.counts.spilled += status.governor.spilled;
         self.counts.recalled += status.governor.recalled;
+        self.counts.parted += status.governor.parted;
+        self.counts.joined += status.governor.joined;
         self.counts.given_back += status.space.pages_given_back;
         self.counts.left += status.space.volumes_left;
         let freed = status.databases.iter().map(|d| d.retention.volumes_freed);

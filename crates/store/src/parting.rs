@@ -1,0 +1,415 @@
+//! Series in two parts. Where memory is short a checkpoint leaves of a series only the points that came behind it, and a
+//! write to a series that is away begins a newer part without reading the older one. The next checkpoint writes both as one
+//! record; where the newer part outgrows its tail they are joined in memory.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use alluvium_io::IoError;
+use alluvium_nbtree::{PageWriter, TailRecord, Tree, TreeError, put_tail_record, read_tail_record};
+use alluvium_types::{Column, FieldId, Lsn, Row, TimeRange};
+
+use crate::capture::{Captured, CapturedSeries, NewerPart, note_captured};
+use crate::checkpoint::Running;
+use crate::databases::DatabaseState;
+use crate::error::RecallError;
+use crate::open::StoreInner;
+use crate::partition::PartitionState;
+use crate::recall::{AWAY_BYTES, SERIES_BYTES};
+use crate::series::{Parts, Series, SeriesPlace, points_of};
+use crate::series_table::Slot;
+use crate::tail_files::{OpenFiles, RecordPlace};
+
+/// Series that are joined together.
+const SLICE_SERIES: usize = 64;
+/// Times that a series is looked up again because its record was moved.
+const ATTEMPTS: usize = 16;
+/// Length from which on a record is read when its series is written to: it can only grow, and must have a place.
+const OLDER_BYTES_MAX: u64 = 1 << 20;
+/// Lines of one batch for one row from which on its series are joined first: the newer part stays in its tail.
+const LINES_OF_ROW: usize = 16;
+
+/// What must be done about series before a batch is written to them.
+#[derive(Debug, Default)]
+pub(crate) struct Unready {
+    /// Away, to be read.
+    pub away: Vec<(Row, FieldId)>,
+    /// Away, to become a newer part.
+    begin: Vec<(Row, FieldId, RecordPlace)>,
+    /// In two parts that are to be joined.
+    join: Vec<(Row, FieldId)>,
+}
+
+impl Unready {
+    /// Of a batch with these rows, one for each line. `plain`: all its values are numbers.
+    pub(crate) fn of_rows(
+        part: &PartitionState,
+        mut rows: Vec<Row>,
+        plain: bool,
+        part_bytes_min: u64,
+    ) -> Self {
+        let mut unready = Self::default();
+        let bytes = part_bytes_min / 2..OLDER_BYTES_MAX;
+        rows.sort_unstable();
+        let table = part.table.read();
+        for lines in rows.chunk_by(|a, b| a == b) {
+            let Some(row) = lines.first().copied() else {
+                continue;
+            };
+            let few = plain && lines.len() <= LINES_OF_ROW;
+            for slot in table.slots_of_row(row) {
+                let field = slot.field();
+                match (slot.record(), slot.here().map(|s| s.parts())) {
+                    (Some(record), _) if few && bytes.contains(&record.len()) => {
+                        unready.begin.push((row, field, record));
+                    }
+                    (Some(_), _) => unready.away.push((row, field)),
+                    (None, Some(Parts::Ripe)) => unready.join.push((row, field)),
+                    (None, Some(Parts::Newer)) if !few => unready.join.push((row, field)),
+                    _ => {}
+                }
+            }
+        }
+        unready
+    }
+}
+
+impl StoreInner {
+    /// Sees to it that a batch may be written to these series. Waits for records; the caller has no lock.
+    ///
+    /// # Errors
+    /// If a record cannot be read, or what is read would not fit.
+    pub(crate) fn make_ready(
+        &self,
+        database: &Arc<DatabaseState>,
+        part: &PartitionState,
+        unready: &Unready,
+    ) -> Result<(), RecallError> {
+        self.begin_parts(database, part, &unready.begin);
+        self.bring_back(database, part, &unready.away, true)?;
+        self.join(database, part, &unready.join)
+    }
+
+    /// Begins newer parts of series that are away. Those that have come back or were moved meanwhile are left as they are.
+    fn begin_parts(
+        &self,
+        database: &DatabaseState,
+        part: &PartitionState,
+        begin: &[(Row, FieldId, RecordPlace)],
+    ) {
+        if begin.is_empty() {
+            return;
+        }
+        let mut begun = 0;
+        let mut table = part.table.write();
+        for (row, field, record) in begin {
+            if table.slot(*row, *field).and_then(Slot::record) != Some(*record) {
+                continue;
+            }
+            let series = Arc::new(Series::new(SeriesPlace {
+                partition: part.partition,
+                row: *row,
+                field: *field,
+            }));
+            let mut state = series.lock();
+            state.set_older(Some(*record));
+            state.is_recent = true;
+            drop(state);
+            table.put(series);
+            begun += 1;
+        }
+        part.note_away(&table);
+        part.parted.fetch_add(begun, Ordering::Release);
+        drop(table);
+        database.charge(begun as i64 * (SERIES_BYTES - AWAY_BYTES));
+        let counts = &self.governor_counts;
+        counts.parted.fetch_add(begun, Ordering::Relaxed);
+    }
+
+    /// Makes whole what of these series is in two parts. Waits for their records; the caller has no lock.
+    ///
+    /// # Errors
+    /// If a record cannot be read.
+    pub(crate) fn join(
+        &self,
+        database: &Arc<DatabaseState>,
+        part: &PartitionState,
+        wanted: &[(Row, FieldId)],
+    ) -> Result<(), RecallError> {
+        for slice in wanted.chunks(SLICE_SERIES) {
+            let mut attempts = ATTEMPTS;
+            while self.join_slice(database, part, slice)? {
+                if attempts == 0 {
+                    return Err(RecallError::Unsettled);
+                }
+                attempts -= 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether there may be some in two parts still.
+    fn join_slice(
+        &self,
+        database: &Arc<DatabaseState>,
+        part: &PartitionState,
+        wanted: &[(Row, FieldId)],
+    ) -> Result<bool, RecallError> {
+        // In this order: that a place is of one of these files is looked at again below.
+        let files = self.tail_files.open();
+        let table = part.table.read();
+        let found = wanted.iter().filter_map(|(row, field)| {
+            let series = table.get(*row, *field)?;
+            let older = series.lock().older()?;
+            Some((Arc::clone(series), older))
+        });
+        let found: Vec<(Arc<Series>, RecordPlace)> = found.collect();
+        drop(table);
+        if found.is_empty() {
+            return Ok(false);
+        }
+        let records = self.older_records(&files, &found);
+        let mut shard = self.shard_of(part.partition).state.lock();
+        let shard = &mut *shard;
+        let open = self.tail_files.open();
+        let is_current = |series: &Series, older: RecordPlace| {
+            series.lock().older() == Some(older) && open.agree_on(&files, older.file())
+        };
+        if !found
+            .iter()
+            .all(|(series, older)| is_current(series, *older))
+        {
+            return Ok(true);
+        }
+        let records = records?;
+        let late_points_max = self.late_rules().points_max;
+        let compression = database.settings.compression;
+        shard.encoder.set_compression(compression);
+        let (appender, encoder) = (&mut shard.appender, &mut shard.encoder);
+        let mut out = PageWriter::new(appender, encoder, database.id, Lsn(0));
+        let mut joined = 0;
+        let mut failed = None;
+        for ((series, _), record) in found.into_iter().zip(records) {
+            let mut state = series.lock();
+            if let Err(error) = state.join(&mut out, record, &self.block, (part, late_points_max)) {
+                failed = Some(RecallError::Record(Arc::new(error)));
+                break;
+            }
+            joined += 1;
+            if state.wants_merger() {
+                drop(state);
+                let listed = (Arc::clone(database), series);
+                shard.several_runs.push(listed);
+            }
+        }
+        database.charge(out.heap);
+        part.parted.fetch_sub(joined, Ordering::Release);
+        let counts = &self.governor_counts;
+        counts.joined.fetch_add(joined, Ordering::Relaxed);
+        failed.map_or(Ok(false), Err)
+    }
+
+    /// Reads the records of older parts.
+    fn older_records(
+        &self,
+        files: &OpenFiles,
+        of: &[(Arc<Series>, RecordPlace)],
+    ) -> Result<Vec<TailRecord>, RecallError> {
+        let places: Vec<RecordPlace> = of.iter().map(|(_, older)| *older).collect();
+        let records = files.read(self.device.as_ref(), &places);
+        let records = records.map_err(|error| RecallError::Read(Arc::new(error)))?;
+        let records = records.iter().zip(of);
+        let records = records.map(|(bytes, (series, _))| older_record(bytes, series.place));
+        records.collect()
+    }
+
+    /// The older part of a series in two parts, of which the caller has just seen where it is.
+    ///
+    /// # Errors
+    /// If its record cannot be read.
+    pub(crate) fn older(
+        &self,
+        files: &OpenFiles,
+        of: SeriesPlace,
+        older: RecordPlace,
+    ) -> Result<TailRecord, RecallError> {
+        let records = files.read(self.device.as_ref(), &[older]);
+        let records = records.map_err(|error| RecallError::Read(Arc::new(error)))?;
+        older_record(records.first().map_or(&[], Vec::as_slice), of)
+    }
+
+    /// The series itself; if only its newer part is in memory, the older one, in no table. Waits for its record.
+    ///
+    /// # Errors
+    /// If the record cannot be read.
+    pub(crate) fn part_with_pages(&self, series: Arc<Series>) -> Result<Arc<Series>, RecallError> {
+        let state = series.lock();
+        let Some(place) = state.older() else {
+            drop(state);
+            return Ok(series);
+        };
+        // The files while the place is known to be right.
+        let files = self.tail_files.open();
+        drop(state);
+        let older = Series::new(series.place);
+        older.load(self.older(&files, series.place, place)?, None);
+        Ok(Arc::new(older))
+    }
+
+    /// Writes series in two parts as whole records. Waits for their older parts; the caller holds no lock, and `files` were open
+    /// when they were looked up. All of them are among the captured ones afterwards, also if it fails.
+    pub(crate) fn complete(
+        &self,
+        running: &mut Running,
+        newer: Vec<NewerPart>,
+        files: &OpenFiles,
+    ) -> Result<(), IoError> {
+        if newer.is_empty() {
+            return Ok(());
+        }
+        let places: Vec<RecordPlace> = newer.iter().map(|part| part.older).collect();
+        let mut records = files.read(self.device.as_ref(), &places);
+        let (mut list, mut failed) = (Vec::new(), None);
+        for (i, part) in newer.into_iter().enumerate() {
+            let offset = running.tails.end();
+            let points = part.runs.first().map_or(0, |run| run.points() as u32);
+            let mut len = u32::MAX;
+            if let (Ok(records), None) = (&mut records, &failed) {
+                let older = std::mem::take(&mut records[i]);
+                let encoder = &mut running.encoder;
+                encoder.set_compression(part.database.settings.compression);
+                let put = older_record(&older, part.series.place)
+                    .map_err(|error| error.to_string())
+                    .and_then(|older| {
+                        let whole = self.whole(older, &part, encoder);
+                        whole.map_err(|error| error.to_string())
+                    });
+                match put {
+                    Ok(whole) => {
+                        let runs: Vec<_> = whole.runs.iter().map(Tree::snapshot).collect();
+                        let out = &mut running.tails.pending;
+                        put_tail_record(out, encoder, &whole.key, &runs, &whole.late);
+                        let end = running.tails.end();
+                        len = u32::try_from(end - offset).unwrap_or(u32::MAX);
+                    }
+                    Err(what) => {
+                        let cause = std::io::Error::new(std::io::ErrorKind::InvalidData, what);
+                        let what = "a series' checkpointed tail";
+                        failed = Some(IoError::new("complete", what, cause));
+                    }
+                }
+            }
+            let captured = Captured {
+                series: part.series,
+                len,
+                points,
+            };
+            note_captured(&mut list, &part.database, captured, offset);
+        }
+        running.captured.append(&mut list);
+        records.map(|_| ())?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// What the record of both parts holds.
+    fn whole(
+        &self,
+        mut older: TailRecord,
+        newer: &NewerPart,
+        encoder: &mut alluvium_nbtree::Encoder,
+    ) -> Result<TailRecord, TreeError> {
+        older.key.lsn = older.key.lsn.max(newer.key.lsn);
+        if let ([run], None, [base], []) = (
+            newer.runs.as_slice(),
+            &newer.late,
+            older.runs.as_mut_slice(),
+            older.late.as_slice(),
+        ) && run.kind() == base.kind()
+            && run.kind().is_numeric()
+            && run.leaves() == 0
+            && base.last_time() < run.first_time()
+        {
+            let mut points = Column::new(run.kind());
+            run.open_points(&mut points)?;
+            base.extend_open(encoder, &points);
+            return Ok(older);
+        }
+        let mut late = crate::late::LateBuffer::of(&older.late);
+        let points = points_of(&self.block, &newer.runs, newer.late.as_ref())?;
+        for (time, value) in points.iter() {
+            late.insert(time, value);
+        }
+        older.late = late.columns(TimeRange::ALL, |_| true);
+        Ok(older)
+    }
+
+    /// Says of captured series where their records are, and where memory is short lets go of what is in them.
+    pub(crate) fn note_captured(&self, captured: CapturedSeries, file: u8, is_short: bool) {
+        let CapturedSeries {
+            database,
+            series,
+            mut offset,
+        } = captured;
+        for some in series.chunks(SLICE_SERIES) {
+            let Some(partition) = some.first().map(|c| c.series.place.partition) else {
+                continue;
+            };
+            // Deletes must not come between a look at them and what follows.
+            let _shard = self.shard_of(partition).state.lock();
+            let mut heap = 0;
+            for Captured {
+                series,
+                len,
+                points,
+            } in some
+            {
+                let place = RecordPlace::new(file, offset, u64::from(*len));
+                offset += u64::from(*len);
+                let mut state = series.lock();
+                if !state.dirty {
+                    state.set_record(place);
+                }
+                let was_parted = state.older().is_some();
+                let may_part = is_short && u64::from(*len) < OLDER_BYTES_MAX;
+                let Some(place) = place.filter(|_| may_part || was_parted) else {
+                    continue;
+                };
+                let SeriesPlace {
+                    partition,
+                    row,
+                    field,
+                } = series.place;
+                let Some(part) = database.touched_partition(partition) else {
+                    continue;
+                };
+                let parted = if part.hidden(row, field).is_empty() {
+                    state.part(place, *points, self.config.part_bytes_min)
+                } else {
+                    None
+                };
+                heap += parted.unwrap_or(0);
+                if was_parted {
+                    if parted.is_none() {
+                        state.move_older(place);
+                    }
+                } else if parted.is_some() {
+                    part.parted.fetch_add(1, Ordering::Release);
+                    let counts = &self.governor_counts;
+                    counts.parted.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            database.charge(heap);
+        }
+    }
+}
+
+/// The one record that `bytes` are, if it is this series'.
+fn older_record(bytes: &[u8], of: SeriesPlace) -> Result<TailRecord, RecallError> {
+    let record = read_tail_record(bytes);
+    let record = record.map_err(|error| RecallError::Record(Arc::new(error)))?;
+    let key = record.key;
+    if (key.partition, key.row, key.field) != (of.partition, of.row, of.field) {
+        return Err(RecallError::Foreign);
+    }
+    Ok(record)
+}
