@@ -8,6 +8,7 @@ use std::sync::Arc;
 use alluvium_codec::{Encoder, Tail};
 use alluvium_types::Column;
 
+use crate::edge::Head;
 use crate::error::TreeError;
 use crate::open_leaf::SmallBlock;
 use crate::owned::Tree;
@@ -92,6 +93,9 @@ impl Tree {
             "a run extended by points that are not behind its newest"
         );
         let before = self.snapshot();
+        if self.extend_tail(&before, column) {
+            return;
+        }
         let mut sealed = match before.sealed.as_deref() {
             Some(sealed) => sealed.clone(),
             None => Sealed::new(self.series(), self.run_ordinal(), self.birth()),
@@ -142,11 +146,36 @@ impl Tree {
         sealed.points += (before.tail.points() + column.len()) as u64;
         sealed.last_time = *last;
         sealed.last_bits = column.bits().last().copied().unwrap_or_default();
-        let (tail_encoder, end, none) = Tail::new(kind).into_parts();
-        self.core.encoder = tail_encoder;
-        let head = Some(Arc::new(sealed));
-        self.edge.writer().replace(kind, head, &none, end.points);
-        *self.edge.last_time.get_mut() = *last;
+        self.replace_edge(Some(Arc::new(sealed)), Tail::new(kind), *last);
+    }
+
+    /// Appends to the tail alone; `false`, and nothing is changed, if that would be full.
+    fn extend_tail(&mut self, before: &TreeSnapshot, column: &Column) -> bool {
+        let knobs = &crate::knobs::KNOBS;
+        let points = before.tail.points() + column.len();
+        if points >= knobs.tail_points {
+            return false;
+        }
+        let mut all = column_of(self.kind(), points);
+        before
+            .tail
+            .decode_into(&mut all)
+            .expect("a tail reads what it wrote");
+        all.extend_from(column, 0, column.len());
+        let tail = tail_of(&all, 0).filter(|tail| tail.bytes().len() < knobs.tail_bytes);
+        let Some((tail, last)) = tail.zip(all.times.last().copied()) else {
+            return false;
+        };
+        self.replace_edge(before.sealed.clone(), tail, last);
+        true
+    }
+
+    fn replace_edge(&mut self, head: Head, tail: Tail, last: i64) {
+        let kind = self.kind();
+        let (encoder, end, bytes) = tail.into_parts();
+        self.core.encoder = encoder;
+        self.edge.writer().replace(kind, head, &bytes, end.points);
+        *self.edge.last_time.get_mut() = last;
     }
 }
 

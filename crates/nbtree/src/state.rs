@@ -177,7 +177,9 @@ impl Tree {
         }
         open.finished = finished;
         let mut column = Column::new(kind);
-        for block in get_blocks(r, sealed.first_time)? {
+        let small = get_blocks(r, sealed.first_time)?;
+        open.small.reserve_exact(small.len());
+        for block in small {
             let mut small = SmallBlock {
                 block,
                 is_tail: false,
@@ -415,5 +417,6 @@ fn get_blocks(r: &mut &[u8], first_time: i64) -> Result<Vec<OpenBlock>, TreeErro
             points: points as u16,
         });
     }
+    blocks.shrink_to_fit();
     Ok(blocks)
 }

@@ -58,6 +58,10 @@ enum Step {
     Commit { commit: RootCommit, ledger: Ledger },
 }
 
+/// Bytes of tails files behind the first of a chain from which on the chain is written anew, if that is as long as they are: so
+/// tails take at most about twice their bytes on disk, and writing them all once costs what was written since.
+const TAILS_BEHIND_MIN: u64 = 16 << 20;
+
 #[derive(Debug)]
 pub(crate) struct Running {
     number: u64,
@@ -357,7 +361,10 @@ impl StoreInner {
             crc: 0,
         };
         let chain_max = self.config.tail_chain_max.min(TAIL_FILES_MAX / 2 - 1);
-        let full = checkpointer.current.tails.len() >= chain_max;
+        let tails = &checkpointer.current.tails;
+        let base = tails.first().map_or(0, |file| file.len);
+        let behind: u64 = tails.iter().skip(1).map(|file| file.len).sum();
+        let full = tails.len() >= chain_max || behind > base.max(TAILS_BEHIND_MIN);
         checkpointer.running = Some(Box::new(Running {
             number: checkpointer.started,
             tails: PieceFile::create(self.device.as_ref(), lane, name.tails_path(), root.seq),

@@ -118,8 +118,8 @@ pub struct StoreConfig {
     /// Milliseconds without use after which a series leaves memory where it is short: so many past `memory_series_percent`,
     /// 120 times as many at `memory_soft_percent`. What is used more often stays: it would only come back.
     pub spill_round_ms: u64,
-    /// Heap of an open tail from which on a checkpoint, where memory is short, leaves only the points in it that came since; and
-    /// twice the length of a record from which on a write does not bring its series back, but begins a newer part.
+    /// Heap of an open tail, bytes, from which on a checkpoint, where memory is short, leaves only the points in it that came
+    /// since.
     pub part_bytes_min: u64,
     /// Milliseconds between looks at memory.
     pub govern_ms: u64,
@@ -227,7 +227,7 @@ impl Default for StoreConfig {
             memory_series_percent: 80,
             spill_idle_ms: 3_600_000,
             spill_round_ms: 500,
-            part_bytes_min: 512,
+            part_bytes_min: 128,
             govern_ms: 50,
             heap: None,
             cache_percent: 25,

@@ -23,12 +23,9 @@ const SLICES: usize = 8;
 const CHECKPOINT_PAUSE_NS: u64 = 500_000_000;
 /// How many times longer a series must be idle to go where memory is only just short.
 const PATIENCE: u64 = 120;
-/// One in so many of the series that a round met has changed and is idle: a checkpoint is worth it.
-const CHANGED_SHARE: u64 = 64;
-
-/// A checkpoint is worth it, too, when open tails have grown by one part in so many of the budget since the last one: it leaves of the
-/// series only what came behind it.
-const GROWN_SHARE: u64 = 16;
+/// A checkpoint is worth it when this part of the budget, one in so many, would come of it: as much as open tails have grown
+/// since the last one, which leaves only what comes behind it, or as idle series have that have changed since.
+const WORTH_SHARE: u64 = 16;
 
 /// One part in so many of the time goes to looking at the heap, and to trimming it.
 const LOOK_SHARE: u64 = 100;
@@ -208,13 +205,11 @@ impl StoreInner {
         }
         governor.next_ns = now + pause;
         let is_over = governor.hand.is_none();
-        let many_idle = governor.changed > governor.met / CHANGED_SHARE;
+        let held = self.budget.used_by(Owner::OpenTails);
         let held_after = self.governor_counts.held_after.load(Ordering::Relaxed);
-        let grown = self
-            .budget
-            .used_by(Owner::OpenTails)
-            .saturating_sub(held_after);
-        let is_worth_it = many_idle || grown > self.budget.limit() / GROWN_SHARE;
+        let idle = held / governor.met.max(1) * governor.changed;
+        let freed = idle.max(held.saturating_sub(held_after));
+        let is_worth_it = freed > self.budget.limit() / WORTH_SHARE;
         if is_over && is_worth_it && now >= governor.next_checkpoint_ns {
             // What is not in a checkpoint cannot go.
             if let Some(mut checkpointer) = self.checkpointer.try_lock()

@@ -41,15 +41,15 @@ pub(crate) struct Unready {
 }
 
 impl Unready {
-    /// Of a batch with these rows, one for each line. `plain`: all its values are numbers.
+    /// Of a batch with these rows, one for each line. `plain`: all its values are numbers. `is_short`: there is no room for
+    /// what is away.
     pub(crate) fn of_rows(
         part: &PartitionState,
         mut rows: Vec<Row>,
         plain: bool,
-        part_bytes_min: u64,
+        is_short: bool,
     ) -> Self {
         let mut unready = Self::default();
-        let bytes = part_bytes_min / 2..OLDER_BYTES_MAX;
         rows.sort_unstable();
         let table = part.table.read();
         for lines in rows.chunk_by(|a, b| a == b) {
@@ -60,7 +60,7 @@ impl Unready {
             for slot in table.slots_of_row(row) {
                 let field = slot.field();
                 match (slot.record(), slot.here().map(|s| s.parts())) {
-                    (Some(record), _) if few && bytes.contains(&record.len()) => {
+                    (Some(record), _) if is_short && few && record.len() < OLDER_BYTES_MAX => {
                         unready.begin.push((row, field, record));
                     }
                     (Some(_), _) => unready.away.push((row, field)),
@@ -85,21 +85,22 @@ impl StoreInner {
         part: &PartitionState,
         unready: &Unready,
     ) -> Result<(), RecallError> {
-        self.begin_parts(database, part, &unready.begin);
+        self.begin_parts(database, part, &unready.begin)?;
         self.bring_back(database, part, &unready.away, true)?;
         self.join(database, part, &unready.join)
     }
 
-    /// Begins newer parts of series that are away. Those that have come back or were moved meanwhile are left as they are.
+    /// Begins newer parts of series that are away, if they fit. Those that have come back or were moved meanwhile are left as they are.
     fn begin_parts(
         &self,
         database: &DatabaseState,
         part: &PartitionState,
         begin: &[(Row, FieldId, RecordPlace)],
-    ) {
+    ) -> Result<(), RecallError> {
         if begin.is_empty() {
-            return;
+            return Ok(());
         }
+        self.admit_recall(begin.len() as u64 * SERIES_BYTES as u64)?;
         let mut begun = 0;
         let mut table = part.table.write();
         for (row, field, record) in begin {
@@ -124,6 +125,7 @@ impl StoreInner {
         database.charge(begun as i64 * (SERIES_BYTES - AWAY_BYTES));
         let counts = &self.governor_counts;
         counts.parted.fetch_add(begun, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Makes whole what of these series is in two parts. Waits for their records; the caller has no lock.

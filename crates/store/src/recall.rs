@@ -148,6 +148,20 @@ impl StoreInner {
         Err(RecallError::Unsettled)
     }
 
+    /// Whether so many bytes of what is away may come back for a writer.
+    pub(crate) fn admit_recall(&self, asked: u64) -> Result<(), RecallError> {
+        let (used, limit) = (self.budget.used(), self.budget.limit());
+        if used.saturating_add(asked) > limit {
+            return Err(RecallError::Memory(BudgetExceeded {
+                owner: Owner::OpenTails,
+                asked,
+                used,
+                limit,
+            }));
+        }
+        Ok(())
+    }
+
     /// Reads the records of those that are away.
     fn fetch(
         &self,
@@ -171,15 +185,9 @@ impl StoreInner {
         if places.is_empty() {
             return Ok(Fetched::default());
         }
-        let asked = places.iter().map(|p| 2 * p.len() + SERIES_BYTES as u64);
-        let (asked, used, limit) = (asked.sum(), self.budget.used(), self.budget.limit());
-        if within_budget && used.saturating_add(asked) > limit {
-            return Err(RecallError::Memory(BudgetExceeded {
-                owner: Owner::OpenTails,
-                asked,
-                used,
-                limit,
-            }));
+        if within_budget {
+            let asked = places.iter().map(|p| 2 * p.len() + SERIES_BYTES as u64);
+            self.admit_recall(asked.sum())?;
         }
         let records = files.read(self.device.as_ref(), &places);
         let records = records.map_err(|error| RecallError::Read(Arc::new(error)))?;

@@ -166,7 +166,7 @@ fn series_that_come_and_go_answer_as_the_model() {
     for seed in 1..=24 {
         let tight = StoreConfig {
             memory_soft_percent: 0,
-            part_bytes_min: if seed % 2 == 0 { 0 } else { 512 },
+            part_bytes_min: if seed % 2 == 0 { 0 } else { 128 },
             ..config()
         };
         let of_one = history(seed, tight);
@@ -247,7 +247,7 @@ fn writers_and_readers_meet_series_on_their_way() {
     same(&model, &read_all(&database)).unwrap();
     let governor = store.status().governor;
     assert!(
-        governor.spilled > 200 && governor.recalled > 200,
+        governor.spilled > 200 && governor.parted > 200,
         "{governor:?}"
     );
 }

@@ -212,7 +212,8 @@ impl Writer {
             let shape = self.shapes.lists.get(line.shape as usize);
             shape.is_some_and(|shape| shape.iter().all(is_plain))
         });
-        let unready = Unready::of_rows(part, rows, plain, self.store.config.part_bytes_min);
+        let is_short = self.store.budget.used() > self.store.soft_limit();
+        let unready = Unready::of_rows(part, rows, plain, is_short);
         Ok(self.store.make_ready(&self.database, part, &unready)?)
     }
 

@@ -162,7 +162,7 @@ impl World {
             memory_soft_percent: if self.kind.tight { 0 } else { 75 },
             govern_ms: 1,
             spill_round_ms: 0,
-            part_bytes_min: if shards.is_multiple_of(2) { 512 } else { 0 },
+            part_bytes_min: if shards.is_multiple_of(2) { 128 } else { 0 },
             retention_check_ms: 5,
             // Every dead page is looked for, and given back as soon as it may be.
             space_check_ms: 1,
