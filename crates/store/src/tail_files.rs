@@ -55,6 +55,11 @@ impl RecordPlace {
         self.file
     }
 
+    /// What ascends with where the records are.
+    pub(crate) fn order(self) -> (u8, u64) {
+        (self.file, self.at)
+    }
+
     fn offset(self) -> u64 {
         self.at >> LEN_BITS
     }
@@ -130,12 +135,29 @@ impl TailFiles {
 
 /// The files that were open at one moment; they stay so while this lives. Taken while the places to be read are known to
 /// be right: a number may be another file's later.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct OpenFiles(Vec<Option<Arc<TailsFile>>>);
 
 impl OpenFiles {
     fn get(&self, number: u8) -> Option<&Arc<TailsFile>> {
         self.0.get(usize::from(number))?.as_ref()
+    }
+
+    /// Numbers there may be files of.
+    pub(crate) fn numbers(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The file of a number and its length.
+    pub(crate) fn file(&self, number: usize) -> Option<(FileId, u64)> {
+        let file = self.0.get(number)?.as_ref()?;
+        Some((file.file, file.named.len))
+    }
+
+    /// Whether all files are the same.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let of = |files: &Self| Vec::from_iter(files.0.iter().map(|f| f.as_ref().map(Arc::as_ptr)));
+        of(self) == of(other)
     }
 
     /// Whether a number is of the same file here and there.
