@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use alluvium_index::{FlatKey, KeyHash, LoadError, find_in};
 use alluvium_types::{DatabaseId, Lsn, Partition};
-use alluvium_wal::{Entry, PointGroup, SectionReader, StreamInfo, read_section, replay, skim};
+use alluvium_wal::{Entry, PointGroup, SectionReader, StreamInfo, replay, skim};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
@@ -41,8 +41,15 @@ pub(super) fn redo_catalog(
             if alluvium_wal::section_head(bytes)?.1 != Partition(0) {
                 return Ok(());
             }
+            let mut section = SectionReader::new(bytes)?;
+            let mut group = PointGroup::default();
             let mut catalog = inner.catalog.write();
-            for entry in read_section(bytes)?.entries {
+            loop {
+                // What lines bring is not looked at yet.
+                while section.next_row()?.is_some() {}
+                let Some(entry) = section.next_entry(&mut group)? else {
+                    break;
+                };
                 match entry {
                     Entry::CreateDatabase {
                         id,
@@ -72,6 +79,7 @@ pub(super) fn redo_catalog(
                             inner.checkpointer.lock().add_removals(paths);
                         }
                     }
+                    Entry::Points(points) => group = points,
                     _ => {}
                 }
             }

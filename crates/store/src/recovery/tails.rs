@@ -42,14 +42,15 @@ pub(super) fn load_tails(
         database: None,
         tables: [const { None }; PARTITION_COUNT],
         heap: 0,
-        leaves: BTreeMap::new(),
+        leaves: 0,
+        leaves_of: BTreeMap::new(),
         report,
     };
     for file in ledger.tails.iter().rev() {
         loader.file(*file)?;
     }
     for database in catalog.all() {
-        let leaves = loader.leaves.get(&database.id).copied().unwrap_or(0);
+        let leaves = loader.leaves_of.get(&database.id).copied().unwrap_or(0);
         inner.note_lost_pages(&database, leaves);
     }
     Ok(())
@@ -67,7 +68,9 @@ struct Loader<'a> {
     tables: [Option<Table<'a>>; PARTITION_COUNT],
     /// What its series take more than before.
     heap: i64,
-    leaves: BTreeMap<DatabaseId, u64>,
+    /// Leaves of its series, as far as they are not with those of all databases yet.
+    leaves: u64,
+    leaves_of: BTreeMap<DatabaseId, u64>,
     report: &'a mut RecoveryReport,
 }
 
@@ -141,7 +144,7 @@ impl<'a> Loader<'a> {
             return Ok(());
         }
         self.report.series_loaded += 1;
-        *self.leaves.entry(key.database).or_default() += leaves;
+        self.leaves += leaves;
         // One without runs may be empty, and one that a delete touches must be in memory.
         let may_stay = runs > 0 && part.hidden(key.row, key.field).is_empty();
         if may_stay
@@ -204,8 +207,10 @@ impl<'a> Loader<'a> {
             part.note_away(&table);
         }
         let heap = std::mem::take(&mut self.heap);
+        let leaves = std::mem::take(&mut self.leaves);
         if let Some(database) = self.database {
             database.charge(heap);
+            *self.leaves_of.entry(database.id).or_default() += leaves;
         }
     }
 }
