@@ -162,7 +162,7 @@ mod tests {
         // A key of few values, one of as many as rows, and one between, over several parts.
         let values = [3_u32, 1 << 20, 5000];
         let (mut one_by_one, mut at_once) = (Head::default(), Head::default());
-        let mut row = 0;
+        let mut row = 0_u32;
         for part in [40_u32, 30_000, 5, 1, 40_000] {
             let mut gathered = Gathered::default();
             for _ in 0..part {

@@ -93,8 +93,6 @@ mod tests {
 
     use crate::{Entry, PointGroup, SectionBuilder, SectionReader};
 
-    use super::*;
-
     fn section(row: u32, measurement: &str, tags: &[(&[u8], &[u8])]) -> Vec<u8> {
         let mut section = SectionBuilder::default();
         section.begin(DatabaseId(1), Partition(2), Lsn(3));
