@@ -3,25 +3,17 @@
 //! Bitmaps of large lists are combined where they stand in a block, eight kilobytes at a time, and become a bitmap of
 //! their own once, at the end. One buffer serves all segments of a question.
 
-use std::io::Read;
 use std::ops::Range;
 
 use roaring::RoaringBitmap;
-use zerocopy::IntoBytes;
 
 use crate::segment::stored_rows::{CONTAINER_BYTES, containers};
 
 /// Rows of a container.
 const CONTAINER_ROWS: u32 = 1 << 16;
 
-/// Rows up to which they are added one by one, and up to which a container is a list.
+/// Rows up to which they are added one by one.
 const FEW_ROWS: u64 = 4096;
-
-/// Bits looked at together.
-const WORD_BITS: usize = 64;
-
-/// What a portable bitmap without runs begins with.
-const WITHOUT_RUNS: u32 = 12_346;
 
 /// A set of rows within the containers that a segment touches.
 #[derive(Debug, Default)]
@@ -171,7 +163,7 @@ impl DenseRows {
 
     /// Those within the segment's rows, `of`, as a bitmap.
     pub(crate) fn to_bitmap(&self, of: &Range<u32>) -> RoaringBitmap {
-        let mut rows = spelt_out(self.first, &self.bits);
+        let mut rows = RoaringBitmap::from_lsb0_bytes(self.first * CONTAINER_ROWS, &self.bits);
         // Only a damaged segment has others.
         rows.remove_range(..of.start);
         rows.remove_range(of.end..);
@@ -179,95 +171,9 @@ impl DenseRows {
     }
 }
 
-/// The bits of containers from number `first` on as a bitmap: written in its portable form and read back, because its own
-/// way from bits to lists waits for each bit in turn.
-fn spelt_out(first: u32, bits: &[u8]) -> RoaringBitmap {
-    let (mut heads, mut body) = (Vec::new(), Vec::new());
-    let mut list = [0; FEW_ROWS as usize + WORD_BITS];
-    for (number, container) in (first..).zip(bits.as_chunks::<CONTAINER_BYTES>().0) {
-        let words = container.as_chunks::<8>().0.iter();
-        let words = words.map(|word| u64::from_le_bytes(*word));
-        let count: u32 = words.clone().map(u64::count_ones).sum();
-        if count == 0 {
-            continue;
-        }
-        heads.extend([number as u16, (count - 1) as u16]);
-        if u64::from(count) > FEW_ROWS {
-            body.extend_from_slice(container);
-        } else {
-            let len = list_bits(words, &mut list);
-            body.extend_from_slice(list[..len].as_bytes());
-        }
-    }
-    let count = heads.len() / 2;
-    if count == 0 {
-        return RoaringBitmap::new();
-    }
-    let mut head = Vec::with_capacity(8 + count * 8);
-    head.extend_from_slice(&WITHOUT_RUNS.to_le_bytes());
-    head.extend_from_slice(&(count as u32).to_le_bytes());
-    heads
-        .iter()
-        .for_each(|n| head.extend_from_slice(&n.to_le_bytes()));
-    // Offsets, which nobody reads.
-    head.resize(8 + count * 8, 0);
-    let rows = RoaringBitmap::deserialize_unchecked_from(head.as_slice().chain(body.as_slice()));
-    rows.expect("a bitmap of our own making")
-}
-
-/// Writes which bits of some words are set, little-endian, and returns how many. There are [`FEW_ROWS`] at most.
-fn list_bits(
-    words: impl Iterator<Item = u64>,
-    list: &mut [u16; FEW_ROWS as usize + WORD_BITS],
-) -> usize {
-    let mut at = 0;
-    for (word, first) in words.zip((0..=u16::MAX).step_by(WORD_BITS)) {
-        let mut rest = word;
-        let count = word.count_ones() as usize;
-        let Some(place) = list.get_mut(at..at + WORD_BITS) else {
-            break;
-        };
-        // Four at a time whether there are so many or not: what is written for nothing is written over, and a loop over
-        // them would end where nobody foresees.
-        for four in place
-            .as_chunks_mut::<4>()
-            .0
-            .iter_mut()
-            .take(count.div_ceil(4).max(1))
-        {
-            for bit in four {
-                *bit = (first + (rest.trailing_zeros() as u16 & 63)).to_le();
-                rest &= rest.wrapping_sub(1);
-            }
-        }
-        at += count;
-    }
-    at
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bits_are_spelt_out_as_by_their_own_way() {
-        for share in [1_u32, 2, 3, 15, 16, 17, 70, 5000, 70_000] {
-            let mut bits = vec![0_u8; 3 * CONTAINER_BYTES];
-            // Not in the one between.
-            for row in (0..3_u32 << 16).filter(|row| row >> 16 != 1) {
-                if u64::from(row).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 & 0xffff
-                    < 0xffff / u64::from(share)
-                {
-                    bits[row as usize / 8] |= 1 << (row % 8);
-                }
-            }
-            for first in [0, 5] {
-                let expected = RoaringBitmap::from_lsb0_bytes(first << 16, &bits);
-                assert_eq!(spelt_out(first, &bits), expected, "one in {share}");
-            }
-        }
-        assert!(spelt_out(3, &[0; CONTAINER_BYTES]).is_empty());
-    }
 
     fn stored(rows: &RoaringBitmap) -> Vec<u8> {
         let mut rows = rows.clone();
