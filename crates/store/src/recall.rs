@@ -88,6 +88,7 @@ impl StoreInner {
         within_budget: bool,
     ) -> Result<(), RecallError> {
         for slice in wanted.chunks(SLICE_SERIES) {
+            self.bring_neighbours_back(part, slice);
             let mut attempts = ATTEMPTS;
             loop {
                 let fetched = self.fetch(database, part, slice, within_budget)?;

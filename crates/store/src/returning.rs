@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use alluvium_io::{AlignedBuf, Read};
 use alluvium_nbtree::{read_tail_record, tail_record_head, tail_record_len};
-use alluvium_types::{DatabaseId, PAGE_SIZE, Partition};
+use alluvium_types::{DatabaseId, FieldId, PAGE_SIZE, Partition, Row};
 
 use crate::databases::DatabaseState;
 use crate::open::StoreInner;
@@ -20,6 +20,9 @@ use crate::tail_files::{OpenFiles, RecordPlace};
 
 /// Bytes read at a time, unless a record is longer.
 const PIECE_BYTES: u64 = 128 << 10;
+
+/// Series wanted together from which on those whose records lie among theirs come back with them.
+const TOGETHER_MIN: usize = 16;
 
 /// Where the next piece begins.
 #[derive(Debug, Default)]
@@ -113,7 +116,9 @@ impl StoreInner {
             let piece = reads[0].into.bytes().get(..bytes as usize);
             let piece = piece.unwrap_or_default();
             let rest = piece.get((returning.at - offset) as usize..);
-            let (taken, longest) = self.take_records(returning, rest.unwrap_or_default());
+            let at = (returning.file as u8, returning.at);
+            let (taken, longest) =
+                self.take_records(&returning.files, at, rest.unwrap_or_default());
             returning.at += taken;
             if taken > 0 {
                 return true;
@@ -129,9 +134,34 @@ impl StoreInner {
         }
     }
 
-    /// Takes in the whole records at the front of `bytes`. Returns how many bytes they are, and how long the one behind
-    /// them is.
-    fn take_records(&self, returning: &Returning, bytes: &[u8]) -> (u64, u64) {
+    /// Brings back series of a partition whose records are to be read anyway, and those whose records lie among them,
+    /// of whatever partition: lines that come together are of all partitions, and so are records that lie together. Does
+    /// nothing for few, or where there is no room. Waits; the caller has no lock, and sees itself to those left.
+    pub(crate) fn bring_neighbours_back(&self, part: &PartitionState, wanted: &[(Row, FieldId)]) {
+        if wanted.len() < TOGETHER_MIN || self.is_half_full() {
+            return;
+        }
+        let table = part.table.read();
+        let places = wanted.iter().filter_map(|(row, field)| {
+            let slot = table.slot(*row, *field)?;
+            slot.record()
+        });
+        let places: Vec<RecordPlace> = places.collect();
+        let files = self.tail_files.open();
+        drop(table);
+        if places.len() < TOGETHER_MIN {
+            return;
+        }
+        let read = files.read_spans(self.device.as_ref(), &places, |at, bytes| {
+            self.take_records(&files, at, bytes);
+        });
+        // Who needs one that cannot be read hears of it when it is read alone.
+        drop(read);
+    }
+
+    /// Takes in the whole records at the front of `bytes`, which lie at `at`, file and offset. Returns how many bytes they
+    /// are, and how long the one behind them is.
+    fn take_records(&self, files: &OpenFiles, at: (u8, u64), bytes: &[u8]) -> (u64, u64) {
         let catalog = self.catalog.read();
         let mut found = OfPartition::new();
         let (mut rest, mut longest) = (bytes, 0);
@@ -140,9 +170,9 @@ impl StoreInner {
                 longest = len;
                 break;
             };
-            let at = returning.at + (bytes.len() - rest.len()) as u64;
+            let offset = at.1 + (bytes.len() - rest.len()) as u64;
             rest = behind;
-            let Some(place) = RecordPlace::new(returning.file as u8, at, len) else {
+            let Some(place) = RecordPlace::new(at.0, offset, len) else {
                 continue;
             };
             // One that is damaged is an error of who uses its series.
@@ -184,7 +214,7 @@ impl StoreInner {
         drop(catalog);
         for (database, partition, series) in of_database {
             if let Some(part) = database.touched_partition(partition) {
-                let files = returning.files.clone();
+                let files = files.clone();
                 self.install(&database, part, Fetched { series, files });
             }
         }

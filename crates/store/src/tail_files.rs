@@ -172,9 +172,47 @@ impl OpenFiles {
         device: &dyn Device,
         places: &[RecordPlace],
     ) -> Result<Vec<Vec<u8>>, IoError> {
+        let mut records = vec![Vec::new(); places.len()];
+        self.read_joined(device, places, |(_, from), of, bytes| {
+            for i in of {
+                let begin = (places[*i].offset() - from) as usize;
+                let bytes = bytes.get(begin..).unwrap_or_default();
+                let bytes = bytes.get(..places[*i].len() as usize);
+                records[*i] = bytes.unwrap_or_default().to_vec();
+            }
+        })?;
+        Ok(records)
+    }
+
+    /// Reads records and what lies between those that lie together: `visit` gets file, offset and bytes of each stretch, from
+    /// the begin of a record to the end of one. Waits.
+    pub(crate) fn read_spans(
+        &self,
+        device: &dyn Device,
+        places: &[RecordPlace],
+        mut visit: impl FnMut((u8, u64), &[u8]),
+    ) -> Result<(), IoError> {
+        self.read_joined(device, places, |(file, from), of, bytes| {
+            let (Some(first), Some(last)) = (of.first(), of.last()) else {
+                return;
+            };
+            let (begin, last) = (places[*first].offset(), places[*last]);
+            let inside = (begin - from) as usize..(last.offset() + last.len() - from) as usize;
+            visit((file, begin), bytes.get(inside).unwrap_or_default());
+        })
+    }
+
+    /// Reads records, those together that lie together: `visit` gets file and offset of each read, which places lie there,
+    /// in their order, and its bytes.
+    fn read_joined(
+        &self,
+        device: &dyn Device,
+        places: &[RecordPlace],
+        mut visit: impl FnMut((u8, u64), &[usize], &[u8]),
+    ) -> Result<(), IoError> {
         let page = PAGE_SIZE as u64;
         let mut order: Vec<usize> = (0..places.len()).collect();
-        order.sort_unstable_by_key(|i| (places[*i].file, places[*i].at));
+        order.sort_unstable_by_key(|i| places[*i].order());
         // Begin, end, and which of `order` lie there.
         let mut spans: Vec<(u8, u64, u64, std::ops::Range<usize>)> = Vec::new();
         for (n, i) in order.iter().enumerate() {
@@ -193,7 +231,6 @@ impl OpenFiles {
                 _ => spans.push((place.file, begin, end, n..n + 1)),
             }
         }
-        let mut records = vec![Vec::new(); places.len()];
         for spans in spans.chunks(READS) {
             let mut reads = Vec::with_capacity(spans.len());
             for (file, from, to, _) in spans {
@@ -205,16 +242,11 @@ impl OpenFiles {
                 });
             }
             device.read(&mut reads)?;
-            for ((_, from, _, of), read) in spans.iter().zip(&reads) {
-                for i in &order[of.clone()] {
-                    let begin = (places[*i].offset() - from) as usize;
-                    let bytes = read.into.bytes().get(begin..).unwrap_or_default();
-                    let bytes = bytes.get(..places[*i].len() as usize);
-                    records[*i] = bytes.unwrap_or_default().to_vec();
-                }
+            for ((file, from, _, of), read) in spans.iter().zip(&reads) {
+                visit((*file, *from), &order[of.clone()], read.into.bytes());
             }
         }
-        Ok(records)
+        Ok(())
     }
 }
 
