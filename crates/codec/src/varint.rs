@@ -18,6 +18,17 @@ pub fn put_u64(out: &mut Vec<u8>, mut value: u64) {
 /// If the bytes end too early or the number passes 64 bits.
 #[inline]
 pub fn get_u64(bytes: &mut &[u8]) -> Result<u64, CodecError> {
+    // Most are one byte.
+    if let [byte, rest @ ..] = *bytes
+        && *byte < 0x80
+    {
+        *bytes = rest;
+        return Ok(u64::from(*byte));
+    }
+    get_long(bytes)
+}
+
+fn get_long(bytes: &mut &[u8]) -> Result<u64, CodecError> {
     let mut value = 0_u64;
     let mut shift = 0;
     loop {

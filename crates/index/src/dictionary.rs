@@ -4,7 +4,7 @@ use foldhash::quality::RandomState;
 use std::hash::BuildHasher;
 
 use crate::blobs::Blobs;
-use crate::table::Table;
+use crate::table::{Slot, Table};
 
 /// Names numbered from 0 in the order they came.
 #[derive(Debug, Clone)]
@@ -58,11 +58,34 @@ impl Dictionary {
         })
     }
 
-    /// The id of a name that is new; `None` if it is not.
-    pub(crate) fn add(&mut self, name: &str) -> Option<u32> {
-        let before = self.len();
-        let id = self.intern(name);
-        (id == before).then_some(id)
+    /// Appends a name that is taken for new, and cannot be found before [`Self::list_from`].
+    pub(crate) fn push_unlisted(&mut self, name: &str) -> u32 {
+        self.names.push(name.as_bytes());
+        self.len() - 1
+    }
+
+    /// Lets the names from `from` on, which were only pushed, be found; `false` if one of them was there already.
+    pub(crate) fn list_from(&mut self, from: u32) -> bool {
+        let name = |id: u32| self.names.get(id as usize);
+        let hashed = |id| Slot::new(self.hash(name(id).unwrap_or_default()), id);
+        let mut slots: Vec<u64> = (from..self.len()).map(hashed).collect();
+        slots.sort_unstable();
+        let twice = slots.chunk_by(|a, b| a.same_hash(*b)).any(|same| {
+            let is_there = |slot: &u64| {
+                let name = name(slot.id());
+                let is_it = |id| self.names.get(id as usize) == name;
+                from > 0 && self.table.find(*slot >> 32, is_it).is_some()
+            };
+            let behind = |at: usize| same.get(at + 1..).unwrap_or_default();
+            (0..same.len()).any(|at| {
+                is_there(&same[at])
+                    || behind(at)
+                        .iter()
+                        .any(|s| name(s.id()) == name(same[at].id()))
+            })
+        });
+        self.table.add_sorted(slots);
+        !twice
     }
 
     pub(crate) fn name(&self, id: u32) -> Option<&str> {

@@ -2,6 +2,8 @@
 
 use alluvium_types::SeriesKey;
 
+use crate::hash::{push_hash_bytes, push_hash_part};
+
 /// A measurement and its tags in the form of [`SeriesKey::write_hash_input`]: one allocation, whatever the number of tags.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlatKey {
@@ -19,6 +21,28 @@ impl FlatKey {
         Self {
             bytes: scratch.as_slice().into(),
             tags: u32::try_from(key.tags().len()).unwrap_or(u32::MAX),
+            longest: u32::try_from(longest).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// As [`Self::new`] of a key in pieces: tags sorted by key, no key twice, all of them UTF-8.
+    pub fn of_parts<'a>(
+        measurement: &str,
+        tags: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+        scratch: &mut Vec<u8>,
+    ) -> Self {
+        scratch.clear();
+        push_hash_part(measurement, scratch);
+        let (mut count, mut longest) = (0, measurement.len());
+        for (key, value) in tags {
+            push_hash_bytes(key, scratch);
+            push_hash_bytes(value, scratch);
+            count += 1;
+            longest = longest.max(key.len()).max(value.len());
+        }
+        Self {
+            bytes: scratch.as_slice().into(),
+            tags: count,
             longest: u32::try_from(longest).unwrap_or(u32::MAX),
         }
     }
@@ -91,6 +115,9 @@ mod tests {
             assert_eq!(flat.tag_count(), tags.len());
             let longest = if tags.is_empty() { 3 } else { 11 };
             assert_eq!(flat.longest_bytes(), longest);
+            let mut of_parts = Vec::new();
+            let parts = FlatKey::of_parts("cpu", tags.into_iter(), &mut of_parts);
+            assert_eq!((parts, of_parts), (flat, scratch.clone()));
         }
     }
 }

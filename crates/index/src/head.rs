@@ -1,5 +1,7 @@
 //! The tag sets of the newest rows, in memory: tuples, values and postings until they are sealed.
 
+use std::ops::Range;
+
 use roaring::{MultiOps, RoaringBitmap};
 
 use crate::blobs::Blobs;
@@ -89,12 +91,23 @@ impl Head {
     /// Appends the next row, whose values know of it already.
     pub(crate) fn append(&mut self, schema: u32, tuple: &[u8]) {
         let row = self.end();
+        self.shape_mut(schema).insert(row);
+        self.tuples.push(tuple);
+    }
+
+    /// Notes that rows above all so far have a shape.
+    pub(crate) fn add_rows_of_shape(&mut self, schema: u32, rows: Range<u32>) {
+        if !rows.is_empty() {
+            self.shape_mut(schema).insert_range(rows);
+        }
+    }
+
+    fn shape_mut(&mut self, schema: u32) -> &mut RoaringBitmap {
         let needed = schema as usize + 1;
         if self.shape_rows.len() < needed {
             self.shape_rows.resize_with(needed, RoaringBitmap::new);
         }
-        self.shape_rows[schema as usize].insert(row);
-        self.tuples.push(tuple);
+        &mut self.shape_rows[schema as usize]
     }
 
     /// The rows of a shape.

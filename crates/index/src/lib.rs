@@ -53,6 +53,7 @@ mod error;
 mod evaluate;
 mod field_sets;
 mod flat_key;
+mod gathered;
 mod hash;
 mod head;
 mod journal;

@@ -14,6 +14,7 @@ use roaring::RoaringBitmap;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::field_sets::NO_FIELDS;
+use crate::gathered::Gathered;
 use crate::hash::{push_hash_bytes, push_hash_part};
 use crate::head::Head;
 use crate::layout::{BEGINS_ANEW, CONTINUES, CRC_END, HEADER_BYTES, MAGIC, PartHeader, VERSION};
@@ -403,10 +404,15 @@ impl PartitionIndex {
         // A row takes a byte at least: what the header says is not believed.
         let rows = (header.rows.get() as usize).min(rest.len());
         let mut slots = Vec::with_capacity(rows);
+        let mut gathered = Gathered::default();
         for _ in 0..header.rows.get() {
             let row = self.row_count();
-            let hash = self.apply_row(seed, rest, &mut scratch)?;
+            let hash = self.apply_row(seed, rest, &mut scratch, &mut gathered)?;
             slots.push(u128::new(hash.bits(), row));
+        }
+        if !gathered.settle(&mut self.head) {
+            // A value spelt out again would get a number that the writer did not mean.
+            return Err("new value");
         }
         if !self.table.add_all(slots) {
             return Err("tag set (it is there already)");
@@ -438,6 +444,7 @@ impl PartitionIndex {
         seed: u64,
         rest: &mut &[u8],
         scratch: &mut Vec<u8>,
+        gathered: &mut Gathered,
     ) -> Result<KeyHash, &'static str> {
         let row = self.row_count();
         if row == u32::MAX {
@@ -455,21 +462,27 @@ impl PartitionIndex {
         push_hash_part(measurement.ok_or("measurement")?, scratch);
         for &id in &shape.keys {
             push_hash_bytes(self.key_names.bytes(id).ok_or("key")?, scratch);
-            let key = self.head.key_mut(id);
             let value = match get_u64(rest).ok_or("value")? {
                 0 => {
-                    // A value spelt out again would get a number that the writer did not mean.
                     let name = decode_name(rest).ok_or("new value")?;
-                    key.values.add(name).ok_or("new value")?
+                    push_hash_bytes(name.as_bytes(), scratch);
+                    gathered.add_value(&mut self.head, id, name, row)
                 }
-                number => known(number, key.values.len()).ok_or("value")?,
+                number => {
+                    let values = &self.head.key_mut(id).values;
+                    let value = known(number, values.len()).ok_or("value")?;
+                    push_hash_bytes(values.bytes(value).ok_or("value")?, scratch);
+                    gathered.add_row_of_value(&mut self.head, id, value, row);
+                    value
+                }
             };
-            push_hash_bytes(key.values.bytes(value).ok_or("value")?, scratch);
-            self.head.add_row_of_value(id, value, row);
             put_u64(&mut tuple, value.into());
         }
         let hash = KeyHash::of_input(seed, scratch);
-        self.append_row(schema, &tuple);
+        gathered.add_row_of_shape(&mut self.head, schema, row);
+        self.head.tuples.push(&tuple);
+        self.row_schemas.push(schema);
+        self.row_sets.push(NO_FIELDS);
         self.tuple = tuple;
         Ok(hash)
     }

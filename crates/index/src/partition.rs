@@ -418,7 +418,7 @@ impl PartitionIndex {
     }
 
     /// Appends the next row, whose values know of it already; its hash is still to be noted.
-    pub(crate) fn append_row(&mut self, schema: u32, tuple: &[u8]) {
+    fn append_row(&mut self, schema: u32, tuple: &[u8]) {
         self.head.append(schema, tuple);
         self.row_schemas.push(schema);
         self.row_sets.push(NO_FIELDS);

@@ -24,6 +24,12 @@ const MANY: u64 = 2;
 /// Rows that wait beside a bitmap until they are added together: what makes its entry one cache line of 64 bytes.
 const WAITING_MAX: usize = 8;
 
+/// Rows below which no container of a bitmap is dense.
+const SPARSE_MAX: u64 = 4096;
+
+/// Rows that go to a bitmap at once from which on its highest one is looked for.
+const BULK_MIN: usize = 64;
+
 #[derive(Debug, Clone)]
 enum Many {
     /// Too sparse for a bitmap.
@@ -173,8 +179,7 @@ impl PostingsStore {
                         count,
                     } => {
                         if usize::from(*count) == WAITING_MAX {
-                            // Not `try_push`: it scans a dense container for its highest row.
-                            rows.extend(*waiting);
+                            add_few(rows, *waiting);
                             *count = 0;
                         }
                         waiting[usize::from(*count)] = row;
@@ -182,17 +187,71 @@ impl PostingsStore {
                     }
                     Many::List(list) => {
                         list.push(row);
-                        if list.len() as u64 >= DENSE * (u64::from(row >> 16) + 1) {
-                            self.many[low as usize] = Many::Bitmap {
-                                rows: list.iter().copied().collect(),
-                                waiting: [0; WAITING_MAX],
-                                count: 0,
-                            };
-                        }
+                        self.settle_list(low as usize);
                     }
                 }
                 postings
             }
+        }
+    }
+
+    /// The list with more rows, ascending and higher than all in it. Costs less than one by one where they are many.
+    pub(crate) fn push_all(&mut self, postings: Postings, rows: &[u32]) -> Postings {
+        let one_by_one = |store: &mut Self, postings| {
+            let push = |postings, row: &u32| store.push(postings, *row);
+            rows.iter().fold(postings, push)
+        };
+        let (tag, arena, count, low) = postings.split();
+        if tag == MANY {
+            match &mut self.many[low as usize] {
+                Many::List(list) => {
+                    list.extend_from_slice(rows);
+                    self.settle_list(low as usize);
+                }
+                Many::Bitmap {
+                    rows: bitmap,
+                    waiting,
+                    count,
+                } if rows.len() >= BULK_MIN => {
+                    let before = waiting.get(..usize::from(*count)).unwrap_or_default();
+                    let all = before.iter().chain(rows).copied();
+                    let added = bitmap.append(all);
+                    debug_assert!(added.is_ok(), "rows ascend");
+                    *count = 0;
+                }
+                Many::Bitmap { .. } => return one_by_one(self, postings),
+            }
+            return postings;
+        }
+        let before = if tag == ONE { 1 } else { count as usize };
+        if before + rows.len() <= FEW_MAX as usize {
+            return one_by_one(self, postings);
+        }
+        let mut list = Vec::with_capacity(before + rows.len());
+        match self.rows(postings) {
+            RowsRef::List(old) => list.extend_from_slice(old),
+            _ => list.push(low),
+        }
+        list.extend_from_slice(rows);
+        if tag == FEW {
+            self.free[arena].push(low);
+        }
+        self.many.push(Many::List(list));
+        self.settle_list(self.many.len() - 1);
+        Postings::many(self.many.len() - 1)
+    }
+
+    /// Makes a list a bitmap if that is smaller.
+    fn settle_list(&mut self, at: usize) {
+        if let Many::List(list) = &self.many[at]
+            && let Some(last) = list.last()
+            && list.len() as u64 >= DENSE * (u64::from(last >> 16) + 1)
+        {
+            self.many[at] = Many::Bitmap {
+                rows: list.iter().copied().collect(),
+                waiting: [0; WAITING_MAX],
+                count: 0,
+            };
         }
     }
 
@@ -228,6 +287,17 @@ impl PostingsStore {
                 *place = row;
             }
         }
+    }
+}
+
+/// Adds rows above all in a bitmap.
+fn add_few(bitmap: &mut RoaringBitmap, rows: [u32; WAITING_MAX]) {
+    if bitmap.len() < SPARSE_MAX {
+        let added = bitmap.append(rows);
+        debug_assert!(added.is_ok(), "rows ascend");
+    } else {
+        // What only appends looks for the highest row before, which takes a scan of a dense container.
+        bitmap.extend(rows);
     }
 }
 

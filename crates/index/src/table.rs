@@ -125,16 +125,22 @@ impl<S: Slot> Table<S> {
         if len > 0 && slots.iter().any(is_there) {
             return false;
         }
+        self.add_sorted(slots);
+        true
+    }
+
+    /// Adds slots that ascend and are not there. As [`Self::add_all`] otherwise.
+    pub(crate) fn add_sorted(&mut self, mut slots: Vec<S>) {
+        let len: usize = self.shards.iter().map(|shard| shard.len).sum();
         if slots.len() < len / 4 {
             slots.into_iter().for_each(|slot| self.insert_slot(slot));
-            return true;
+            return;
         }
         slots.extend(self.shards.iter().flat_map(Shard::entries));
         if len > 0 {
             slots.sort_unstable();
         }
         *self = Self::from_sorted(&slots);
-        true
     }
 
     fn find_slot(&self, slot: S) -> Option<u32> {

@@ -87,8 +87,8 @@ pub use snapshot::TreeSnapshot;
 pub use stats::ReadStats;
 pub use subtree_ref::SubtreeRef;
 pub use tails::{
-    TailKey, TailRecord, put_tail_record, read_tail_record, tail_record_key, tail_record_len,
-    tail_records,
+    TailHead, TailKey, TailRecord, put_tail_record, read_tail_record, tail_record_head,
+    tail_record_len, tail_records,
 };
 pub use tree::{PageWriter, TreeMut};
 pub use weave::LatePoints;

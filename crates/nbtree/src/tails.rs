@@ -1,8 +1,8 @@
 //! Records of a tails file: what of a series is only in memory, as a checkpoint keeps it.
 //!
-//! A record is its length, a CRC-32C of what follows, then database, partition, row, field, position, the runs' states by
-//! ordinal, and the late points as blocks, a column per kind. Whoever names the file keeps its length and CRC; a record
-//! has its own because it is also read alone.
+//! A record is its length, a CRC-32C of what follows, then database, partition, row, field, position, leaves, the runs'
+//! states by ordinal, and the late points as blocks, a column per kind. Whoever names the file keeps its length and CRC; a
+//! record has its own because it is also read alone.
 
 use alluvium_codec::{
     CodecError, Encoder, Hint, MAX_BLOCK_POINTS, Models, crc32c_append, decode_block, varint,
@@ -28,6 +28,17 @@ pub struct TailKey {
     pub field: FieldId,
     /// Position of the newest batch in the record.
     pub lsn: Lsn,
+}
+
+/// What is known of a record without making a series of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TailHead {
+    /// What it is of.
+    pub key: TailKey,
+    /// Leaves of all its runs.
+    pub leaves: u64,
+    /// How many runs it has.
+    pub runs: u64,
 }
 
 /// One series' record.
@@ -60,6 +71,7 @@ pub fn put_tail_record(
         u64::from(key.row.0),
         u64::from(key.field.0),
         key.lsn.0,
+        runs.iter().map(TreeSnapshot::leaves).sum(),
         runs.len() as u64,
     ] {
         varint::put_u64(&mut body, number);
@@ -93,14 +105,12 @@ pub fn tail_record_len(bytes: &[u8]) -> Option<u64> {
     Some(body.saturating_add((bytes.len() - rest.len()) as u64))
 }
 
-/// What the one record that `bytes` are is of, and how many runs it has. Cost: its checksum.
+/// What the one record that `bytes` are begins with. Cost: its checksum.
 ///
 /// # Errors
 /// If it is damaged.
-pub fn tail_record_key(bytes: &[u8]) -> Result<(TailKey, u64), TreeError> {
-    let mut rest = checked(bytes)?;
-    let key = get_key(&mut rest)?;
-    Ok((key, varint::get_u64(&mut rest)?))
+pub fn tail_record_head(bytes: &[u8]) -> Result<TailHead, TreeError> {
+    get_head(&mut checked(bytes)?)
 }
 
 /// The one record that `bytes` are.
@@ -139,21 +149,26 @@ pub fn tail_records(mut bytes: &[u8]) -> impl Iterator<Item = Result<TailRecord,
     })
 }
 
-fn get_key(r: &mut &[u8]) -> Result<TailKey, TreeError> {
-    Ok(TailKey {
+fn get_head(r: &mut &[u8]) -> Result<TailHead, TreeError> {
+    let key = TailKey {
         database: DatabaseId(varint::get_u64(r)? as u32),
         partition: Partition(varint::get_u64(r)? as u8),
         row: Row(varint::get_u64(r)? as u32),
         field: FieldId(varint::get_u64(r)? as u32),
         lsn: Lsn(varint::get_u64(r)?),
+    };
+    Ok(TailHead {
+        key,
+        leaves: varint::get_u64(r)?,
+        runs: varint::get_u64(r)?,
     })
 }
 
 fn record(mut rest: &[u8]) -> Result<TailRecord, TreeError> {
     let r = &mut rest;
-    let key = get_key(r)?;
+    let head = get_head(r)?;
     let mut runs = Vec::new();
-    for _ in 0..varint::get_u64(r)? {
+    for _ in 0..head.runs {
         let (tree, used) = Tree::decode_state(r)?;
         *r = r.get(used..).unwrap_or_default();
         runs.push(tree);
@@ -172,5 +187,6 @@ fn record(mut rest: &[u8]) -> Result<TailRecord, TreeError> {
         }
         late.push(column);
     }
+    let key = head.key;
     Ok(TailRecord { key, runs, late })
 }

@@ -126,6 +126,7 @@ fn select(
         let bytes: usize = found[before..].iter().map(info_bytes).sum();
         guard.reserve(bytes as u64)?;
     }
+    source.prepare(&found);
     Ok(found)
 }
 

@@ -33,6 +33,9 @@ pub trait Source: Send {
         Ok(!found.is_empty())
     }
 
+    /// Says that these are opened next, so that what must be read for that is read for many at a time.
+    fn prepare(&self, _series: &[SeriesInfo]) {}
+
     /// A consistent view of one series, from now on.
     ///
     /// # Errors

@@ -26,6 +26,10 @@ impl Source for Snapshot {
         Snapshot::knows(self, selector).map_err(index_failed)
     }
 
+    fn prepare(&self, series: &[SeriesInfo]) {
+        Snapshot::prepare(self, series);
+    }
+
     fn open(&self, series: &SeriesInfo) -> Result<Box<dyn SeriesReader>, QueryError> {
         Ok(Box::new(Opened {
             snapshot: self.series(series),

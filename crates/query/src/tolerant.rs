@@ -90,6 +90,10 @@ impl Source for Tolerant {
         Source::knows(&self.snapshot, selector)
     }
 
+    fn prepare(&self, series: &[SeriesInfo]) {
+        Source::prepare(&self.snapshot, series);
+    }
+
     fn open(&self, series: &SeriesInfo) -> Result<Box<dyn SeriesReader>, QueryError> {
         Ok(Box::new(Opened {
             snapshot: self.snapshot.series(series),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use alluvium_io::IoError;
-use alluvium_nbtree::{Encoder, TailKey, TreeSnapshot, put_tail_record, tail_record_key};
+use alluvium_nbtree::{Encoder, TailKey, TreeSnapshot, put_tail_record, tail_record_head};
 use alluvium_types::{Column, FieldId, Owner, PARTITION_COUNT, Partition, Row, TimeRange};
 
 use crate::databases::DatabaseState;
@@ -288,7 +288,7 @@ impl StoreInner {
         let mut lens = Vec::with_capacity(records.len());
         for (bytes, (row, field, _)) in records.iter().zip(&away.records) {
             // A damaged record must not get a new checksum of its file.
-            let key = tail_record_key(bytes).map(|(key, _)| (key.row, key.field));
+            let key = tail_record_head(bytes).map(|head| (head.key.row, head.key.field));
             if !key.is_ok_and(|key| key == (*row, *field)) {
                 let cause = std::io::Error::from(std::io::ErrorKind::InvalidData);
                 return Err(IoError::new("copy", "a series' checkpointed tail", cause));

@@ -121,6 +121,12 @@ pub struct StoreConfig {
     /// Heap of an open tail, bytes, from which on a checkpoint, where memory is short, leaves only the points in it that came
     /// since.
     pub part_bytes_min: u64,
+    /// Bytes of tails files up to which an opening makes all their series. Of more of them series are left there, and
+    /// come back when they are used, or by and by.
+    pub open_load_bytes_max: u64,
+    /// Share of the driver's time in which series that an opening left come back before they are used, percent; 0:
+    /// they do not. Only while less than half of `memory_soft_percent` is in use.
+    pub recall_percent: u64,
     /// Milliseconds between looks at memory.
     pub govern_ms: u64,
     /// How the governor learns what the process has on its heap beside what is accounted for; `None`: it does not.
@@ -228,6 +234,8 @@ impl Default for StoreConfig {
             spill_idle_ms: 3_600_000,
             spill_round_ms: 500,
             part_bytes_min: 128,
+            open_load_bytes_max: 4 << 20,
+            recall_percent: 25,
             govern_ms: 50,
             heap: None,
             cache_percent: 25,

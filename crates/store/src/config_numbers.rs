@@ -54,6 +54,8 @@ settings! {
     spill_idle_ms: u64, 0..=MS_MAX;
     spill_round_ms: u64, 0..=60_000;
     part_bytes_min: u64, 0..=1 << 20;
+    open_load_bytes_max: u64, 0..=BYTES_MAX;
+    recall_percent: u64, 0..=100;
     govern_ms: u64, 1..=60_000;
     cache_percent: u64, 1..=90;
     log_backlog_bytes_max: usize, 1 << 20..=BYTES_MAX;

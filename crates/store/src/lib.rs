@@ -72,6 +72,7 @@ mod reserve;
 mod restore;
 mod retention;
 mod retention_settings;
+mod returning;
 mod salvage;
 mod scrub;
 mod search;

@@ -25,6 +25,7 @@ use crate::readers::ReaderAges;
 use crate::recovery::{RecoveryReport, recover};
 use crate::reserve::Reserve;
 use crate::retention::RetentionDriver;
+use crate::returning::Returning;
 use crate::scrub::SharedScrubber;
 use crate::segments::IndexCache;
 use crate::shard::{PointCounters, Shard, ShardState, shard_of};
@@ -49,6 +50,7 @@ pub(crate) struct StoreInner {
     pub tail_files: TailFiles,
     pub governor: Mutex<Governor>,
     pub governor_counts: GovernorCounts,
+    pub returning: Mutex<Returning>,
     pub catalog: RwLock<Catalog>,
     pub checkpointer: Mutex<Checkpointer>,
     pub merger: Mutex<Merger>,
@@ -202,6 +204,7 @@ impl StoreInner {
             tail_files: TailFiles::default(),
             governor: Mutex::default(),
             governor_counts: GovernorCounts::default(),
+            returning: Mutex::new(Returning::new(false)),
             catalog: RwLock::default(),
             checkpointer: Mutex::new(Checkpointer::new(&root, ledger.clone(), before)),
             // Its pages are not those of a shard, so that merging needs no shard's lock.
@@ -233,7 +236,7 @@ impl StoreInner {
         };
         if !fresh {
             inner.recovery = recover(&inner, &root, &ledger, &streams)?;
-            inner.count_dead_pages();
+            *inner.returning.lock() = Returning::new(inner.recovery.series_left > 0);
             for database in inner.catalog.read().all() {
                 let parts = database.touched().map(|part| &**part);
                 database.series_counts.recount(parts);
@@ -388,6 +391,7 @@ impl StoreInner {
         }
         self.drive_reserve(now);
         busy |= self.drive_governor(now);
+        busy |= self.drive_returning(now);
         busy |= self.drive_merging(now);
         busy | self.drive_checkpoint(now) | self.drive_retention(now)
     }
@@ -396,6 +400,7 @@ impl StoreInner {
     pub(crate) fn next_deadline_ns(&self) -> u64 {
         let now = self.clock.monotonic_ns();
         let mut next = now + self.config.idle_frame_ms.max(1) * 1_000_000;
+        next = next.min(self.next_return_ns().unwrap_or(next));
         for shard in &self.shards {
             if let Some(due) = shard.state.lock().flush_due_ns {
                 next = next.min(due);

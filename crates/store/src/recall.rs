@@ -29,9 +29,9 @@ pub(crate) const AWAY_BYTES: i64 = 32;
 
 /// Series as their records have them, in no table.
 #[derive(Debug, Default)]
-struct Fetched {
-    series: Vec<(RecordPlace, Series)>,
-    files: OpenFiles,
+pub(crate) struct Fetched {
+    pub series: Vec<(RecordPlace, Series)>,
+    pub files: OpenFiles,
 }
 
 impl Series {
@@ -80,6 +80,7 @@ impl StoreInner {
         within_budget: bool,
     ) -> Result<(), RecallError> {
         for slice in wanted.chunks(SLICE_SERIES) {
+            self.bring_neighbours_back(part, slice);
             let mut attempts = ATTEMPTS;
             loop {
                 let fetched = self.fetch(database, part, slice, within_budget)?;
@@ -94,6 +95,34 @@ impl StoreInner {
             }
         }
         Ok(())
+    }
+
+    /// Brings back those of `wanted` that are away, in the order of their records, while there is room. Waits; the caller has
+    /// no lock. Who needs one whose record cannot be read hears of it then.
+    pub(crate) fn bring_many_back(
+        &self,
+        database: &Arc<DatabaseState>,
+        part: &PartitionState,
+        wanted: Vec<(Row, FieldId)>,
+    ) {
+        if part.away.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let table = part.table.read();
+        let away = wanted.into_iter().filter_map(|(row, field)| {
+            let place = table.slot(row, field).and_then(Slot::record)?;
+            Some((place.order(), (row, field)))
+        });
+        let mut away: Vec<_> = away.collect();
+        drop(table);
+        away.sort_unstable();
+        let away: Vec<(Row, FieldId)> = away.into_iter().map(|(_, series)| series).collect();
+        for slice in away.chunks(SLICE_SERIES) {
+            let is_full = self.budget.used() >= self.soft_limit();
+            if is_full || self.bring_back(database, part, slice, true).is_err() {
+                return;
+            }
+        }
     }
 
     /// The series itself, brought back if it is away and whole; `None` if it is gone, or goes again at this moment. Waits; the
@@ -213,7 +242,12 @@ impl StoreInner {
     }
 
     /// Lets series take their places, but for those that have changed since they were looked up.
-    fn install(&self, database: &Arc<DatabaseState>, part: &PartitionState, fetched: Fetched) {
+    pub(crate) fn install(
+        &self,
+        database: &Arc<DatabaseState>,
+        part: &PartitionState,
+        fetched: Fetched,
+    ) {
         let (mut heap, mut count) = (0, 0);
         let mut listed = Vec::new();
         let mut table = part.table.write();

@@ -7,6 +7,7 @@
 
 mod loading;
 mod redo;
+mod tails;
 
 use alluvium_block::Root;
 use alluvium_io::Lane;
@@ -14,8 +15,9 @@ use alluvium_types::DatabaseId;
 use alluvium_wal::{StreamInfo, sync_stream};
 use parking_lot::Mutex;
 
-use self::loading::{complete_tables, load_catalog, load_definitions, load_tails, load_tombstones};
+use self::loading::{complete_tables, load_catalog, load_definitions, load_tombstones};
 use self::redo::{redo_catalog, redo_stream};
+use self::tails::load_tails;
 use crate::error::OpenError;
 use crate::ledger::Ledger;
 use crate::open::{StoreInner, salt};
@@ -25,9 +27,9 @@ use crate::open::{StoreInner, salt};
 pub struct RecoveryReport {
     /// The store had been closed.
     pub clean: bool,
-    /// Series loaded from tails.
+    /// Series with a record in the tails files.
     pub series_loaded: u64,
-    /// Those of them that were left in the tails files because memory is short.
+    /// Those of them that were left in the tails files.
     pub series_left: u64,
     /// Log frames read.
     pub frames: u64,

@@ -130,6 +130,12 @@ impl SeriesTable {
         self.set(row, field, Slot::away(field, record))
     }
 
+    /// Says that a series is in a record, if there is nothing of it yet.
+    pub(crate) fn leave(&mut self, row: Row, field: FieldId, record: RecordPlace) {
+        let new = self.slot_or(row, field, || Slot::away(field, record));
+        self.away += usize::from(new);
+    }
+
     fn set(&mut self, row: Row, field: FieldId, new: Slot) -> bool {
         self.away += usize::from(new.record().is_some());
         let mut new = Some(new);
@@ -211,12 +217,5 @@ impl SeriesTable {
                 let series = fields.iter().filter_map(Slot::here);
                 (Row((begin + i) as u32), series)
             })
-    }
-
-    /// Every series in memory, by row and field.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Series>> {
-        self.rows
-            .iter()
-            .flat_map(|fields| fields.iter().filter_map(Slot::here))
     }
 }

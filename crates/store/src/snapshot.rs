@@ -9,10 +9,12 @@ mod cursor;
 mod source;
 mod view;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use alluvium_index::{CompiledSelector, SelectedRow, Selector};
-use alluvium_types::{Row, SeriesId, SeriesKey, TimeRange, ValueKind};
+use alluvium_types::{FieldId, Partition, Row, SeriesId, SeriesKey, TimeRange, ValueKind};
 
 pub use self::cursor::SeriesCursor;
 pub use self::view::SeriesSnapshot;
@@ -24,6 +26,9 @@ use crate::partition::PartitionState;
 use crate::readers::ReadPin;
 use crate::series::Series;
 use crate::series_table::Slot;
+
+/// Series that are prepared together: a list of them takes 8 MiB.
+const PREPARED_MAX: usize = 1 << 20;
 
 /// What an entry of a list of series takes with its tags, roughly.
 const INFO_BYTES: u64 = 256;
@@ -142,6 +147,27 @@ impl Snapshot {
         let (row, field) = (info.id.row(), info.id.field());
         let series = self.store.view(&self.database, part, row, field, true)?;
         Ok(series.map(|series| (part, series)))
+    }
+
+    /// Brings back those of these series that have left memory, as far as there is room for them: reads that
+    /// [`Self::series`] would make for each are joined. Waits for them.
+    pub fn prepare(&self, series: &[SeriesInfo]) {
+        let mut parts = self.database.touched();
+        if parts.all(|part| part.away.load(Ordering::Acquire) == 0) {
+            return;
+        }
+        for series in series.chunks(PREPARED_MAX) {
+            let mut wanted: BTreeMap<Partition, Vec<(Row, FieldId)>> = BTreeMap::new();
+            for id in series.iter().map(|info| info.id) {
+                let of_partition = wanted.entry(id.partition()).or_default();
+                of_partition.push((id.row(), id.field()));
+            }
+            for (partition, wanted) in wanted {
+                if let Some(part) = self.database.touched_partition(partition) {
+                    self.store.bring_many_back(&self.database, part, wanted);
+                }
+            }
+        }
     }
 
     /// What a series holds now. Waits where it has left memory; if it cannot be read, every answer is that error.

@@ -383,31 +383,13 @@ impl StoreInner {
         paths
     }
 
-    /// Counts what the lives before have left behind: pages that no series accounts for. Once, when all series are
-    /// loaded. Cost: a look at each.
-    pub(crate) fn count_dead_pages(&self) {
-        for database in self.catalog.read().all() {
-            if database
-                .touched()
-                .any(|p| p.away.load(Ordering::Relaxed) > 0)
-            {
-                // Nobody knows how many pages they have: dead ones of earlier lives are found with the next that die.
-                continue;
-            }
-            let allocated = self.block.allocated_pages(database.id);
-            if allocated == 0 {
-                continue;
-            }
-            let mut leaves = 0;
-            for part in database.touched() {
-                for series in part.table.read().iter() {
-                    leaves += series.lock().leaves();
-                }
-            }
-            let inners = leaves.div_ceil(LEAVES_PER_INNER);
-            database
-                .space
-                .note_dead(allocated.saturating_sub(leaves + inners));
-        }
+    /// Notes pages of a database that were written and that none of its `leaves` explains: of the store as its superblock
+    /// has it, before anything is redone.
+    pub(crate) fn note_lost_pages(&self, database: &DatabaseState, leaves: u64) {
+        let allocated = self.block.allocated_pages(database.id);
+        let inners = leaves.div_ceil(LEAVES_PER_INNER);
+        database
+            .space
+            .note_dead(allocated.saturating_sub(leaves + inners));
     }
 }

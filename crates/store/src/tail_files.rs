@@ -55,6 +55,11 @@ impl RecordPlace {
         self.file
     }
 
+    /// What ascends with where the records are.
+    pub(crate) fn order(self) -> (u8, u64) {
+        (self.file, self.at)
+    }
+
     fn offset(self) -> u64 {
         self.at >> LEN_BITS
     }
@@ -130,12 +135,29 @@ impl TailFiles {
 
 /// The files that were open at one moment; they stay so while this lives. Taken while the places to be read are known to
 /// be right: a number may be another file's later.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct OpenFiles(Vec<Option<Arc<TailsFile>>>);
 
 impl OpenFiles {
     fn get(&self, number: u8) -> Option<&Arc<TailsFile>> {
         self.0.get(usize::from(number))?.as_ref()
+    }
+
+    /// Numbers there may be files of.
+    pub(crate) fn numbers(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The file of a number and its length.
+    pub(crate) fn file(&self, number: usize) -> Option<(FileId, u64)> {
+        let file = self.0.get(number)?.as_ref()?;
+        Some((file.file, file.named.len))
+    }
+
+    /// Whether all files are the same.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let of = |files: &Self| Vec::from_iter(files.0.iter().map(|f| f.as_ref().map(Arc::as_ptr)));
+        of(self) == of(other)
     }
 
     /// Whether a number is of the same file here and there.
@@ -150,9 +172,47 @@ impl OpenFiles {
         device: &dyn Device,
         places: &[RecordPlace],
     ) -> Result<Vec<Vec<u8>>, IoError> {
+        let mut records = vec![Vec::new(); places.len()];
+        self.read_joined(device, places, |(_, from), of, bytes| {
+            for i in of {
+                let begin = (places[*i].offset() - from) as usize;
+                let bytes = bytes.get(begin..).unwrap_or_default();
+                let bytes = bytes.get(..places[*i].len() as usize);
+                records[*i] = bytes.unwrap_or_default().to_vec();
+            }
+        })?;
+        Ok(records)
+    }
+
+    /// Reads records and what lies between those that lie together: `visit` gets file, offset and bytes of each stretch, from
+    /// the begin of a record to the end of one. Waits.
+    pub(crate) fn read_spans(
+        &self,
+        device: &dyn Device,
+        places: &[RecordPlace],
+        mut visit: impl FnMut((u8, u64), &[u8]),
+    ) -> Result<(), IoError> {
+        self.read_joined(device, places, |(file, from), of, bytes| {
+            let (Some(first), Some(last)) = (of.first(), of.last()) else {
+                return;
+            };
+            let (begin, last) = (places[*first].offset(), places[*last]);
+            let inside = (begin - from) as usize..(last.offset() + last.len() - from) as usize;
+            visit((file, begin), bytes.get(inside).unwrap_or_default());
+        })
+    }
+
+    /// Reads records, those together that lie together: `visit` gets file and offset of each read, which places lie there,
+    /// in their order, and its bytes.
+    fn read_joined(
+        &self,
+        device: &dyn Device,
+        places: &[RecordPlace],
+        mut visit: impl FnMut((u8, u64), &[usize], &[u8]),
+    ) -> Result<(), IoError> {
         let page = PAGE_SIZE as u64;
         let mut order: Vec<usize> = (0..places.len()).collect();
-        order.sort_unstable_by_key(|i| (places[*i].file, places[*i].at));
+        order.sort_unstable_by_key(|i| places[*i].order());
         // Begin, end, and which of `order` lie there.
         let mut spans: Vec<(u8, u64, u64, std::ops::Range<usize>)> = Vec::new();
         for (n, i) in order.iter().enumerate() {
@@ -171,7 +231,6 @@ impl OpenFiles {
                 _ => spans.push((place.file, begin, end, n..n + 1)),
             }
         }
-        let mut records = vec![Vec::new(); places.len()];
         for spans in spans.chunks(READS) {
             let mut reads = Vec::with_capacity(spans.len());
             for (file, from, to, _) in spans {
@@ -183,16 +242,11 @@ impl OpenFiles {
                 });
             }
             device.read(&mut reads)?;
-            for ((_, from, _, of), read) in spans.iter().zip(&reads) {
-                for i in &order[of.clone()] {
-                    let begin = (places[*i].offset() - from) as usize;
-                    let bytes = read.into.bytes().get(begin..).unwrap_or_default();
-                    let bytes = bytes.get(..places[*i].len() as usize);
-                    records[*i] = bytes.unwrap_or_default().to_vec();
-                }
+            for ((file, from, _, of), read) in spans.iter().zip(&reads) {
+                visit((*file, *from), &order[of.clone()], read.into.bytes());
             }
         }
-        Ok(records)
+        Ok(())
     }
 }
 

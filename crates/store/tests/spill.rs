@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use alluvium_io::MemoryDevice;
 use alluvium_sim::SimClock;
-use alluvium_store::{Database, Device, Durability, Store, StoreConfig, WriteError};
+use alluvium_store::{Database, Device, Durability, Selector, Store, StoreConfig, WriteError};
 use alluvium_types::{ByteCount, SeriesKey, Value, ValueRef};
 use model::{Dice, Line, Model, Removal, check_reads, late_batch, read_all, same, write};
 
@@ -180,6 +180,95 @@ fn series_that_come_and_go_answer_as_the_model() {
         "{spilled} left memory, {recalled} came back, {left} stayed away at openings, {parted} had a newer part, \
          {joined} were joined"
     );
+}
+
+#[test]
+fn series_that_openings_leave_answer_as_the_model() {
+    let (mut recalled, mut left) = (0, 0);
+    for seed in 1..=12 {
+        let of_one = history(
+            seed,
+            StoreConfig {
+                open_load_bytes_max: 0,
+                recall_percent: if seed % 2 == 0 { 0 } else { 25 },
+                ..config()
+            },
+        );
+        recalled += of_one.1;
+        left += of_one.2;
+    }
+    assert!(
+        recalled > 500 && left > 500,
+        "{recalled} came back, {left} stayed away at openings"
+    );
+}
+
+#[test]
+fn what_an_opening_leaves_comes_back_by_and_by() {
+    const SERIES: u32 = 20_000;
+    let mut world = World::new(StoreConfig {
+        open_load_bytes_max: 0,
+        ..config()
+    });
+    touch(&world.database, 0, SERIES, 1).unwrap();
+    world.store.checkpoint().wait().unwrap();
+    // In two files, and some of them redone.
+    touch(&world.database, 0, 500, 2).unwrap();
+    world.store.checkpoint().wait().unwrap();
+    touch(&world.database, 100, 50, 3).unwrap();
+    let counts = |world: &World| {
+        let governor = world.store.status().governor;
+        (governor.series_away, governor.recalled)
+    };
+    for (percent, clean) in [(0, false), (0, true), (25, true)] {
+        world.config.recall_percent = percent;
+        world.reopen(clean);
+        let redone = if clean { 0 } else { 50 };
+        let left = u64::from(SERIES) - redone;
+        assert_eq!(world.store.recovery().series_left, u64::from(SERIES));
+        assert_eq!(counts(&world), (left, redone));
+        if percent == 0 {
+            world.drive(50);
+            assert_eq!(counts(&world), (left, redone), "nobody asked for them");
+            let snapshot = world.database.snapshot();
+            let all = snapshot.select(&Selector::default()).unwrap();
+            snapshot.prepare(&all);
+            assert_eq!(counts(&world), (0, u64::from(SERIES)));
+        } else {
+            // The clock of the world stands still while a piece is read, so all of them are due at once.
+            world.drive(50);
+            assert_eq!(counts(&world), (0, left));
+        }
+        let all = read_all(&world.database);
+        assert_eq!(all.series.len(), SERIES as usize);
+        assert_eq!(
+            all.series.values().map(BTreeMap::len).sum::<usize>(),
+            SERIES as usize + 550
+        );
+    }
+}
+
+#[test]
+fn a_checkpoint_may_move_what_is_coming_back() {
+    // Nothing comes back but while memory is roomy.
+    let mut world = World::new(StoreConfig {
+        open_load_bytes_max: 0,
+        tail_chain_max: 1,
+        ..config()
+    });
+    touch(&world.database, 0, 20_000, 1).unwrap();
+    world.reopen(true);
+    // One drive brings one piece back; each checkpoint writes all anew.
+    for time in 2..6 {
+        world.store.drive();
+        touch(&world.database, 0, 10, time).unwrap();
+        let commit = world.store.checkpoint();
+        commit.wait().unwrap();
+    }
+    world.drive(50);
+    let status = world.store.status();
+    assert_eq!(status.governor.series_away, 0);
+    assert_eq!(read_all(&world.database).series.len(), 20_000);
 }
 
 #[test]

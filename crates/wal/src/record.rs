@@ -8,6 +8,7 @@ use alluvium_types::{DatabaseId, FieldId, Lsn, PARTITION_COUNT, Partition, Row, 
 
 use crate::error::LogError;
 use crate::group::{PointGroup, count, get_group, put_group, take};
+use crate::row_key::RowKey;
 use crate::tombstone::{Tombstone, get_tombstone, put_tombstone};
 
 const CREATE_DATABASE: u8 = 1;
@@ -285,6 +286,20 @@ impl<'a> SectionReader<'a> {
         })
     }
 
+    /// The tag set of the next entry, if that is one: as [`Self::next_entry`] without a copy.
+    ///
+    /// # Errors
+    /// As [`Self::next_entry`].
+    pub fn next_row(&mut self) -> Result<Option<(Row, RowKey<'a>)>, LogError> {
+        let Some((&ROW, mut rest)) = self.rest.split_first() else {
+            return Ok(None);
+        };
+        let row = Row(number(&mut rest)?);
+        let key = RowKey::take(&mut rest)?;
+        self.rest = rest;
+        Ok(Some((row, key)))
+    }
+
     /// The next entry; `None` behind the last. [`Entry::Points`] takes the buffers of `scratch`: put the group
     /// back there when it was used, and the next one costs no allocation.
     ///
@@ -311,15 +326,7 @@ fn entry(r: &mut &[u8], scratch: &mut PointGroup) -> Result<Entry, CodecError> {
         },
         ROW => {
             let row = Row(number(r)?);
-            let measurement = text(r)?;
-            let mut tags = Vec::new();
-            for _ in 0..count(r)? {
-                tags.push((text(r)?, text(r)?));
-            }
-            let key = SeriesKey::new(measurement, tags).map_err(|_| CodecError::Invalid {
-                field: "tags",
-                value: u64::from(row.0),
-            })?;
+            let key = RowKey::take(r)?.to_key()?;
             Entry::Row { row, key }
         }
         FIELD => Entry::Field {

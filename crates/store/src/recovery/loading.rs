@@ -1,4 +1,4 @@
-//! What a checkpoint has: databases, definitions, deletes and the tails of series.
+//! What a checkpoint has: databases, definitions and deletes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,29 +6,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use alluvium_block::Sections;
 use alluvium_index::{IndexError, PartitionIndex, begins_anew, rows_after};
-use alluvium_io::{AlignedBuf, Completion, Op, OpenMode, Read};
-use alluvium_nbtree::{read_tail_record, tail_record_key, tail_record_len};
-use alluvium_types::{DatabaseId, Partition};
+use alluvium_types::DatabaseId;
 use alluvium_wal::{Entry, read_section};
 
-use super::RecoveryReport;
 use crate::database_settings::DatabaseSettings;
-use crate::databases::{Catalog, DatabaseState};
+use crate::databases::DatabaseState;
 use crate::error::OpenError;
-use crate::ledger::{Ledger, NamedFile};
+use crate::ledger::Ledger;
 use crate::named_file::read_named;
 use crate::open::StoreInner;
 use crate::part_tags::{LIVE_TAG, split_tag};
-use crate::recall::{AWAY_BYTES, SERIES_BYTES};
+use crate::recall::SERIES_BYTES;
 use crate::segments::of_partition;
-use crate::series::{Series, SeriesPlace};
-use crate::series_table::Slot;
-use crate::shard::shard_of;
-use crate::tail_files::{RecordPlace, TailsFile};
+use crate::series::SeriesPlace;
 use crate::tombstones::Placed;
-
-/// Bytes of tails read at a time.
-const TAILS_PIECE_BYTES: u64 = 1 << 20;
 
 /// The databases of a catalogue section.
 pub(super) fn load_catalog(inner: &StoreInner, bytes: &[u8]) -> Result<(), OpenError> {
@@ -182,18 +173,6 @@ pub(super) fn load_tombstones(inner: &StoreInner, ledger: &Ledger) -> Result<(),
     Ok(())
 }
 
-pub(super) fn load_tails(
-    inner: &StoreInner,
-    ledger: &Ledger,
-    report: &mut RecoveryReport,
-) -> Result<(), OpenError> {
-    let catalog = inner.catalog.read();
-    for file in &ledger.tails {
-        load_tails_file(inner, &catalog, *file, report)?;
-    }
-    Ok(())
-}
-
 /// Definitions without points in a tail still need a place in the table.
 pub(super) fn complete_tables(inner: &StoreInner) -> Result<(), OpenError> {
     let databases = inner.catalog.read().all();
@@ -217,149 +196,4 @@ pub(super) fn complete_tables(inner: &StoreInner) -> Result<(), OpenError> {
         database.charge(made * SERIES_BYTES);
         Ok(())
     })
-}
-
-/// Reads one file piece by piece, and keeps it open for the records of series that are left in it.
-fn load_tails_file(
-    inner: &StoreInner,
-    catalog: &Catalog,
-    named: NamedFile,
-    report: &mut RecoveryReport,
-) -> Result<(), OpenError> {
-    let bad = OpenError::Manifest {
-        section: "a file it names: length or checksum differs",
-    };
-    let (device, lane) = (&inner.device, inner.index_lane());
-    let (path, mode) = (named.tails_path(), OpenMode::default());
-    let opened = device.submit(lane, Op::Open { path, mode });
-    let opened = opened.wait(device.as_ref(), lane)?;
-    let Completion::Opened { file, len } = opened else {
-        return Err(bad);
-    };
-    let open = TailsFile::new(Arc::clone(device), lane, file, named);
-    if named.len > len {
-        return Err(bad);
-    }
-    let number = inner.tail_files.add(Some(open));
-    let (mut read, mut crc) = (0, 0);
-    // Of the file, from `begin` on.
-    let (mut bytes, mut begin) = (Vec::new(), 0_u64);
-    while read < named.len {
-        let want = (named.len - read).min(TAILS_PIECE_BYTES);
-        let mut reads = [Read {
-            file,
-            offset: read,
-            into: AlignedBuf::zeroed(want as usize),
-        }];
-        device.read(&mut reads)?;
-        let piece = reads[0].into.bytes().get(..want as usize);
-        let piece = piece.unwrap_or_default();
-        crc = alluvium_block::crc32c_append(crc, piece);
-        bytes.extend_from_slice(piece);
-        read += want;
-        let mut rest = bytes.as_slice();
-        while let Some(len) = tail_record_len(rest) {
-            if begin + len > named.len {
-                return Err(bad);
-            }
-            let Some((record, behind)) = rest.split_at_checked(len as usize) else {
-                break;
-            };
-            let place = number.and_then(|n| RecordPlace::new(n, begin, len));
-            load_record(inner, catalog, record, place, report)?;
-            begin += len;
-            rest = behind;
-        }
-        let left = rest.len();
-        bytes.drain(..bytes.len() - left);
-    }
-    if crc == named.crc && bytes.is_empty() {
-        Ok(())
-    } else {
-        Err(bad)
-    }
-}
-
-/// Leaves a record where it is and keeps its place, if its series may be away. Returns whether it was left.
-fn leave_record(
-    catalog: &Catalog,
-    bytes: &[u8],
-    place: RecordPlace,
-    report: &mut RecoveryReport,
-) -> Result<bool, OpenError> {
-    let (key, runs) = tail_record_key(bytes)?;
-    let Some(database) = catalog.by_id(key.database) else {
-        return Ok(true);
-    };
-    let part = database.partition(Partition(key.partition.0 & 15));
-    let mut table = part.table.write();
-    // One without runs may be empty, and one in memory on a list already.
-    let may_stay = runs > 0
-        && table.get(key.row, key.field).is_none()
-        && part.hidden(key.row, key.field).is_empty();
-    if may_stay {
-        let new = !table.put_away(key.row, key.field, place);
-        part.note_away(&table);
-        database.charge(i64::from(new) * AWAY_BYTES);
-        report.series_loaded += u64::from(new);
-        report.series_left += u64::from(new);
-    }
-    Ok(may_stay)
-}
-
-/// Takes one record in, or leaves it where it is if memory is short: the place is all that is kept then.
-fn load_record(
-    inner: &StoreInner,
-    catalog: &Catalog,
-    bytes: &[u8],
-    place: Option<RecordPlace>,
-    report: &mut RecoveryReport,
-) -> Result<(), OpenError> {
-    if inner.budget.used() > inner.soft_limit() / 2
-        && let Some(place) = place
-        && leave_record(catalog, bytes, place, report)?
-    {
-        return Ok(());
-    }
-    let record = read_tail_record(bytes)?;
-    let key = record.key;
-    let Some(database) = catalog.by_id(key.database) else {
-        return Ok(());
-    };
-    let partition = Partition(key.partition.0 & 15);
-    let part = database.partition(partition);
-    let mut table = part.table.write();
-    let of = SeriesPlace {
-        partition,
-        row: key.row,
-        field: key.field,
-    };
-    let was_away = table.slot(key.row, key.field).and_then(Slot::record);
-    if was_away.is_some() {
-        table.put(Arc::new(Series::new(of)));
-        part.note_away(&table);
-        database.charge(SERIES_BYTES - AWAY_BYTES);
-        report.series_left -= 1;
-    }
-    let new = table.ensure(of);
-    let Some(series) = table.get(key.row, key.field) else {
-        return Ok(());
-    };
-    // A later file's record takes the place of an earlier one's.
-    let before = series.lock().heap_bytes() as i64;
-    series.load(record, place);
-    let mut state = series.lock();
-    if state.is_empty() {
-        // A checkpoint lets go of it again.
-        part.emptied.lock().push((key.row, key.field));
-    }
-    if state.wants_merger() {
-        let shard = &inner.shards[shard_of(partition, inner.shards.len())];
-        let listed = (Arc::clone(database), Arc::clone(series));
-        shard.state.lock().several_runs.push(listed);
-    }
-    let grown = state.heap_bytes() as i64 - before;
-    database.charge(grown + i64::from(new) * SERIES_BYTES);
-    report.series_loaded += u64::from(new);
-    Ok(())
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use alluvium_index::{FlatKey, KeyHash, LoadError, find_in};
 use alluvium_types::{DatabaseId, Lsn, Partition};
-use alluvium_wal::{Entry, PointGroup, SectionReader, StreamInfo, read_section, replay, skim};
+use alluvium_wal::{Entry, PointGroup, SectionReader, StreamInfo, replay, skim};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
@@ -41,8 +41,15 @@ pub(super) fn redo_catalog(
             if alluvium_wal::section_head(bytes)?.1 != Partition(0) {
                 return Ok(());
             }
+            let mut section = SectionReader::new(bytes)?;
+            let mut group = PointGroup::default();
             let mut catalog = inner.catalog.write();
-            for entry in read_section(bytes)?.entries {
+            loop {
+                // What lines bring is not looked at yet.
+                while section.next_row()?.is_some() {}
+                let Some(entry) = section.next_entry(&mut group)? else {
+                    break;
+                };
                 match entry {
                     Entry::CreateDatabase {
                         id,
@@ -72,6 +79,7 @@ pub(super) fn redo_catalog(
                             inner.checkpointer.lock().add_removals(paths);
                         }
                     }
+                    Entry::Points(points) => group = points,
                     _ => {}
                 }
             }
@@ -139,6 +147,45 @@ struct Redo<'a> {
 }
 
 impl Redo<'_> {
+    /// Gives the tag sets that come next in a section their rows.
+    fn rows(
+        &mut self,
+        section: &mut SectionReader<'_>,
+        database: &DatabaseState,
+        part: &PartitionState,
+    ) -> Result<(), OpenError> {
+        let Some(mut next) = section.next_row()? else {
+            return Ok(());
+        };
+        let mut index = part.index.write();
+        loop {
+            let (row, key) = next;
+            let scratch = &mut self.hash_scratch;
+            let flat = FlatKey::of_parts(key.measurement(), key.tags(), scratch);
+            let hash = KeyHash::of_input(database.seed, scratch);
+            let mut known = index.lookup(hash);
+            if known.is_none() {
+                let segments = index.may_be_silent(hash);
+                if !segments.is_empty() {
+                    drop(index);
+                    known = find_in(&segments, hash).map_err(LoadError::from)?;
+                    index = part.index.write();
+                }
+            }
+            let got = match known {
+                Some(known) => known,
+                None => index.insert_flat(hash, &flat)?,
+            };
+            if got != row {
+                return Err(undefined(part.partition, "a row under another number"));
+            }
+            match section.next_row()? {
+                Some(row) => next = row,
+                None => return Ok(()),
+            }
+        }
+    }
+
     fn section(&mut self, bytes: &[u8]) -> Result<(), OpenError> {
         let mut section = SectionReader::new(bytes)?;
         let (partition, lsn) = (section.partition, section.lsn);
@@ -152,28 +199,12 @@ impl Redo<'_> {
             return Ok(());
         };
         let part = Arc::clone(database.partition(partition));
-        while let Some(entry) = section.next_entry(&mut self.group)? {
+        loop {
+            self.rows(&mut section, &database, &part)?;
+            let Some(entry) = section.next_entry(&mut self.group)? else {
+                break;
+            };
             match entry {
-                Entry::Row { row, key } => {
-                    let flat = FlatKey::new(&key, &mut self.hash_scratch);
-                    let hash = KeyHash::of_input(database.seed, &self.hash_scratch);
-                    let found = part.index.read().lookup(hash);
-                    let known = if found.is_some() {
-                        found
-                    } else {
-                        let segments = part.index.read().may_be_silent(hash);
-                        find_in(&segments, hash).map_err(LoadError::from)?
-                    };
-                    let mut index = part.index.write();
-                    let got = if let Some(known) = known {
-                        known
-                    } else {
-                        index.insert_flat(hash, &flat)?
-                    };
-                    if got != row {
-                        return Err(undefined(partition, "a row under another number"));
-                    }
-                }
                 Entry::Field {
                     measurement,
                     field,
@@ -229,7 +260,9 @@ impl Redo<'_> {
                 | Entry::DropDatabase { .. }
                 | Entry::Settings { .. }
                 | Entry::Cut { .. }
-                | Entry::Mark(_) => {}
+                | Entry::Mark(_)
+                // Taken before.
+                | Entry::Row { .. } => {}
             }
         }
         // Pages must leave for the device while redo goes on, or they would pile up.

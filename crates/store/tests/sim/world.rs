@@ -160,6 +160,9 @@ impl World {
             memory_bytes: 64 << 20,
             cache_percent: 1,
             memory_soft_percent: if self.kind.tight { 0 } else { 75 },
+            // Half of the openings leave series where they are; of these some never bring them back unasked.
+            open_load_bytes_max: if shards.is_multiple_of(2) { 0 } else { 4 << 20 },
+            recall_percent: if shards.is_multiple_of(4) { 0 } else { 25 },
             govern_ms: 1,
             spill_round_ms: 0,
             part_bytes_min: if shards.is_multiple_of(2) { 128 } else { 0 },
