@@ -48,6 +48,7 @@ struct Input {
 }
 
 fuzz_target!(|input: Input| {
+    alluvium_fuzz::compares::link();
     let kind = ValueKind::ALL[usize::from(input.kind) % ValueKind::ALL.len()];
     let mut column = Column::new(kind);
     fill(&input, kind, &mut column);

@@ -6,6 +6,7 @@
 #![no_main]
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::sync::Arc;
 
 use alluvium_codec::crc32c;
@@ -28,6 +29,8 @@ const USES_MAX: u32 = 10_000;
 struct Stream {
     device: Arc<MemoryDevice>,
     first: Vec<u8>,
+    /// What the input before this one wrote over.
+    changed: Range<usize>,
     used: u32,
 }
 
@@ -53,11 +56,11 @@ fn build() -> Stream {
         }
     }
     let first = read_file(&device, PATH);
-    let used = 0;
     Stream {
         device,
         first,
-        used,
+        changed: 0..0,
+        used: 0,
     }
 }
 
@@ -138,7 +141,13 @@ fuzz_target!(|data: &[u8]| {
         if block & 0x80 != 0 {
             seal(&mut segment, at, block >> 6 & 1);
         }
-        overwrite(&stream.device, PATH, 0, &segment);
+        // A frame's header is put right though the input has less.
+        let end = (at + len.max(HEADER_BYTES)).next_multiple_of(BLOCK);
+        let before = std::mem::replace(&mut stream.changed, at..end);
+        for changed in [before, at..end] {
+            let bytes = &segment[changed.clone()];
+            overwrite(&stream.device, PATH, changed.start as u64, bytes);
+        }
         look(&stream.device, u64::from(from % 8));
     });
 });

@@ -27,6 +27,7 @@ const KINDS: [ValueKind; 4] = [
 ];
 
 fuzz_target!(|data: &[u8]| {
+    alluvium_fuzz::compares::link();
     let [kind, runs @ ..] = data else { return };
     let kind = KINDS[usize::from(*kind) % KINDS.len()];
     let store = BlockStore::ephemeral(Arc::new(MemoryDevice::new(1)));

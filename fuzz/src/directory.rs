@@ -6,8 +6,9 @@ use alluvium_io::{
     AlignedBuf, Completion, Device, FileId, Lane, MemoryDevice, Op, OpenMode, Read, WriteData,
 };
 
-/// Every file of a directory, as it was.
+/// A directory as it was, and what its files hold.
 pub struct Directory {
+    device: MemoryDevice,
     /// Path from the root, and content.
     pub files: Vec<(String, Vec<u8>)>,
 }
@@ -77,16 +78,12 @@ impl Directory {
                 files.push((path.clone(), read_file(device, &path)));
             }
         }
-        Self { files }
+        let device = device.duplicate(1);
+        Self { device, files }
     }
 
-    /// A fresh copy, with so many lanes.
+    /// A fresh copy, with so many lanes, which shares everything it does not change.
     pub fn copy(&self, lanes: usize) -> Arc<MemoryDevice> {
-        let device = Arc::new(MemoryDevice::new(lanes));
-        for (path, bytes) in &self.files {
-            open_file(&device, path);
-            overwrite(&device, path, 0, bytes);
-        }
-        device
+        Arc::new(self.device.duplicate(lanes))
     }
 }

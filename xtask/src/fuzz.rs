@@ -31,6 +31,15 @@ const LEN_MAX: [(&str, u32); 6] = [
     ("store_model", 256),
     ("tree_model", 25),
 ];
+/// Targets of which an input reaches ten thousand places and more: to weigh the rare ones among them, as libFuzzer does
+/// unless told otherwise, takes longer than the input itself.
+const UNWEIGHED: [&str; 4] = ["store_files", "store_manifest", "store_model", "tree_model"];
+/// What an input needs is taken from the system once: 64 MiB and more are kept by the allocator.
+const ALLOCATOR: [(&str, &str); 3] = [
+    ("MALLOC_MMAP_THRESHOLD_", "67108864"),
+    ("MALLOC_TRIM_THRESHOLD_", "67108864"),
+    ("MALLOC_TOP_PAD_", "4194304"),
+];
 /// Targets searched at once where the time of all of them matters.
 const SMOKES_AT_ONCE: usize = 2;
 
@@ -184,6 +193,10 @@ fn search(targets: &Targets, target: &str, limit: &Limit) -> Result<Child, Strin
     search.arg(format!("-rss_limit_mb={RSS_MIB_MAX}"));
     search.arg(format!("-timeout={INPUT_SECONDS_MAX}"));
     search.args(["-print_final_stats=1", "-len_control=10"]);
+    search.envs(ALLOCATOR);
+    if UNWEIGHED.contains(&target) {
+        search.arg("-entropic=0");
+    }
     if let Some((_, len)) = LEN_MAX.iter().find(|(name, _)| *name == target) {
         search.arg(format!("-max_len={len}"));
     }

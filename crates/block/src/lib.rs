@@ -54,7 +54,7 @@ pub use store::{
 };
 pub use superblock::{
     OtherSlot, RESERVE_FILE, Root, RootCommit, Roots, UNFINISHED_FILE, load_root, load_roots,
-    manifest_path, numbered, settle_root,
+    load_unfinished_roots, manifest_path, numbered, settle_root,
 };
 pub use volume::{Role, VolumeSetId, volume_path};
 pub use volume_head::{VolumeHead, volume_heads};

@@ -280,9 +280,11 @@ mod tests {
     #[test]
     fn every_flipped_bit_is_found() {
         let (buffer, _) = sealed();
+        // A checksum takes Miri half a second.
+        let (in_page, in_header) = if cfg!(miri) { (5003, 61) } else { (37, 1) };
         for bit in (0..PAGE_SIZE * 8)
-            .step_by(37)
-            .chain(0..PAGE_HEADER_BYTES * 8)
+            .step_by(in_page)
+            .chain((0..PAGE_HEADER_BYTES * 8).step_by(in_header))
         {
             let mut bad = (*buffer).clone();
             bad.bytes_mut()[bit / 8] ^= 1 << (bit % 8);

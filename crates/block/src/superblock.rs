@@ -19,7 +19,8 @@ use crate::manifest::Manifest;
 
 const FILE: &str = "superblock";
 
-/// Stands in a directory that is being filled by a backup or a restore until its superblock is durable.
+/// Stands in a directory that is being filled by a backup until its superblock is durable, and by a restore until all of it
+/// was checked.
 pub const UNFINISHED_FILE: &str = "unfinished";
 /// Room kept for a full disk. It may be made while the first superblock is on its way.
 pub const RESERVE_FILE: &str = "reserve";
@@ -147,13 +148,19 @@ pub fn load_root(device: &dyn Device) -> Result<Option<(Root, Manifest)>, RootEr
     Ok(load_roots(device)?.map(|roots| (roots.root, roots.manifest)))
 }
 
-/// Refuses a directory with anything but what an opening that never ended its first commit leaves.
-fn refuse_foreign(device: &dyn Device, files: &[alluvium_io::Listed]) -> Result<(), RootError> {
+/// Refuses a directory that a backup or a restore has not ended with.
+fn refuse_unfinished(files: &[alluvium_io::Listed]) -> Result<(), RootError> {
     if files.iter().any(|f| f.name == UNFINISHED_FILE) {
         return Err(RootError::Unfinished {
             example: UNFINISHED_FILE,
         });
     }
+    Ok(())
+}
+
+/// Refuses a directory with anything but what an opening that never ended its first commit leaves.
+fn refuse_foreign(device: &dyn Device, files: &[alluvium_io::Listed]) -> Result<(), RootError> {
+    refuse_unfinished(files)?;
     // Log or pages without a superblock: something removed it. To begin anew would bury them.
     for dir in ["wal", "vol"] {
         if let Some(file) = device.list(dir)?.first() {
@@ -178,12 +185,28 @@ fn refuse_foreign(device: &dyn Device, files: &[alluvium_io::Listed]) -> Result<
 /// Reads both slots of the superblock with their manifests; `None` if the directory is new. Waits.
 ///
 /// # Errors
-/// If the directory is foreign, damaged, or of a format this build does not know.
+/// If the directory is foreign, damaged, of a format this build does not know, or a backup or restore that did not end.
 pub fn load_roots(device: &dyn Device) -> Result<Option<Roots>, RootError> {
-    let lane = Lane(0);
     let files = device.list("")?;
+    refuse_unfinished(&files)?;
+    read_roots(device, &files)
+}
+
+/// [`load_roots`] for a restore that has yet to check what it copied: the superblock is there, and [`UNFINISHED_FILE`], too.
+///
+/// # Errors
+/// As those of [`load_roots`]; a directory without a superblock did not end.
+pub fn load_unfinished_roots(device: &dyn Device) -> Result<Option<Roots>, RootError> {
+    read_roots(device, &device.list("")?)
+}
+
+fn read_roots(
+    device: &dyn Device,
+    files: &[alluvium_io::Listed],
+) -> Result<Option<Roots>, RootError> {
+    let lane = Lane(0);
     if !files.iter().any(|f| f.name == FILE) {
-        refuse_foreign(device, &files)?;
+        refuse_foreign(device, files)?;
         return Ok(None);
     }
     let file = open(device, lane, FILE, false)?.0;
@@ -218,12 +241,12 @@ pub fn load_roots(device: &dyn Device) -> Result<Option<Roots>, RootError> {
             roots(root, manifest, rest)
         }
         (SlotVerdict::Blank, SlotVerdict::Blank) => {
-            refuse_foreign(device, &files)?;
+            refuse_foreign(device, files)?;
             Ok(None)
         }
         // The very first commit was torn: nothing was built on it, if nothing is there.
         (SlotVerdict::Bad(_), SlotVerdict::Blank) | (SlotVerdict::Blank, SlotVerdict::Bad(_))
-            if refuse_foreign(device, &files).is_ok() =>
+            if refuse_foreign(device, files).is_ok() =>
         {
             Ok(None)
         }

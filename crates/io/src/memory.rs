@@ -10,13 +10,14 @@ use crate::device::{Completion, Device, FileId, Geometry, Lane, Listed, Op, Read
 use crate::error::IoError;
 use crate::ticket::{Completer, IoResult, Ticket};
 
-/// What a block is where room is counted.
-const BLOCK: u64 = 4096;
+mod content;
+
+use content::{BLOCK, Content};
 
 /// A file.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Stored {
-    bytes: Vec<u8>,
+    content: Content,
     /// Numbers of the blocks that were given back.
     holes: BTreeSet<u64>,
 }
@@ -61,6 +62,20 @@ impl MemoryDevice {
         }
     }
 
+    /// A directory with the files of this one as they are now, none of them open, and so many lanes. Both share what neither
+    /// writes afterwards: the cost is a count for every 4 KiB that were ever written.
+    #[must_use]
+    pub fn duplicate(&self, lanes: usize) -> Self {
+        let twin = Self::with_geometry(lanes, self.geometry);
+        let files = self.files.lock();
+        let copies = files.by_path.iter().map(|(path, stored)| {
+            let copy = stored.lock().clone();
+            (path.clone(), Arc::new(Mutex::new(copy)))
+        });
+        twin.files.lock().by_path = copies.collect();
+        twin
+    }
+
     fn file(&self, file: FileId) -> Result<Arc<Mutex<Stored>>, IoError> {
         let files = self.files.lock();
         let entry = files.open.get(file.0 as usize).and_then(Option::as_ref);
@@ -86,11 +101,9 @@ impl MemoryDevice {
                 }
                 let bytes = Arc::clone(files.by_path.entry(path.clone()).or_default());
                 let len = {
-                    let bytes = &mut bytes.lock().bytes;
-                    if (bytes.len() as u64) < mode.allocate {
-                        bytes.resize(mode.allocate as usize, 0);
-                    }
-                    bytes.len() as u64
+                    let content = &mut bytes.lock().content;
+                    content.extend_to(mode.allocate as usize);
+                    content.len() as u64
                 };
                 files.open.push(Some((path, bytes)));
                 Ok(Completion::Opened {
@@ -109,26 +122,19 @@ impl MemoryDevice {
                 let bytes = self.file(file)?;
                 self.geometry
                     .check("write", &format!("file {}", file.0), offset, data.len())?;
-                let Stored { bytes, holes } = &mut *bytes.lock();
+                let Stored { content, holes } = &mut *bytes.lock();
                 let end = offset as usize + data.len();
                 if !holes.is_empty() {
                     let written = offset / BLOCK..(end as u64).div_ceil(BLOCK);
                     holes.retain(|block| !written.contains(block));
                 }
-                if bytes.len() < end {
-                    bytes.resize(end, 0);
-                }
                 match data {
                     WriteData::Pages(pages) => {
-                        for (page, into) in
-                            pages.iter().zip(bytes[offset as usize..].chunks_mut(4096))
-                        {
-                            into[..4096].copy_from_slice(page.bytes());
+                        for (i, page) in pages.iter().enumerate() {
+                            content.write(offset as usize + i * BLOCK as usize, page.bytes());
                         }
                     }
-                    WriteData::Buffer(buffer) => {
-                        bytes[offset as usize..end].copy_from_slice(buffer.bytes());
-                    }
+                    WriteData::Buffer(buffer) => content.write(offset as usize, buffer.bytes()),
                 }
                 Ok(Completion::Done)
             }
@@ -152,10 +158,10 @@ impl MemoryDevice {
                 let bytes = self.file(file)?;
                 let path = format!("file {}", file.0);
                 self.geometry.check("punch", &path, offset, len as usize)?;
-                let Stored { bytes, holes } = &mut *bytes.lock();
-                let begin = offset.min(bytes.len() as u64);
-                let end = (offset + len).min(bytes.len() as u64);
-                bytes[begin as usize..end as usize].fill(0);
+                let Stored { content, holes } = &mut *bytes.lock();
+                let begin = offset.min(content.len() as u64);
+                let end = (offset + len).min(content.len() as u64);
+                content.clear(begin as usize..end as usize);
                 holes.extend(begin.div_ceil(BLOCK)..end / BLOCK);
                 Ok(Completion::Done)
             }
@@ -216,12 +222,10 @@ impl Device for MemoryDevice {
             let path = format!("file {}", read.file.0);
             self.geometry
                 .check("read", &path, read.offset, read.into.len())?;
-            let bytes = &bytes.lock().bytes;
-            let begin = (read.offset as usize).min(bytes.len());
-            let end = (begin + read.into.len()).min(bytes.len());
-            let into = read.into.bytes_mut();
-            into.fill(0);
-            into[..end - begin].copy_from_slice(&bytes[begin..end]);
+            let stored = bytes.lock();
+            stored
+                .content
+                .read(read.offset as usize, read.into.bytes_mut());
         }
         Ok(())
     }
@@ -241,7 +245,7 @@ impl Device for MemoryDevice {
             .filter(|(name, _)| !name.contains('/'))
             .map(|(name, bytes)| {
                 let stored = bytes.lock();
-                let len = stored.bytes.len() as u64;
+                let len = stored.content.len() as u64;
                 let holes = stored.holes.len() as u64 * BLOCK;
                 Listed {
                     name: name.to_owned(),

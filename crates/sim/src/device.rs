@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{Error, ErrorKind};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use alluvium_io::{
-    Completer, Completion, Device, FileId, Geometry, IoError, IoResult, Lane, Listed, Op, Read,
-    Ticket, WriteData,
+    Completer, Completion, Device, FileId, Geometry, IoError, IoErrorKind, IoResult, Lane, Listed,
+    Op, Read, Ticket, WriteData,
 };
 use alluvium_types::PAGE_SIZE;
 use parking_lot::Mutex;
@@ -96,6 +97,12 @@ impl SimDevice {
     /// The seed, to print when a test fails.
     pub fn seed(&self) -> u64 {
         self.seed
+    }
+
+    /// Where the disk is in the file system that [`Device::link`] speaks of: names below it are its own. Another one
+    /// after each end.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/sim-{:016x}", self.seed))
     }
 
     /// The device after a power cut: what was synced, and of every unsynced write, creation, rename and removal
@@ -421,6 +428,12 @@ impl Inner {
                 if self.config.no_holes {
                     return failed(ErrorKind::Unsupported);
                 }
+                if self.disk.has_names(inode) {
+                    let cause = Error::other("the file has another name");
+                    let mut error = IoError::new(attempt, path, cause);
+                    error.kind = IoErrorKind::Linked;
+                    return Err(error);
+                }
                 self.disk.punch(inode, *offset, *len);
                 Ok(Completion::Done)
             }
@@ -670,5 +683,30 @@ impl Device for SimDevice {
             allocated: content.footprint(),
         });
         Ok(listed.collect())
+    }
+
+    /// One operation of its own, which may be planned to fail in any way: then there is no name.
+    fn link(&self, path: &str, to: &Path) -> Result<(), IoError> {
+        let failed = |cause: Error| Err(IoError::new("link", path, cause));
+        let Some(to) = to.strip_prefix(self.path()).ok().and_then(Path::to_str) else {
+            return failed(ErrorKind::Unsupported.into());
+        };
+        let mut inner = self.inner.lock();
+        if inner.is_crashed() {
+            return failed(Error::other("the power is off"));
+        }
+        let number = inner.ops;
+        inner.ops += 1;
+        if inner.config.faults.ops.contains_key(&number) {
+            inner.faults_met += 1;
+            return failed(Error::other("input/output error (planned)"));
+        }
+        if inner.disk.inode_of(to).is_some() {
+            return failed(ErrorKind::AlreadyExists.into());
+        }
+        if !inner.disk.link(path, to) {
+            return failed(ErrorKind::NotFound.into());
+        }
+        Ok(())
     }
 }

@@ -123,6 +123,27 @@ impl Disk {
         inode
     }
 
+    /// Gives a file one more name, durable once its directory is synced.
+    pub(crate) fn link(&mut self, path: &str, to: &str) -> bool {
+        let Some(inode) = self.inode_of(path) else {
+            return false;
+        };
+        let number = self.number();
+        self.rename_live(
+            number,
+            Renaming::Create {
+                path: to.to_owned(),
+                inode,
+            },
+        );
+        true
+    }
+
+    /// Whether programs see a file under more than one name.
+    pub(crate) fn has_names(&self, inode: u64) -> bool {
+        self.names.values().filter(|named| **named == inode).count() > 1
+    }
+
     pub(crate) fn rename(&mut self, from: &str, to: &str) -> bool {
         let Some(inode) = self.inode_of(from) else {
             return false;

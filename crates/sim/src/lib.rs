@@ -5,6 +5,8 @@
 //! the seed decides; [`SimDevice::crash`] and [`SimDevice::kill`] give the device that the next process would
 //! find. [`FaultPlan`] makes the n-th operation fail, or worse, not do what it says it did.
 //!
+//! A [`SimFolder`] is a part of a disk with a root of its own, and files may have names in several: hard links.
+//!
 //! The same seed and the same calls give the same device, to the bit ([`SimDevice::state_hash`]).
 //!
 //! ```
@@ -32,9 +34,11 @@ mod config;
 mod content;
 mod device;
 mod disk;
+mod folder;
 mod prng;
 
 pub use clock::SimClock;
 pub use config::{Fault, FaultPlan, SimConfig};
 pub use device::SimDevice;
+pub use folder::SimFolder;
 pub use prng::Prng;

@@ -6,7 +6,7 @@ mod contract;
 use std::sync::Arc;
 
 use alluvium_io::Device;
-use alluvium_sim::{SimConfig, SimDevice};
+use alluvium_sim::{SimConfig, SimDevice, SimFolder};
 
 #[test]
 fn simulated_disks_keep_the_contract() {
@@ -25,4 +25,10 @@ fn simulated_disks_keep_the_contract() {
 fn simulated_disks_may_be_shared() {
     let device: Arc<dyn Device> = SimDevice::new(1, SimConfig::default());
     contract::check_threads(&device);
+}
+
+#[test]
+fn folders_keep_the_contract() {
+    let disk = SimDevice::new(1, SimConfig::default());
+    contract::check(&SimFolder::new(disk, "inside"));
 }

@@ -7,7 +7,7 @@ use alluvium_io::{
     AlignedBuf, Completion, Device, FileId, IoErrorKind, IoResult, Lane, Op, OpenMode, Read,
     WriteData,
 };
-use alluvium_sim::{Fault, FaultPlan, Prng, SimConfig, SimDevice};
+use alluvium_sim::{Fault, FaultPlan, Prng, SimConfig, SimDevice, SimFolder};
 
 const PAGE: u64 = 4096;
 const LANE: Lane = Lane(0);
@@ -63,7 +63,13 @@ fn settled(seed: u64, config: SimConfig) -> (Arc<SimDevice>, FileId) {
 
 /// The bytes of a file, or `None` if there is no such name.
 fn bytes(disk: &SimDevice, path: &str, pages: usize) -> Option<Vec<u8>> {
-    if !disk.list("").expect("lists").iter().any(|l| l.name == path) {
+    let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+    if !disk
+        .list(dir)
+        .expect("lists")
+        .iter()
+        .any(|l| l.name == name)
+    {
         return None;
     }
     let file = open(disk, path);
@@ -578,4 +584,57 @@ fn same_seed_same_calls_same_state() {
         assert_eq!(history(seed), history(seed), "seed {seed}");
     }
     assert_ne!(history(1).1, history(2).1);
+}
+
+/// A second name is durable when its directory is, shows what the first one's writer does, outlives it, and keeps holes out.
+#[test]
+fn a_file_may_have_names_in_two_folders() {
+    let mut kept = HashSet::new();
+    for seed in 0..20 {
+        let (disk, file) = settled(seed, SimConfig::default());
+        let folder = SimFolder::new(Arc::clone(&disk), "copy");
+        let to = folder.path().join("g");
+        disk.link("f", &to).expect("the same disk");
+        assert_eq!(
+            disk.link("f", &to).unwrap_err().kind,
+            IoErrorKind::Other,
+            "it is there"
+        );
+        let elsewhere = SimDevice::new(seed + 1, SimConfig::default()).path();
+        let refused = disk.link("f", &elsewhere.join("g")).unwrap_err();
+        assert_eq!(refused.kind, IoErrorKind::Unsupported);
+        let punch = Op::Punch {
+            file,
+            offset: 0,
+            len: PAGE,
+        };
+        let refused = run(&disk, punch.clone()).unwrap_err();
+        assert_eq!(refused.kind, IoErrorKind::Linked);
+        kept.insert(bytes(&disk.crash_into(1, seed), "copy/g", 1).is_some());
+
+        let (disk, file) = settled(seed, SimConfig::default());
+        let folder = SimFolder::new(Arc::clone(&disk), "copy");
+        disk.link("f", &folder.path().join("g"))
+            .expect("the same disk");
+        let sync = Op::SyncDir {
+            path: String::new(),
+        };
+        folder
+            .submit(LANE, sync)
+            .wait(&folder, LANE)
+            .expect("syncs");
+        run(&disk, Op::Remove { path: "f".into() }).expect("removes");
+        run(&disk, sync_root()).expect("syncs");
+        run(&disk, write(file, 0, 1, 7, true)).expect("writes");
+        let after = disk.crash();
+        let found = bytes(&after, "copy/g", 1).expect("its name is durable");
+        assert!(found.iter().all(|b| *b == 7), "the writer's last page");
+        assert!(bytes(&after, "f", 1).is_none());
+        run(&disk, punch).unwrap_err();
+    }
+    assert_eq!(
+        kept.len(),
+        2,
+        "a name is volatile until its folder is synced"
+    );
 }

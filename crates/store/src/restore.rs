@@ -1,4 +1,5 @@
-//! From a backup to a data directory: copied, then checked as a whole before the superblock makes it one.
+//! From a backup to a data directory: copied, then checked as a whole. Until that has ended the file `unfinished` says why the
+//! directory does not open.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use alluvium_wal::{StreamInfo, list_streams};
 use crate::backup::{BackupError, absent, commit_root, plain_files, refuse_filled};
 use crate::copying::{Side, copy_file};
 use crate::ledger::Ledger;
-use crate::verify::{VerifyReport, verify};
+use crate::verify::{VerifyReport, verify_unfinished};
 
 /// What a restore did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -29,8 +30,8 @@ pub struct RestoreReport {
 /// log frame that its superblock leads to. Nothing of the copy is shared with the backup. Waits.
 ///
 /// # Errors
-/// See [`BackupError`]; [`BackupError::Damaged`] if something does not hold: the target has no superblock then, and is
-/// refused by name.
+/// See [`BackupError`]; [`BackupError::Damaged`] if something does not hold. A target of which not all was checked and found
+/// to hold is refused by name, also after a cut at any moment: remove it and restore again.
 pub fn restore(
     backup: &Arc<dyn Device>,
     target: &Arc<dyn Device>,
@@ -75,8 +76,9 @@ pub fn restore(
     to.sync_dir("vol").or_else(absent)?;
     to.sync_dir("wal").or_else(absent)?;
     commit_root(to, roots.root, &roots.manifest)?;
-    // Checked as whoever opens it would read it. The superblock goes again if it does not hold.
-    report.verified = verify(target)?;
+    // Checked as whoever opens it will read it. Until then `unfinished` keeps everybody else from it, through any cut; the
+    // superblock goes again if it does not hold.
+    report.verified = verify_unfinished(target)?;
     if let Some(first) = report.verified.findings.first() {
         let error = BackupError::Damaged {
             findings: report.verified.findings_total,

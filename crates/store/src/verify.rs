@@ -6,12 +6,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use alluvium_block::{BlockConfig, BlockStore, OtherSlot, RootError, Sections, load_roots};
+use alluvium_block::{
+    BlockConfig, BlockStore, OtherSlot, RootError, Roots, Sections, load_roots,
+    load_unfinished_roots,
+};
 use alluvium_index::merge_segments;
 use alluvium_io::{Device, IoError};
 use alluvium_nbtree::{PageCheck, ReadStats, Tree, TreeError, tail_records};
 use alluvium_types::{Budget, PAGE_SIZE};
-use alluvium_wal::{list_streams, read_section, replay};
+use alluvium_wal::{Entry, LogError, PointGroup, SectionReader, list_streams, replay};
 
 use crate::error::{OpenError, SeriesReadError};
 use crate::ledger::{Ledger, NamedFile};
@@ -144,8 +147,20 @@ impl VerifyReport {
 /// # Errors
 /// If the device fails as a whole. What cannot be read in one place is a finding.
 pub fn verify(device: &Arc<dyn Device>) -> Result<VerifyReport, IoError> {
+    verify_roots(device, load_roots(device.as_ref()))
+}
+
+/// [`verify`] of a directory that says that it is unfinished.
+pub(crate) fn verify_unfinished(device: &Arc<dyn Device>) -> Result<VerifyReport, IoError> {
+    verify_roots(device, load_unfinished_roots(device.as_ref()))
+}
+
+fn verify_roots(
+    device: &Arc<dyn Device>,
+    roots: Result<Option<Roots>, RootError>,
+) -> Result<VerifyReport, IoError> {
     let mut report = VerifyReport::default();
-    let roots = match load_roots(device.as_ref()) {
+    let roots = match roots {
         Ok(Some(roots)) => roots,
         Ok(None) => {
             report.note("superblock", "there is none: the directory is empty");
@@ -183,7 +198,7 @@ pub fn verify(device: &Arc<dyn Device>) -> Result<VerifyReport, IoError> {
     ];
     for (section, all) in sections {
         for bytes in all {
-            if let Err(error) = read_section(bytes) {
+            if let Err(error) = check_section(bytes) {
                 let what = format!("{section}: {error}");
                 report.note(&alluvium_block::manifest_path(roots.root.seq), what);
             }
@@ -282,6 +297,18 @@ fn check_series(
     report.add_pages(&stats);
 }
 
+/// Reads a section, one group of points at a time.
+fn check_section(bytes: &[u8]) -> Result<(), LogError> {
+    let mut section = SectionReader::new(bytes)?;
+    let mut scratch = PointGroup::default();
+    while let Some(entry) = section.next_entry(&mut scratch)? {
+        if let Entry::Points(group) = entry {
+            scratch = group;
+        }
+    }
+    Ok(())
+}
+
 /// Reads the log as an opening would, without doing anything.
 fn check_log(device: &dyn Device, ledger: &Ledger, salt: u64, report: &mut VerifyReport) {
     let streams = match list_streams(device) {
@@ -301,7 +328,7 @@ fn check_log(device: &dyn Device, ledger: &Ledger, salt: u64, report: &mut Verif
         let mut last = None;
         let read = replay(device, &stream, salt, from, &mut |seq, bytes| {
             report.frames += u64::from(last.replace(seq) != Some(seq));
-            read_section(bytes).map(drop)
+            check_section(bytes)
         });
         if let Err(error) = read {
             report.note(&format!("wal/{}", stream.name()), OpenError::Log(error));

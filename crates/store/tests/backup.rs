@@ -336,8 +336,8 @@ fn a_backup_cut_at_any_operation_is_refused_by_name_or_whole() {
     assert!(store.status().failure.is_none());
 }
 
-#[test]
-fn a_rotten_backup_is_not_restored() {
+/// A backup of which one page does not hold that something leads to, and the name of that page.
+fn rotten() -> (Arc<dyn Device>, String) {
     let mut model = Model::default();
     let (_device, store, _database) = simulated(&mut model);
     let disk = SimDevice::new(9, SimConfig::default());
@@ -358,7 +358,13 @@ fn a_rotten_backup_is_not_restored() {
         let is_found = !verify(&backup).unwrap().is_sound();
         is_found || !flip()
     });
-    let rotten = format!("page 1:{}", page.expect("some page is needed"));
+    let place = format!("page 1:{}", page.expect("some page is needed"));
+    (backup, place)
+}
+
+#[test]
+fn a_rotten_backup_is_not_restored() {
+    let (backup, rotten) = rotten();
     let fresh: Arc<dyn Device> = SimDevice::new(1, SimConfig::default());
     let error = restore(&backup, &fresh).unwrap_err();
     assert!(
@@ -367,4 +373,40 @@ fn a_rotten_backup_is_not_restored() {
     );
     let again = restore(&fresh, &(Arc::new(MemoryDevice::new(1)) as Arc<dyn Device>));
     assert!(again.unwrap_err().to_string().contains("did not end"));
+}
+
+#[test]
+fn a_restore_that_was_cut_before_all_was_checked_does_not_open() {
+    let (backup, _) = rotten();
+    let mut refused = 0;
+    for ops in 0.. {
+        let disk = SimDevice::new(ops, SimConfig::default());
+        disk.set_faults(FaultPlan {
+            crash_after_ops: Some(ops),
+            ..FaultPlan::default()
+        });
+        let target: Arc<dyn Device> = Arc::<SimDevice>::clone(&disk) as Arc<dyn Device>;
+        let error = restore(&backup, &target).unwrap_err();
+        let ended = matches!(error, BackupError::Damaged { .. });
+        for after in [
+            disk.crash_into(SHARDS + 1, ops),
+            disk.kill_into(SHARDS + 1, ops),
+        ] {
+            match Store::open(after, clock(), config()) {
+                Ok(store) => assert!(store.databases().is_empty(), "after {ops} operations"),
+                Err(error) => {
+                    let sentence = error.to_string();
+                    assert!(
+                        sentence.contains("did not end"),
+                        "after {ops} operations: {sentence}"
+                    );
+                    refused += 1;
+                }
+            }
+        }
+        if ended {
+            break;
+        }
+    }
+    assert!(refused > 20, "{refused}");
 }

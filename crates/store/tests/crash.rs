@@ -177,7 +177,8 @@ fn a_backup_has_what_was_acknowledged_when_it_began() {
         (seed, kind)
     };
     let counts = run_all(seeds().map(kind));
-    let enough = counts.backups_restored > 20 && counts.backups_refused > 20;
+    let linked = counts.files_linked > 20 && counts.linked_again > 5;
+    let enough = counts.backups_restored > 20 && counts.backups_refused > 20 && linked;
     assert!(enough, "too few backups to mean anything: {counts}");
 }
 

@@ -23,10 +23,15 @@ const EQUAL_LINES_MIN: usize = 9;
 
 const POWERS: [f64; 5] = [1.0, 10.0, 100.0, 1_000.0, 10_000.0];
 
+/// A group that has so many values takes no further line. So it is never longer than this and one line more, whose fields
+/// take two bytes each of the frame at least: a group read from a frame of `n` bytes takes at most `8 * (65,536 + n)` for its
+/// values, however few bytes say that they are all equal.
+pub const GROUP_VALUES_MAX: usize = 65_536;
+
 /// Below it every product with a power is rounded to the right integer or refused.
 const MANTISSA_MAX: f64 = 4_503_599_627_370_496.0;
 
-/// Points of lines of one shape, in the order they arrived.
+/// Points of lines of one shape, in the order they arrived; see [`GROUP_VALUES_MAX`] for how many.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PointGroup {
     /// The shape.
@@ -50,8 +55,20 @@ fn mantissa(bits: u64, power: f64) -> Option<i64> {
     ((whole as f64 / power).to_bits() == bits).then_some(whole)
 }
 
+/// Whether the group had room for its last line.
+fn fits(lines: usize, width: usize) -> bool {
+    let before_last = lines.saturating_sub(1).checked_mul(width);
+    before_last.is_some_and(|values| values < GROUP_VALUES_MAX)
+}
+
 pub(crate) fn put_group(group: &PointGroup, out: &mut Vec<u8>) {
     let width = group.fields.len();
+    // What cannot be read again must not be acknowledged.
+    assert!(
+        fits(group.rows.len(), width),
+        "a group of {} lines of {width} fields is too long to be read",
+        group.rows.len()
+    );
     put_u64(out, width as u64);
     for (field, kind) in &group.fields {
         put_u64(out, u64::from(field.0) << 3 | u64::from(kind.number()));
@@ -229,16 +246,13 @@ pub(crate) fn get_group(bytes: &mut &[u8], group: &mut PointGroup) -> Result<(),
         step = if i == 0 { 0 } else { delta };
         times.push(time);
     }
-    // Every line took two bytes at least, so this is bounded by the input times its fields, each of which
-    // took one; what fills it is checked below.
-    let cells = lines.checked_mul(width).filter(|c| *c <= 64 << 20);
-    bits.resize(
-        cells.ok_or(CodecError::Invalid {
-            field: "cells",
+    if !fits(lines, width) {
+        return Err(CodecError::Invalid {
+            field: "lines",
             value: lines as u64,
-        })?,
-        0,
-    );
+        });
+    }
+    bits.resize(lines * width, 0);
     for (place, (_, kind)) in fields.iter().enumerate() {
         let (mode, rest) = bytes.split_first().ok_or(CodecError::Truncated)?;
         *bytes = rest;

@@ -47,7 +47,7 @@ mod whole;
 mod writer;
 
 pub use error::LogError;
-pub use group::PointGroup;
+pub use group::{GROUP_VALUES_MAX, PointGroup};
 pub use record::{Entry, Section, SectionBuilder, SectionReader, read_section, section_head};
 pub use replay::{StreamEnd, replay, skim};
 pub use row_key::RowKey;

@@ -1,11 +1,13 @@
 //! Sections come back as they went in, bit for bit, and any bytes are a section or an error.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use alluvium_codec::varint::put_u64;
 use alluvium_types::{
     DatabaseId, FieldId, Lsn, Partition, Row, SeriesKey, StringColumn, TimeRange, ValueKind,
 };
 use alluvium_wal::{
-    Among, Entry, PointGroup, SectionBuilder, Tombstone, read_section, section_head,
+    Among, Entry, GROUP_VALUES_MAX, PointGroup, SectionBuilder, Tombstone, read_section,
+    section_head,
 };
 use proptest::prelude::*;
 
@@ -286,6 +288,38 @@ fn tombstone() -> impl Strategy<Value = Tombstone> {
             range: TimeRange::new(a.min(b), a.max(b)).unwrap(),
         }
     })
+}
+
+/// A section with one group, all zeros: ten bytes a field and two a line.
+fn zeros(fields: usize, lines: usize) -> Vec<u8> {
+    let mut bytes = encoded(&[]);
+    bytes.push(5);
+    put_u64(&mut bytes, fields as u64);
+    (0..fields as u64).for_each(|field| put_u64(&mut bytes, field << 3 | 1));
+    put_u64(&mut bytes, lines as u64);
+    bytes.resize(bytes.len() + 2 * lines + 9 * fields, 0);
+    bytes
+}
+
+/// Four mebibytes of a frame that holds could say 64 million equal values.
+#[test]
+fn a_group_takes_no_more_lines_than_writers_give_it() {
+    let is_read = |fields, lines| read_section(&zeros(fields, lines)).is_ok();
+    let lines = GROUP_VALUES_MAX / 1024;
+    assert!(is_read(1024, lines) && !is_read(1024, lines + 1));
+    assert!(is_read(1, GROUP_VALUES_MAX) && !is_read(1, GROUP_VALUES_MAX + 1));
+    // One line may be as wide as it likes: each of its fields takes bytes.
+    assert!(is_read(2 * GROUP_VALUES_MAX, 1) && !is_read(2 * GROUP_VALUES_MAX, 2));
+    assert!(!is_read(1000, 64_000));
+    let fields = (0..1000).map(|i| (FieldId(i), ValueKind::F64)).collect();
+    let longest = PointGroup {
+        fields,
+        rows: vec![Row(7); 66],
+        times: vec![9; 66],
+        bits: vec![3; 66_000],
+        ..PointGroup::default()
+    };
+    check(&longest);
 }
 
 proptest! {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use alluvium_index::find_in;
 use alluvium_types::{Lsn, PARTITION_COUNT, Partition, Position, ValueKind};
-use alluvium_wal::LogTicket;
+use alluvium_wal::{GROUP_VALUES_MAX, LogTicket};
 use smallvec::SmallVec;
 
 use super::{BatchLine, Writer};
@@ -16,9 +16,6 @@ use crate::parting::Unready;
 use crate::partition::PartitionState;
 use crate::raw_keys::NONE;
 use crate::shard::{ShardState, shard_of};
-
-/// Values of one group: a section is looked at between groups.
-const GROUP_VALUES_MAX: usize = 65_536;
 
 /// Times that a batch is looked through again because series of it left memory, before it is refused.
 const LOOKS_MAX: u32 = 16;

@@ -1,10 +1,12 @@
-//! Hot backups in the middle of everything, on a disk of their own that fails, too, and what comes back from them.
+//! Hot backups in the middle of everything, and what comes back from them: on a disk of their own that fails, too, or in a
+//! folder of the store's disk, where volumes that take no more pages are files with two names.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use alluvium_sim::{Fault, FaultPlan, SimConfig, SimDevice};
+use alluvium_io::{Lane, Op};
+use alluvium_sim::{Fault, FaultPlan, SimConfig, SimDevice, SimFolder};
 use alluvium_store::{BackupTarget, Database, Device, Durability, Store, restore};
 use parking_lot::Mutex;
 
@@ -15,10 +17,22 @@ use super::oracle::Oracle;
 use super::world::{LANES, World, drive_some, trace};
 use crate::model::{self, read_all};
 
+/// Every so many-th backup of a world is one of links.
+const LINKED_EVERY: u64 = 3;
+
+/// Where a backup is.
+#[derive(Debug, Clone)]
+enum Place {
+    /// A disk of its own.
+    Disk(Arc<SimDevice>),
+    /// A folder of the disk of the store, whichever that is by now.
+    Folder(String),
+}
+
 /// A backup as it was made.
 #[derive(Debug)]
 pub struct Taken {
-    disk: Arc<SimDevice>,
+    place: Place,
     /// The store said that it is complete.
     complete: bool,
     /// All that was sent until it ended; what was there when it began must be in it.
@@ -27,10 +41,10 @@ pub struct Taken {
     beside: Option<bool>,
 }
 
-/// The disk of the backup before.
+/// The backup before.
 #[derive(Debug, Clone)]
 pub struct Base {
-    disk: Arc<SimDevice>,
+    place: Place,
     /// It is one that can be restored.
     whole: bool,
 }
@@ -53,6 +67,14 @@ impl World {
         if fails {
             disk.set_faults(self.target_faults());
         }
+        self.backups += 1;
+        let (place, fails) = if (self.seed + self.backups).is_multiple_of(LINKED_EVERY) {
+            // What goes wrong with the disk of this life goes wrong with the copy.
+            (Place::Folder(format!("backup.{}", self.backups)), false)
+        } else {
+            (Place::Disk(disk), fails)
+        };
+        let device = self.device_of(&place);
         let others = Others {
             store: store.clone(),
             database: database.clone(),
@@ -65,7 +87,7 @@ impl World {
             sent: VecDeque::new(),
         };
         let busy = Arc::new(Beside {
-            disk: Arc::clone(&disk),
+            disk: device,
             clock: Arc::clone(&self.clock),
             ticks: Arc::default(),
             others: Some(Mutex::new(others)),
@@ -75,11 +97,11 @@ impl World {
         let base = base.filter(|base| self.dice.below(if base.whole { 2 } else { 12 }) == 0);
         let target = BackupTarget {
             device: Arc::<Beside>::clone(&busy),
-            directory: None,
-            base: base.as_ref().map(|base| {
-                let base: Arc<dyn Device> = Arc::<SimDevice>::clone(&base.disk);
-                base
-            }),
+            directory: match &place {
+                Place::Disk(_) => None,
+                Place::Folder(name) => Some(SimFolder::new(Arc::clone(&self.device), name).path()),
+            },
+            base: base.as_ref().map(|base| self.device_of(&base.place)),
         };
         let before = self.oracle.sent();
         self.ticks.store(true, Ordering::Relaxed);
@@ -124,8 +146,11 @@ impl World {
             oracle.acknowledge(number);
         }
         self.counts.backups += 1;
+        if let Ok(report) = &result {
+            self.counts.files_linked += report.volumes_linked + report.files_from_base;
+        }
         self.taken = Some(Taken {
-            disk,
+            place,
             complete: result.is_ok(),
             oracle,
             beside: self.beside,
@@ -151,16 +176,19 @@ impl World {
     /// After the end of a life, and of the power of the backup's disk or of who wrote it: a backup that was said to be
     /// complete comes back and is what it should be; another is refused by name, or whole as well.
     pub fn check_backup(&mut self) {
-        let Some(taken) = self.taken.take() else {
+        let Some(mut taken) = self.taken.take() else {
             return;
         };
-        let disk = if self.dice.below(2) == 0 {
-            taken.disk.crash()
-        } else {
-            taken.disk.kill()
-        };
-        self.counts.crashes += 1;
-        let backup: Arc<dyn Device> = Arc::<SimDevice>::clone(&disk);
+        if let Place::Disk(disk) = &mut taken.place {
+            *disk = if self.dice.below(2) == 0 {
+                disk.crash()
+            } else {
+                disk.kill()
+            };
+            self.counts.crashes += 1;
+        }
+        self.check_linked();
+        let backup = self.device_of(&taken.place);
         let mut third = self.third();
         if self.dice.below(4) == 0 {
             third.set_faults(FaultPlan {
@@ -183,7 +211,10 @@ impl World {
             result
         };
         let whole = result.is_ok();
-        self.base = Some(Base { disk, whole });
+        self.base = Some(Base {
+            place: taken.place.clone(),
+            whole,
+        });
         if let Err(error) = result {
             let text = error.to_string();
             assert!(!taken.complete, "a complete backup: {text}");
@@ -196,6 +227,57 @@ impl World {
         let store = self.open_on(third, shards).unwrap();
         taken.check(&store);
         self.counts.backups_restored += 1;
+        drop(store);
+        if matches!(taken.place, Place::Folder(_)) {
+            self.linked = Some(taken);
+        }
+        self.remove_old_folders();
+    }
+
+    /// The last backup of links still holds, whatever became since of the volumes that the store had in common with it.
+    fn check_linked(&mut self) {
+        let Some(linked) = self.linked.take() else {
+            return;
+        };
+        let third = self.third();
+        let restored = restore(
+            &self.device_of(&linked.place),
+            &(Arc::<SimDevice>::clone(&third) as Arc<dyn Device>),
+        );
+        restored.expect("it was whole");
+        linked.check(&self.open_on(third, 2).unwrap());
+        self.counts.linked_again += 1;
+        self.linked = Some(linked);
+    }
+
+    /// Removes backups of links that nobody needs any more: the names, for the files may be the store's.
+    fn remove_old_folders(&self) {
+        let places = [
+            self.base.as_ref().map(|base| &base.place),
+            self.linked.as_ref().map(|linked| &linked.place),
+        ];
+        for number in 1..=self.backups {
+            let name = format!("backup.{number}");
+            let is_it = |place: &&Place| matches!(place, Place::Folder(of) if *of == name);
+            if places.iter().flatten().any(is_it) {
+                continue;
+            }
+            for dir in ["", "/vol", "/wal"] {
+                let dir = format!("{name}{dir}");
+                for file in self.device.list(&dir).unwrap() {
+                    let path = format!("{dir}/{}", file.name);
+                    let removed = self.device.submit(Lane(0), Op::Remove { path });
+                    removed.wait(&*self.device, Lane(0)).unwrap();
+                }
+            }
+        }
+    }
+
+    fn device_of(&self, place: &Place) -> Arc<dyn Device> {
+        match place {
+            Place::Disk(disk) => Arc::<SimDevice>::clone(disk),
+            Place::Folder(name) => Arc::new(SimFolder::new(Arc::clone(&self.device), name)),
+        }
     }
 
     fn third(&mut self) -> Arc<SimDevice> {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use alluvium_io::{Geometry, IoError, Lane, Listed, Op, Read, Ticket};
-use alluvium_sim::{SimClock, SimDevice};
+use alluvium_sim::SimClock;
 use alluvium_store::{Commit, Database, Device, Durability, Store};
 use parking_lot::Mutex;
 
@@ -17,7 +17,7 @@ use crate::model::{Dice, Line, Removal, write};
 /// A simulated disk that calls wait for: one thread does all, so nothing else would happen until they return.
 #[derive(Debug)]
 pub struct Beside {
-    pub disk: Arc<SimDevice>,
+    pub disk: Arc<dyn Device>,
     pub clock: Arc<SimClock>,
     /// Whether time passes where somebody waits: not while a store opens or closes, which never looks at the clock.
     pub ticks: Arc<AtomicBool>,

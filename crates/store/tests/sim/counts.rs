@@ -50,6 +50,10 @@ pub struct Counts {
     pub backups_restored: u64,
     /// Those that were refused by name.
     pub backups_refused: u64,
+    /// Files that a backup and the store, or two backups, had in common.
+    pub files_linked: u64,
+    /// Backups of links that came back once more after a later life.
+    pub linked_again: u64,
     /// Openings that refused a damaged directory, and reads that named a damaged page.
     pub damage_named: u64,
 }
@@ -79,6 +83,8 @@ impl AddAssign for Counts {
         self.backups += more.backups;
         self.backups_restored += more.backups_restored;
         self.backups_refused += more.backups_refused;
+        self.files_linked += more.files_linked;
+        self.linked_again += more.linked_again;
     }
 }
 
@@ -89,7 +95,7 @@ impl fmt::Display for Counts {
             "worlds={} lives={} crashes={} page_writes={} data_pages={} faults={} acked={} deletes={} merges={} \
              volumes_freed={} given_back={} left={} seals={} \
              index_merges={} compared={} damage_named={} spilled={} recalled={} parted={} joined={} \
-             backups={} backups_restored={} backups_refused={}",
+             backups={} backups_restored={} backups_refused={} files_linked={} linked_again={}",
             self.worlds,
             self.lives,
             self.crashes,
@@ -113,6 +119,8 @@ impl fmt::Display for Counts {
             self.backups,
             self.backups_restored,
             self.backups_refused,
+            self.files_linked,
+            self.linked_again,
         )
     }
 }

@@ -97,6 +97,10 @@ pub struct World {
     /// See [`Beside`].
     pub ticks: Arc<AtomicBool>,
     pub base: Option<Base>,
+    /// The last backup of links that was whole.
+    pub linked: Option<Taken>,
+    /// Backups begun in this world.
+    pub backups: u64,
     /// What the device had written and refused when it was last counted.
     counted: (u64, u64),
 }
@@ -133,6 +137,8 @@ impl World {
             taken: None,
             ticks: Arc::default(),
             base: None,
+            linked: None,
+            backups: 0,
             counted: (0, 0),
         }
     }
@@ -238,6 +244,7 @@ impl World {
             taken: None,
             ticks: Arc::default(),
             base: None,
+            linked: None,
             counted: (0, 0),
             ..*self
         }
