@@ -156,8 +156,8 @@ impl OpenFiles {
 
     /// Whether all files are the same.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        let of = |files: &Self| Vec::from_iter(files.0.iter().map(|f| f.as_ref().map(Arc::as_ptr)));
-        of(self) == of(other)
+        let of = |file: &Option<Arc<TailsFile>>| file.as_ref().map(Arc::as_ptr);
+        self.0.iter().map(of).eq(other.0.iter().map(of))
     }
 
     /// Whether a number is of the same file here and there.

@@ -194,8 +194,8 @@ fn series_that_openings_leave_answer_as_the_model() {
                 ..config()
             },
         );
-        recalled += of_one.1;
-        left += of_one.2;
+        recalled += of_one[1];
+        left += of_one[2];
     }
     assert!(
         recalled > 500 && left > 500,
