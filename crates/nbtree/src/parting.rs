@@ -62,6 +62,16 @@ impl TreeMut<'_> {
 }
 
 impl TreeSnapshot {
+    /// Whether the open leaf holds more than a page takes, as [`Tree::extend_open`] may leave it.
+    pub fn has_more_than_a_page_open(&self) -> bool {
+        let open = self.open().map_or(0, |open| {
+            let blocks: usize = open.blocks().map(|block| block.bytes.len()).sum();
+            blocks - open.small_bytes() / 2
+        });
+        // Tails take twice the bytes of blocks, about.
+        open + self.tail.bytes.len() / 2 > crate::knobs::KNOBS.leaf_bytes
+    }
+
     /// Appends the points that no page holds to `out`, a column of its kind; long strings as references.
     ///
     /// # Errors

@@ -29,8 +29,41 @@ pub(crate) const SLICE_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct Captured {
     pub series: Arc<Series>,
-    pub len: u32,
+    /// See [`Self::len`].
+    len_and_ripe: u32,
     pub points: u32,
+}
+
+impl Captured {
+    const RIPE: u32 = 1 << 31;
+    /// More than any place can say.
+    const LEN_MAX: u32 = Self::RIPE - 1;
+
+    /// `None`: the record has no place that can be told.
+    pub(crate) fn new(series: Arc<Series>, len: Option<u64>, points: u64) -> Self {
+        let len = len.map_or(Self::LEN_MAX, |len| {
+            u32::try_from(len).map_or(Self::LEN_MAX, |len| len.min(Self::LEN_MAX))
+        });
+        Self {
+            series,
+            len_and_ripe: len,
+            points: points as u32,
+        }
+    }
+
+    /// Says that the open leaf in the record is more than a page takes.
+    pub(crate) fn ripen(&mut self) {
+        self.len_and_ripe |= Self::RIPE;
+    }
+
+    /// Length of the record. One of 16 MiB or more has no place, and its series stays in memory.
+    pub(crate) fn len(&self) -> u32 {
+        self.len_and_ripe & Self::LEN_MAX
+    }
+
+    pub(crate) fn is_ripe(&self) -> bool {
+        self.len_and_ripe & Self::RIPE != 0
+    }
 }
 
 /// Series of one database that a checkpoint has written one behind the other.
@@ -148,7 +181,7 @@ impl<'a> Slice<'a> {
             });
             return;
         }
-        let points = runs.first().map_or(0, TreeSnapshot::points) as u32;
+        let points = runs.first().map_or(0, TreeSnapshot::points);
         let late: Vec<Column> = buffer.map_or(Vec::new(), |buffer| {
             self.late_bytes += buffer.heap_bytes();
             buffer.columns(TimeRange::ALL, |_| true)
@@ -157,13 +190,8 @@ impl<'a> Slice<'a> {
         let offset = self.tails.end();
         put_tail_record(&mut self.tails.pending, self.encoder, &key, &runs, &late);
         drop(state);
-        // A record has some MiB at most; one of 16 or more has no place and its series stays in memory.
-        let len = u32::try_from(self.tails.end() - offset).unwrap_or(u32::MAX);
-        let captured = Captured {
-            series: Arc::clone(series),
-            len,
-            points,
-        };
+        let len = self.tails.end() - offset;
+        let captured = Captured::new(Arc::clone(series), Some(len), points);
         note_captured(&mut self.captured, database, captured, offset);
     }
 }
@@ -320,9 +348,11 @@ impl StoreInner {
             // The files before it stay open for those that are away.
             return;
         };
-        let is_short = self.budget.used() > self.soft_limit();
+        let (used, soft) = (self.budget.used(), self.soft_limit());
+        let is_short = used > soft;
+        let mut room = (soft / 2).saturating_sub(used);
         for captured in captured {
-            self.note_captured(captured, number, is_short);
+            self.note_captured(captured, number, is_short, &mut room);
         }
         for MovedRecords {
             part,
@@ -344,7 +374,10 @@ impl StoreInner {
                             if state.record().is_some_and(|now| now.file() != number) {
                                 state.set_record(new);
                             }
-                            if state.older().is_some_and(|now| now.file() != number) {
+                            // It was begun meanwhile. What was copied has had a place, so it has one here.
+                            if new.is_some()
+                                && state.older().is_some_and(|now| now.file() != number)
+                            {
                                 state.set_older(new);
                             }
                         }

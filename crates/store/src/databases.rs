@@ -1,6 +1,6 @@
 //! The catalogue: which databases exist, under which ids, with which settings.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use alluvium_types::{Budget, DatabaseId, Owner, PARTITION_COUNT, Partition};
@@ -29,6 +29,8 @@ pub(crate) struct DatabaseState {
     pub space: DatabaseSpace,
     partitions: [OnceLock<Arc<PartitionState>>; PARTITION_COUNT],
     dropped: AtomicBool,
+    /// Deletes that are being resolved: their series stay whole.
+    deletes: AtomicU32,
     /// The flush of the log entry that created it; `None` once it is known to be durable.
     creation: Mutex<Option<LogTicket>>,
     budget: Arc<Budget>,
@@ -36,7 +38,28 @@ pub(crate) struct DatabaseState {
     charged: AtomicI64,
 }
 
+/// A delete that is being resolved, or is about to be applied.
+#[derive(Debug)]
+pub(crate) struct DeleteUnderWay(Arc<DatabaseState>);
+
+impl Drop for DeleteUnderWay {
+    fn drop(&mut self) {
+        self.0.deletes.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl DatabaseState {
+    /// Says that a delete is being resolved, while what is returned lives.
+    pub(crate) fn begin_delete(self: &Arc<Self>) -> DeleteUnderWay {
+        self.deletes.fetch_add(1, Ordering::AcqRel);
+        DeleteUnderWay(Arc::clone(self))
+    }
+
+    /// Whether a delete is being resolved.
+    pub(crate) fn is_deleting(&self) -> bool {
+        self.deletes.load(Ordering::Acquire) > 0
+    }
+
     pub(crate) fn new(
         id: DatabaseId,
         name: String,
@@ -56,6 +79,7 @@ impl DatabaseState {
             settings,
             partitions: std::array::from_fn(|_| OnceLock::new()),
             dropped: AtomicBool::new(false),
+            deletes: AtomicU32::new(0),
             creation: Mutex::new(None),
         }
     }
@@ -82,7 +106,7 @@ impl DatabaseState {
     /// A partition, made when it is first touched: an empty database costs no partitions.
     pub(crate) fn partition(&self, partition: Partition) -> &Arc<PartitionState> {
         self.partitions[usize::from(partition.0)]
-            .get_or_init(|| Arc::new(PartitionState::new(partition)))
+            .get_or_init(|| Arc::new(PartitionState::new(self.id, partition)))
     }
 
     /// The partitions touched so far.

@@ -21,7 +21,7 @@ use smallvec::SmallVec;
 use crate::barrier::Hiding;
 use crate::commit::Commit;
 use crate::config::Durability;
-use crate::databases::DatabaseState;
+use crate::databases::{DatabaseState, DeleteUnderWay};
 use crate::error::{DeleteError, StoreError};
 use crate::open::StoreInner;
 use crate::partition::PartitionState;
@@ -133,6 +133,7 @@ pub struct DeletePlan {
     range: TimeRange,
     partitions: Vec<(Arc<PartitionState>, Vec<Planned>)>,
     affected: Affected,
+    _under_way: DeleteUnderWay,
 }
 
 #[derive(Debug)]
@@ -177,6 +178,7 @@ impl DeletePlan {
             range: delete.range,
             partitions: Vec::new(),
             affected: Affected::default(),
+            _under_way: database.begin_delete(),
         };
         let mut ranges_left = DELETE_RANGES_MAX;
         for part in database.touched() {

@@ -26,6 +26,8 @@ const PATIENCE: u64 = 120;
 /// A checkpoint is worth it when this part of the budget, one in so many, would come of it: as much as open tails have grown
 /// since the last one, which leaves only what comes behind it, or as idle series have that have changed since.
 const WORTH_SHARE: u64 = 16;
+/// As [`WORTH_SHARE`], where that would be more than is to be given back.
+const WORTH_SHARE_MIN: u64 = 128;
 
 /// One part in so many of the time goes to looking at the heap, and to trimming it.
 const LOOK_SHARE: u64 = 100;
@@ -209,7 +211,9 @@ impl StoreInner {
         let held_after = self.governor_counts.held_after.load(Ordering::Relaxed);
         let idle = held / governor.met.max(1) * governor.changed;
         let freed = idle.max(held.saturating_sub(held_after));
-        let is_worth_it = freed > self.budget.limit() / WORTH_SHARE;
+        let limit = self.budget.limit();
+        // What is asked for, or little of it where little is too much.
+        let is_worth_it = freed > (limit / WORTH_SHARE).min(over.max(limit / WORTH_SHARE_MIN));
         if is_over && is_worth_it && now >= governor.next_checkpoint_ns {
             // What is not in a checkpoint cannot go.
             if let Some(mut checkpointer) = self.checkpointer.try_lock()

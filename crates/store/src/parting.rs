@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use alluvium_io::IoError;
-use alluvium_nbtree::{PageWriter, TailRecord, Tree, TreeError, put_tail_record, read_tail_record};
-use alluvium_types::{Column, FieldId, Lsn, Row, TimeRange};
+use alluvium_nbtree::{
+    Encoder, PageWriter, TailRecord, Tree, TreeError, TreeSnapshot, put_tail_record,
+    read_tail_record,
+};
+use alluvium_types::{Column, DatabaseId, FieldId, Lsn, Row, TimeRange};
 
 use crate::capture::{Captured, CapturedSeries, NewerPart, note_captured};
 use crate::checkpoint::Running;
 use crate::databases::DatabaseState;
-use crate::error::RecallError;
+use crate::error::{RecallError, StoreError};
 use crate::open::StoreInner;
 use crate::partition::PartitionState;
 use crate::recall::{AWAY_BYTES, SERIES_BYTES};
@@ -24,8 +27,9 @@ use crate::tail_files::{OpenFiles, RecordPlace};
 const SLICE_SERIES: usize = 64;
 /// Times that a series is looked up again because its record was moved.
 const ATTEMPTS: usize = 16;
-/// Length from which on a record is read when its series is written to: it can only grow, and must have a place.
-const OLDER_BYTES_MAX: u64 = 1 << 20;
+/// Longest record of an older part: an open leaf and what no inner page holds yet. Longer ones, of late points or texts, are read
+/// when their series is written to.
+const OLDER_BYTES_MAX: u64 = 16 << 10;
 /// Lines of one batch for one row from which on its series are joined first: the newer part stays in its tail.
 const LINES_OF_ROW: usize = 16;
 
@@ -35,7 +39,7 @@ pub(crate) struct Unready {
     /// Away, to be read.
     pub away: Vec<(Row, FieldId)>,
     /// Away, to become a newer part.
-    begin: Vec<(Row, FieldId, RecordPlace)>,
+    begin: Vec<(Row, FieldId)>,
     /// In two parts that are to be joined.
     join: Vec<(Row, FieldId)>,
 }
@@ -61,7 +65,7 @@ impl Unready {
                 let field = slot.field();
                 match (slot.record(), slot.here().map(|s| s.parts())) {
                     (Some(record), _) if is_short && few && record.len() < OLDER_BYTES_MAX => {
-                        unready.begin.push((row, field, record));
+                        unready.begin.push((row, field));
                     }
                     (Some(_), _) => unready.away.push((row, field)),
                     (None, Some(Parts::Ripe)) => unready.join.push((row, field)),
@@ -90,12 +94,12 @@ impl StoreInner {
         self.join(database, part, &unready.join)
     }
 
-    /// Begins newer parts of series that are away, if they fit. Those that have come back or were moved meanwhile are left as they are.
+    /// Begins newer parts of series that are away, if they fit. Those that have come back meanwhile are left as they are.
     fn begin_parts(
         &self,
         database: &DatabaseState,
         part: &PartitionState,
-        begin: &[(Row, FieldId, RecordPlace)],
+        begin: &[(Row, FieldId)],
     ) -> Result<(), RecallError> {
         if begin.is_empty() {
             return Ok(());
@@ -103,17 +107,20 @@ impl StoreInner {
         self.admit_recall(begin.len() as u64 * SERIES_BYTES as u64)?;
         let mut begun = 0;
         let mut table = part.table.write();
-        for (row, field, record) in begin {
-            if table.slot(*row, *field).and_then(Slot::record) != Some(*record) {
+        for (row, field) in begin {
+            // A checkpoint may have moved it, as it was.
+            let Some(record) = table.slot(*row, *field).and_then(Slot::record) else {
                 continue;
-            }
+            };
             let series = Arc::new(Series::new(SeriesPlace {
                 partition: part.partition,
                 row: *row,
                 field: *field,
             }));
             let mut state = series.lock();
-            state.set_older(Some(*record));
+            state.set_older(Some(record));
+            // It may go again as it came.
+            state.set_record(Some(record));
             state.is_recent = true;
             drop(state);
             table.put(series);
@@ -170,34 +177,42 @@ impl StoreInner {
         if found.is_empty() {
             return Ok(false);
         }
-        let records = self.older_records(&files, &found);
+        let records = self.older_records(part, &files, &found);
         let mut shard = self.shard_of(part.partition).state.lock();
         let shard = &mut *shard;
+        if database.is_dropped() {
+            return Ok(false);
+        }
         let open = self.tail_files.open();
         let is_current = |series: &Series, older: RecordPlace| {
             series.lock().older() == Some(older) && open.agree_on(&files, older.file())
         };
-        if !found
-            .iter()
-            .all(|(series, older)| is_current(series, *older))
-        {
+        if records.is_err() && !found.iter().all(|(s, older)| is_current(s, *older)) {
             return Ok(true);
         }
-        let records = records?;
         let late_points_max = self.late_rules().points_max;
-        let compression = database.settings.compression;
-        shard.encoder.set_compression(compression);
+        shard.encoder.set_compression(database.settings.compression);
         let (appender, encoder) = (&mut shard.appender, &mut shard.encoder);
         let mut out = PageWriter::new(appender, encoder, database.id, Lsn(0));
-        let mut joined = 0;
-        let mut failed = None;
-        for ((series, _), record) in found.into_iter().zip(records) {
+        let (mut joined, mut moved, mut failed) = (0, false, None);
+        for ((series, older), record) in found.into_iter().zip(records?) {
+            if !is_current(&series, older) {
+                moved = true;
+                continue;
+            }
+            let pages = out.appender.mark();
             let mut state = series.lock();
             if let Err(error) = state.join(&mut out, record, &self.block, (part, late_points_max)) {
                 failed = Some(RecallError::Record(Arc::new(error)));
                 break;
             }
             joined += 1;
+            // Its record knows nothing of pages made now.
+            if out.appender.mark() != pages && !std::mem::replace(&mut state.dirty, true) {
+                shard
+                    .dirty
+                    .push((Arc::clone(database), Arc::clone(&series)));
+            }
             if state.wants_merger() {
                 drop(state);
                 let listed = (Arc::clone(database), series);
@@ -208,12 +223,13 @@ impl StoreInner {
         part.parted.fetch_sub(joined, Ordering::Release);
         let counts = &self.governor_counts;
         counts.joined.fetch_add(joined, Ordering::Relaxed);
-        failed.map_or(Ok(false), Err)
+        failed.map_or(Ok(moved), Err)
     }
 
     /// Reads the records of older parts.
     fn older_records(
         &self,
+        part: &PartitionState,
         files: &OpenFiles,
         of: &[(Arc<Series>, RecordPlace)],
     ) -> Result<Vec<TailRecord>, RecallError> {
@@ -221,7 +237,8 @@ impl StoreInner {
         let records = files.read(self.device.as_ref(), &places);
         let records = records.map_err(|error| RecallError::Read(Arc::new(error)))?;
         let records = records.iter().zip(of);
-        let records = records.map(|(bytes, (series, _))| older_record(bytes, series.place));
+        let records =
+            records.map(|(bytes, (series, _))| older_record(bytes, part.database, series.place));
         records.collect()
     }
 
@@ -232,19 +249,23 @@ impl StoreInner {
     pub(crate) fn older(
         &self,
         files: &OpenFiles,
-        of: SeriesPlace,
+        (database, of): (DatabaseId, SeriesPlace),
         older: RecordPlace,
     ) -> Result<TailRecord, RecallError> {
         let records = files.read(self.device.as_ref(), &[older]);
         let records = records.map_err(|error| RecallError::Read(Arc::new(error)))?;
-        older_record(records.first().map_or(&[], Vec::as_slice), of)
+        older_record(records.first().map_or(&[], Vec::as_slice), database, of)
     }
 
     /// The series itself; if only its newer part is in memory, the older one, in no table. Waits for its record.
     ///
     /// # Errors
     /// If the record cannot be read.
-    pub(crate) fn part_with_pages(&self, series: Arc<Series>) -> Result<Arc<Series>, RecallError> {
+    pub(crate) fn part_with_pages(
+        &self,
+        database: DatabaseId,
+        series: Arc<Series>,
+    ) -> Result<Arc<Series>, RecallError> {
         let state = series.lock();
         let Some(place) = state.older() else {
             drop(state);
@@ -254,7 +275,7 @@ impl StoreInner {
         let files = self.tail_files.open();
         drop(state);
         let older = Series::new(series.place);
-        older.load(self.older(&files, series.place, place)?, None);
+        older.load(self.older(&files, (database, series.place), place)?, None);
         Ok(Arc::new(older))
     }
 
@@ -274,13 +295,13 @@ impl StoreInner {
         let (mut list, mut failed) = (Vec::new(), None);
         for (i, part) in newer.into_iter().enumerate() {
             let offset = running.tails.end();
-            let points = part.runs.first().map_or(0, |run| run.points() as u32);
-            let mut len = u32::MAX;
+            let points = part.runs.first().map_or(0, TreeSnapshot::points);
+            let (mut len, mut is_ripe) = (None, false);
             if let (Ok(records), None) = (&mut records, &failed) {
                 let older = std::mem::take(&mut records[i]);
                 let encoder = &mut running.encoder;
                 encoder.set_compression(part.database.settings.compression);
-                let put = older_record(&older, part.series.place)
+                let put = older_record(&older, part.database.id, part.series.place)
                     .map_err(|error| error.to_string())
                     .and_then(|older| {
                         let whole = self.whole(older, &part, encoder);
@@ -291,8 +312,8 @@ impl StoreInner {
                         let runs: Vec<_> = whole.runs.iter().map(Tree::snapshot).collect();
                         let out = &mut running.tails.pending;
                         put_tail_record(out, encoder, &whole.key, &runs, &whole.late);
-                        let end = running.tails.end();
-                        len = u32::try_from(end - offset).unwrap_or(u32::MAX);
+                        len = Some(running.tails.end() - offset);
+                        is_ripe = runs.iter().any(TreeSnapshot::has_more_than_a_page_open);
                     }
                     Err(what) => {
                         let cause = std::io::Error::new(std::io::ErrorKind::InvalidData, what);
@@ -301,11 +322,10 @@ impl StoreInner {
                     }
                 }
             }
-            let captured = Captured {
-                series: part.series,
-                len,
-                points,
-            };
+            let mut captured = Captured::new(part.series, len, points);
+            if is_ripe {
+                captured.ripen();
+            }
             note_captured(&mut list, &part.database, captured, offset);
         }
         running.captured.append(&mut list);
@@ -318,7 +338,7 @@ impl StoreInner {
         &self,
         mut older: TailRecord,
         newer: &NewerPart,
-        encoder: &mut alluvium_nbtree::Encoder,
+        encoder: &mut Encoder,
     ) -> Result<TailRecord, TreeError> {
         older.key.lsn = older.key.lsn.max(newer.key.lsn);
         if let ([run], None, [base], []) = (
@@ -345,72 +365,95 @@ impl StoreInner {
         Ok(older)
     }
 
-    /// Says of captured series where their records are, and where memory is short lets go of what is in them.
-    pub(crate) fn note_captured(&self, captured: CapturedSeries, file: u8, is_short: bool) {
+    /// Says of captured series where their records are, and where memory is short lets go of what is in them. Those in two parts
+    /// are to be whole again as far as `room` goes, bytes.
+    pub(crate) fn note_captured(
+        &self,
+        captured: CapturedSeries,
+        file: u8,
+        is_short: bool,
+        room: &mut u64,
+    ) {
         let CapturedSeries {
             database,
             series,
             mut offset,
         } = captured;
-        for some in series.chunks(SLICE_SERIES) {
+        let of_partition =
+            |a: &Captured, b: &Captured| a.series.place.partition == b.series.place.partition;
+        let slices = series.chunk_by(of_partition);
+        for some in slices.flat_map(|some| some.chunks(SLICE_SERIES)) {
             let Some(partition) = some.first().map(|c| c.series.place.partition) else {
                 continue;
             };
             // Deletes must not come between a look at them and what follows.
             let _shard = self.shard_of(partition).state.lock();
-            let mut heap = 0;
-            for Captured {
-                series,
-                len,
-                points,
-            } in some
-            {
-                let place = RecordPlace::new(file, offset, u64::from(*len));
-                offset += u64::from(*len);
+            // Series are of partitions that there are.
+            let part = database.partition(partition);
+            let (mut heap, mut new) = (0, 0);
+            for captured in some {
+                let place = RecordPlace::new(file, offset, u64::from(captured.len()));
+                offset += u64::from(captured.len());
+                let series = &captured.series;
                 let mut state = series.lock();
                 if !state.dirty {
                     state.set_record(place);
                 }
                 let was_parted = state.older().is_some();
-                let may_part = is_short && u64::from(*len) < OLDER_BYTES_MAX;
+                let may_part = is_short && u64::from(captured.len()) < OLDER_BYTES_MAX;
                 let Some(place) = place.filter(|_| may_part || was_parted) else {
-                    continue;
-                };
-                let SeriesPlace {
-                    partition,
-                    row,
-                    field,
-                } = series.place;
-                let Some(part) = database.touched_partition(partition) else {
-                    continue;
-                };
-                let parted = if part.hidden(row, field).is_empty() {
-                    state.part(place, *points, self.config.part_bytes_min)
-                } else {
-                    None
-                };
-                heap += parted.unwrap_or(0);
-                if was_parted {
-                    if parted.is_none() {
-                        state.move_older(place);
+                    if was_parted {
+                        // A batch that outgrows its series' tail is joined first, so that this does not come.
+                        self.fail(StoreError::Failed {
+                            reason: "a series' record has no place".to_owned(),
+                        });
                     }
-                } else if parted.is_some() {
-                    part.parted.fetch_add(1, Ordering::Release);
-                    let counts = &self.governor_counts;
-                    counts.parted.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                };
+                let SeriesPlace { row, field, .. } = series.place;
+                let is_free = !database.is_deleting() && part.hidden(row, field).is_empty();
+                let bytes_min = self.config.part_bytes_min;
+                let parted = is_free
+                    .then(|| state.part(place, captured.points, bytes_min))
+                    .flatten();
+                new += u64::from(parted.is_some() && !was_parted);
+                heap += match parted {
+                    Some(grown) => grown,
+                    None if was_parted => state.move_older(place),
+                    None => 0,
+                };
+                // What is whole takes about twice its record.
+                let takes = 2 * u64::from(captured.len());
+                if was_parted && *room >= takes {
+                    *room -= takes;
+                    state.ripen();
+                } else if captured.is_ripe() {
+                    state.ripen();
                 }
             }
             database.charge(heap);
+            if new > 0 {
+                part.parted.fetch_add(new, Ordering::Release);
+                // Large batches that found them whole look again.
+                part.spills.fetch_add(1, Ordering::AcqRel);
+                let counts = &self.governor_counts;
+                counts.parted.fetch_add(new, Ordering::Relaxed);
+            }
         }
     }
 }
 
 /// The one record that `bytes` are, if it is this series'.
-fn older_record(bytes: &[u8], of: SeriesPlace) -> Result<TailRecord, RecallError> {
+fn older_record(
+    bytes: &[u8],
+    database: DatabaseId,
+    of: SeriesPlace,
+) -> Result<TailRecord, RecallError> {
     let record = read_tail_record(bytes);
     let record = record.map_err(|error| RecallError::Record(Arc::new(error)))?;
     let key = record.key;
-    if (key.partition, key.row, key.field) != (of.partition, of.row, of.field) {
+    let wanted = (database, of.partition, of.row, of.field);
+    if (key.database, key.partition, key.row, key.field) != wanted {
         return Err(RecallError::Foreign);
     }
     Ok(record)

@@ -7,7 +7,7 @@ use alluvium_index::{
     CompiledSelector, DefinitionMark, Liveness, LivenessMark, PartitionIndex, SealedRows,
     SegmentError, SelectedRow,
 };
-use alluvium_types::{FieldId, Partition, Row, SeriesKey, TimeRange};
+use alluvium_types::{DatabaseId, FieldId, Partition, Row, SeriesKey, TimeRange};
 use alluvium_wal::PointGroup;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use roaring::RoaringBitmap;
@@ -20,6 +20,7 @@ use crate::tombstones::{HiddenParts, Tombstones};
 /// A partition. Only its shard's owner changes it, under the shard's lock; readers share the two locks.
 #[derive(Debug)]
 pub(crate) struct PartitionState {
+    pub database: DatabaseId,
     pub partition: Partition,
     pub index: RwLock<PartitionIndex>,
     pub table: RwLock<SeriesTable>,
@@ -54,10 +55,11 @@ pub(crate) struct PartitionState {
 }
 
 impl PartitionState {
-    pub(crate) fn new(partition: Partition) -> Self {
+    pub(crate) fn new(database: DatabaseId, partition: Partition) -> Self {
         let index = PartitionIndex::new();
         let sealed = Mutex::new(index.mark());
         Self {
+            database,
             partition,
             index: RwLock::new(index),
             table: RwLock::default(),

@@ -277,6 +277,8 @@ fn writers_and_readers_meet_series_on_their_way() {
     let device: Arc<dyn Device> = Arc::new(MemoryDevice::new(3));
     let config = StoreConfig {
         memory_soft_percent: 0,
+        // Every checkpoint moves every record.
+        tail_chain_max: 1,
         merge_quiet_ms: 1,
         ..config()
     };
@@ -352,6 +354,42 @@ fn touch(database: &Database, first: u32, count: u32, time: i64) -> Result<(), W
         writer.end_line().unwrap();
     }
     writer.commit(None).map(drop)
+}
+
+#[test]
+fn what_was_begun_and_not_written_leaves_again() {
+    let mut world = World::new(StoreConfig {
+        memory_soft_percent: 0,
+        part_bytes_min: 0,
+        ..config()
+    });
+    let line = |time: i64, fields: &[&'static str]| {
+        let fields = fields.iter().map(|f| (*f, Value::F64(time as f64)));
+        let fields: Vec<_> = fields.collect();
+        let line = |host| Line {
+            host,
+            time,
+            fields: fields.clone(),
+        };
+        (0..50).map(line).collect::<Vec<_>>()
+    };
+    let mut model = Model::default();
+    for time in 1..6 {
+        let fields: &[_] = if time == 1 { &["f", "g"] } else { &["f"] };
+        let batch = line(time, fields);
+        write(&world.database, &batch, None).unwrap();
+        model.apply(&batch);
+        let before = world.store.status().governor;
+        assert_eq!(before.series_away, 0, "{before:?}");
+        assert_eq!(before.series_parted, if time == 1 { 0 } else { 100 });
+        world.store.checkpoint().wait().unwrap();
+        world.drive(50);
+        let after = world.store.status().governor;
+        assert_eq!((after.series_away, after.series_parted), (100, 0));
+        same(&model, &read_all(&world.database)).unwrap();
+    }
+    world.reopen(false);
+    same(&model, &read_all(&world.database)).unwrap();
 }
 
 #[test]

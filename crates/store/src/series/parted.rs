@@ -12,9 +12,6 @@ use crate::late::LateBuffer;
 use crate::partition::PartitionState;
 use crate::tail_files::RecordPlace;
 
-/// Length of a record from which on the open leaf in it is more than a page takes.
-const RIPE_BYTES: u64 = 4500;
-
 /// How much of a series is in memory, as those may know who have no lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -51,10 +48,8 @@ impl SeriesState {
 impl SeriesLock<'_> {
     /// Says where its older part is. Readers come for the lock from here on, or need not any more.
     pub(crate) fn set_older(&mut self, place: Option<RecordPlace>) {
-        let is_ripe = place.is_some_and(|p| p.len() >= RIPE_BYTES);
         let parts = match place {
             None => Parts::Whole,
-            Some(_) if is_ripe => Parts::Ripe,
             Some(_) => Parts::Newer,
         };
         set(self.parts, parts);
@@ -110,7 +105,10 @@ impl SeriesLock<'_> {
         self.lock.withhold(true);
         let series = self.place;
         let (first, _) = self.lock.split(|kind| series.id(kind));
-        let grown = first.and_then(|mut first| first.keep_newest(since.into()));
+        let grown = match first {
+            Some(mut first) => first.keep_newest(since.into()),
+            None => Some(0),
+        };
         let Some(grown) = grown else {
             self.settle_readers();
             return None;
@@ -120,10 +118,28 @@ impl SeriesLock<'_> {
         Some(grown - own)
     }
 
-    /// Says that all in memory is in the record at `place`, too, in which the older part is.
-    pub(crate) fn move_older(&mut self, place: RecordPlace) {
-        self.set_older(Some(place));
-        set(self.parts, Parts::Ripe);
+    /// Says that the older part is in the record at `place`, which has all that was in memory when it was written. Returns by how
+    /// much the heap grew. The caller holds the shard's lock.
+    pub(crate) fn move_older(&mut self, place: RecordPlace) -> i64 {
+        let before = self.heap_bytes() as i64;
+        if !self.dirty && self.rare().is_none_or(|r| r.merging.is_none()) {
+            // Nothing came since.
+            self.lock.withhold(true);
+            self.lock.clear();
+            self.lock.rare = None;
+            self.set_older(Some(place));
+        } else {
+            self.set_older(Some(place));
+            self.ripen();
+        }
+        self.heap_bytes() as i64 - before
+    }
+
+    /// Says that it is time to join the parts, if there are two.
+    pub(crate) fn ripen(&mut self) {
+        if self.older().is_some() {
+            set(self.parts, Parts::Ripe);
+        }
     }
 
     /// What is in memory, a later write in the place of an earlier one.

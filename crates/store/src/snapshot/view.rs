@@ -110,7 +110,7 @@ impl SeriesSnapshot {
         drop(state);
         let mut broken = None;
         if let Some((place, files)) = older {
-            match store.older(&files, series.place, place) {
+            match store.older(&files, (part.database, series.place), place) {
                 Ok(older) => {
                     let runs = older.runs.iter().map(Tree::snapshot).collect();
                     add(runs, older.late, older.key.lsn);

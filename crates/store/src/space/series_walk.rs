@@ -42,7 +42,7 @@ impl SeriesWalk {
             if let Some(part) = database.touched_partition(Partition(self.partition)) {
                 while let Some((row, field, here)) = self.next_place(part) {
                     let found = match here {
-                        Some(series) => Some(store.part_with_pages(series)?),
+                        Some(series) => Some(store.part_with_pages(database.id, series)?),
                         None => store.view(database, part, row, field, false)?,
                     };
                     if found.is_some() {

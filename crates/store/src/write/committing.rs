@@ -251,7 +251,13 @@ impl Writer {
             points += self.group.bits.len();
             part.note_points(&self.group);
             let late = store.late_rules();
-            state.apply(&database, &part, &self.group, lsn, late, &store.counters);
+            let missing = state.apply(&database, &part, &self.group, lsn, late, &store.counters);
+            if missing > 0 {
+                // They are in the log: the next opening has them.
+                store.fail(StoreError::Failed {
+                    reason: format!("{missing} values of a batch found no series in memory"),
+                });
+            }
             if at < lines.len() && state.section.len() >= store.section_bytes_max {
                 ticket = Some(store.push_section(state, points as u32, sync));
                 points = 0;
