@@ -8,7 +8,7 @@ use alluvium_block::{BlockConfig, BlockStore, Root, load_roots, settle_root};
 use alluvium_io::{Clock, Device, Lane};
 use alluvium_nbtree::Encoder;
 use alluvium_types::{Budget, Lsn, Owner, PARTITION_COUNT, Partition};
-use alluvium_wal::{LogConfig, LogTicket, LogWriter, SectionBuilder};
+use alluvium_wal::{FolderSync, LogConfig, LogTicket, LogWriter, SectionBuilder};
 use parking_lot::{Mutex, RwLock};
 
 use crate::backup::Backups;
@@ -170,6 +170,7 @@ impl StoreInner {
             segment_bytes: config.segment_bytes,
             group_bytes_max,
         };
+        let folder = Arc::new(FolderSync::default());
         let shards = (0..config.shards)
             .map(|i| {
                 let lane = Lane(i);
@@ -180,7 +181,8 @@ impl StoreInner {
                     incarnation,
                     i as u16,
                     log_config.clone(),
-                );
+                )
+                .in_folder(Arc::clone(&folder));
                 let state = ShardState {
                     appender: block.appender(lane),
                     log,

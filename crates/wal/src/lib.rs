@@ -36,6 +36,7 @@
 //! segments a stream are kept for reuse. What the bytes are stands in `docs/format/log.md`.
 
 mod error;
+mod folder;
 mod group;
 mod layout;
 mod record;
@@ -47,6 +48,7 @@ mod whole;
 mod writer;
 
 pub use error::LogError;
+pub use folder::FolderSync;
 pub use group::{GROUP_VALUES_MAX, PointGroup};
 pub use record::{Entry, Section, SectionBuilder, SectionReader, read_section, section_head};
 pub use replay::{StreamEnd, replay, skim};

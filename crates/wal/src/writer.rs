@@ -18,6 +18,7 @@ use alluvium_io::{
 use zerocopy::IntoBytes;
 
 use crate::error::LogError;
+use crate::folder::{FolderMark, FolderSync};
 use crate::layout::{FLAG_FIRST, FrameHeader, HEADER_BYTES, MAGIC};
 use crate::stream::{DIR, free_path, not_opened, segment_path};
 
@@ -124,7 +125,7 @@ enum Opening {
     },
     Dir {
         segment: Segment,
-        ticket: Ticket,
+        mark: FolderMark,
     },
     Ready(Segment),
 }
@@ -134,7 +135,7 @@ enum Opening {
 #[derive(Debug)]
 enum Trimming {
     Named(Ticket, Option<u32>),
-    Synced(Ticket, Option<u32>),
+    Synced(FolderMark, Option<u32>),
 }
 
 /// Trimmed segments kept for reuse: their blocks are allocated and written, so a flush changes no metadata.
@@ -172,6 +173,7 @@ pub struct LogWriter {
     free: Vec<u32>,
     full: bool,
     failure: Option<LogError>,
+    folder: Arc<FolderSync>,
 }
 
 impl LogWriter {
@@ -210,7 +212,14 @@ impl LogWriter {
             free: Vec::new(),
             full: false,
             failure: None,
+            folder: Arc::default(),
         }
+    }
+
+    /// The same stream, whose folder others write to as well: all of them share this.
+    #[must_use]
+    pub fn in_folder(self, folder: Arc<FolderSync>) -> Self {
+        Self { folder, ..self }
     }
 
     /// Adds a section to the group being collected. With `sync` the ticket ends when the frame is flushed, else
@@ -374,11 +383,9 @@ impl LogWriter {
                         used: 0,
                         last_seq: self.sent_seq,
                     };
-                    let ticket = self
-                        .device
-                        .submit(self.lane, Op::SyncDir { path: DIR.into() });
-                    self.device.drive(self.lane);
-                    self.opening = Some(Opening::Dir { segment, ticket });
+                    let mark = self.folder.mark();
+                    self.opening = Some(Opening::Dir { segment, mark });
+                    self.prepare_next();
                 }
                 Some(Ok(Completion::Done)) => {
                     let path = segment_path(self.incarnation, self.shard, number);
@@ -387,13 +394,17 @@ impl LogWriter {
                 Some(Err(error)) if error.kind == IoErrorKind::NoSpace => self.full = true,
                 Some(Err(error)) => self.failure = Some(error.into()),
             },
-            Some(Opening::Dir { segment, ticket }) => match ticket.result() {
-                None => self.opening = Some(Opening::Dir { segment, ticket }),
-                Some(Ok(_)) => self.opening = Some(Opening::Ready(segment)),
+            Some(Opening::Dir { segment, mark }) => match self.poll_folder(mark) {
+                None => self.opening = Some(Opening::Dir { segment, mark }),
+                Some(Ok(())) => self.opening = Some(Opening::Ready(segment)),
                 Some(Err(error)) => self.failure = Some(error.into()),
             },
             ready @ Some(Opening::Ready(_)) => self.opening = ready,
         }
+    }
+
+    fn poll_folder(&self, mark: FolderMark) -> Option<Result<(), IoError>> {
+        self.folder.poll(self.device.as_ref(), self.lane, mark)
     }
 
     /// Size of a segment that must take a frame of so many bytes.
@@ -658,18 +669,14 @@ impl LogWriter {
                     };
                     // A file that stays is in nobody's way: it is below every number that is read again.
                     let kept = kept.filter(|_| named.is_ok());
-                    let ticket = self
-                        .device
-                        .submit(self.lane, Op::SyncDir { path: DIR.into() });
-                    self.device.drive(self.lane);
-                    self.trimming = Some(Trimming::Synced(ticket, kept));
+                    self.trimming = Some(Trimming::Synced(self.folder.mark(), kept));
                 }
-                Some(Trimming::Synced(ticket, kept)) => match ticket.result() {
+                Some(Trimming::Synced(mark, kept)) => match self.poll_folder(mark) {
                     None => {
-                        self.trimming = Some(Trimming::Synced(ticket, kept));
+                        self.trimming = Some(Trimming::Synced(mark, kept));
                         return;
                     }
-                    Some(Ok(_)) => self.free.extend(kept),
+                    Some(Ok(())) => self.free.extend(kept),
                     Some(Err(error)) => {
                         self.failure.get_or_insert(error.into());
                         return;
