@@ -154,9 +154,15 @@ impl OpenFiles {
         Some((file.file, file.named.len))
     }
 
-    /// Whether all files are the same.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        let of = |files: &Self| Vec::from_iter(files.0.iter().map(|f| f.as_ref().map(Arc::as_ptr)));
+    /// Whether a number is of the same file here and there, or of none in both.
+    pub(crate) fn is_alike(&self, other: &Self, number: usize) -> bool {
+        let of = |files: &Self| {
+            files
+                .0
+                .get(number)
+                .and_then(Option::as_ref)
+                .map(Arc::as_ptr)
+        };
         of(self) == of(other)
     }
 
