@@ -70,8 +70,8 @@ fn main() {
         let mut scratch = Vec::new();
         for begin in (0..rows).step_by(4096) {
             if index.head_rows() >= segment_rows {
-                let mut longest_step = Duration::ZERO;
-                seal(&mut index, &mut longest_step);
+                let mut unmeasured = Duration::ZERO;
+                seal(&mut index, &mut unmeasured);
             }
             let keys: Vec<SeriesKey> = (begin..rows.min(begin + 4096)).map(key).collect();
             for (key, best) in keys.iter().zip(&mut best_times[begin as usize..]) {
