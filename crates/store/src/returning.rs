@@ -197,8 +197,6 @@ impl StoreInner {
                 field,
             });
             series.load(record, Some(place));
-            // Nobody has used it.
-            series.lock().is_recent = false;
             found
                 .entry((id, partition))
                 .or_default()
