@@ -143,6 +143,8 @@ impl Head {
 
 #[cfg(test)]
 mod tests {
+    use roaring::RoaringBitmap;
+
     use super::*;
     use crate::postings::RowsRef;
 
@@ -192,7 +194,7 @@ mod tests {
             let of_shape = at_once.rows_of_shape(0).unwrap();
             assert!(of_shape.iter().all(|row| row / 100 % 2 == 0));
             assert_eq!(
-                of_shape.len() + at_once.rows_of_shape(1).map_or(0, |r| r.len()),
+                of_shape.len() + at_once.rows_of_shape(1).map_or(0, RoaringBitmap::len),
                 row.into()
             );
         }

@@ -1,7 +1,7 @@
 //! Brings series back that an opening left in their files: file by file, a piece at a time, while there is room.
 //!
-//! Whatever uses a series before brings it back itself. Here their records are read one behind the other, which costs a
-//! tenth of what reading each alone does, so that little is left for those who come later to wait for.
+//! Whatever uses a series before brings it back itself, and waits for that. Here records are read one behind the other, so
+//! that soon nobody has to.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -86,15 +86,14 @@ impl StoreInner {
     /// Goes on by a piece. Returns whether there may be more.
     fn bring_piece_back(&self, returning: &mut Returning) -> bool {
         let open = self.tail_files.open();
-        if !open.is_same(&returning.files) {
-            // A checkpoint has written new files. What came back is passed over.
-            let next_ns = returning.next_ns;
-            *returning = Returning::new(self.any_away());
-            (returning.files, returning.next_ns) = (open, next_ns);
-            if returning.is_over {
+        if !open.is_alike(&returning.files, returning.file) {
+            // A checkpoint has written all anew. What came back is passed over.
+            if !self.any_away() {
                 return false;
             }
+            (returning.file, returning.at) = (0, 0);
         }
+        returning.files = open;
         let Some((file, len)) = returning.files.file(returning.file) else {
             returning.file += 1;
             returning.at = 0;
@@ -198,8 +197,6 @@ impl StoreInner {
                 field,
             });
             series.load(record, Some(place));
-            // Nobody has used it.
-            series.lock().is_recent = false;
             found
                 .entry((id, partition))
                 .or_default()

@@ -154,10 +154,16 @@ impl OpenFiles {
         Some((file.file, file.named.len))
     }
 
-    /// Whether all files are the same.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        let of = |file: &Option<Arc<TailsFile>>| file.as_ref().map(Arc::as_ptr);
-        self.0.iter().map(of).eq(other.0.iter().map(of))
+    /// Whether a number is of the same file here and there, or of none in both.
+    pub(crate) fn is_alike(&self, other: &Self, number: usize) -> bool {
+        let of = |files: &Self| {
+            files
+                .0
+                .get(number)
+                .and_then(Option::as_ref)
+                .map(Arc::as_ptr)
+        };
+        of(self) == of(other)
     }
 
     /// Whether a number is of the same file here and there.

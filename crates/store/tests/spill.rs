@@ -210,6 +210,10 @@ fn what_an_opening_leaves_comes_back_by_and_by() {
         open_load_bytes_max: 0,
         ..config()
     });
+    // So late that the governor's first turn begins at once; what it meets has just come back.
+    world
+        .clock
+        .advance_ns(4 * world.config.spill_idle_ms * 1_000_000);
     touch(&world.database, 0, SERIES, 1).unwrap();
     world.store.checkpoint().wait().unwrap();
     // In two files, and some of them redone.
