@@ -7,12 +7,14 @@ mod model;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use alluvium_io::MemoryDevice;
+use alluvium_io::{Geometry, IoError, Lane, Listed, MemoryDevice, Op, Read, Ticket};
 use alluvium_sim::SimClock;
 use alluvium_store::{Database, Device, Durability, Selector, Store, StoreConfig, WriteError};
 use alluvium_types::{ByteCount, SeriesKey, Value, ValueRef};
 use model::{Dice, Line, Model, Removal, check_reads, late_batch, read_all, same, write};
+use parking_lot::Mutex;
 
 /// Simulated time of one drive.
 const DRIVE_NS: u64 = 2_000_000;
@@ -201,6 +203,110 @@ fn series_that_openings_leave_answer_as_the_model() {
         recalled > 500 && left > 500,
         "{recalled} came back, {left} stayed away at openings"
     );
+}
+
+/// What is to happen behind a read.
+type Then = Box<dyn FnOnce() + Send>;
+
+/// A directory in memory in which something happens while the next read waits.
+struct Interrupted {
+    disk: MemoryDevice,
+    then: Mutex<Option<Then>>,
+}
+
+impl std::fmt::Debug for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Interrupted")
+    }
+}
+
+impl Device for Interrupted {
+    fn geometry(&self) -> Geometry {
+        self.disk.geometry()
+    }
+
+    fn backend(&self) -> String {
+        self.disk.backend()
+    }
+
+    fn lanes(&self) -> usize {
+        self.disk.lanes()
+    }
+
+    fn submit(&self, lane: Lane, op: Op) -> Ticket {
+        self.disk.submit(lane, op)
+    }
+
+    fn drive(&self, lane: Lane) -> usize {
+        self.disk.drive(lane)
+    }
+
+    fn wait(&self, timeout: Duration) {
+        self.disk.wait(timeout);
+    }
+
+    fn wake(&self) {
+        self.disk.wake();
+    }
+
+    fn read(&self, reads: &mut [Read]) -> Result<(), IoError> {
+        let result = self.disk.read(reads);
+        let then = self.then.lock().take();
+        if let Some(then) = then {
+            then();
+        }
+        result
+    }
+
+    fn list(&self, path: &str) -> Result<Vec<Listed>, IoError> {
+        self.disk.list(path)
+    }
+}
+
+/// A writer reads the record of a series. Before it can take its place another one has brought the series back, written to it, and a
+/// checkpoint let it go again: what the first one has read is old.
+#[test]
+fn a_series_that_changes_while_its_record_is_read_keeps_the_change() {
+    let device = Arc::new(Interrupted {
+        disk: MemoryDevice::new(3),
+        then: Mutex::default(),
+    });
+    let clock = Arc::new(SimClock::new(1_700_000_000_000_000_000));
+    let tight = StoreConfig {
+        memory_soft_percent: 0,
+        ..config()
+    };
+    let of_store: Arc<dyn Device> = Arc::<Interrupted>::clone(&device);
+    let store = Store::open(of_store, Arc::<SimClock>::clone(&clock), tight).unwrap();
+    let (database, created) = store.create_database("db").unwrap();
+    created.wait().unwrap();
+    let lines = [1, 2, 3].map(|time| {
+        let fields = vec![("f", Value::F64(time as f64))];
+        let host = 1;
+        vec![Line { host, time, fields }]
+    });
+    let write_and_leave = {
+        let (store, database) = (store.clone(), database.clone());
+        move |lines: &[Line]| {
+            write(&database, lines, None).unwrap();
+            store.checkpoint().wait().unwrap();
+            let mut turns = 0;
+            while store.status().governor.series_away == 0 {
+                store.drive();
+                clock.advance_ns(DRIVE_NS);
+                turns += 1;
+                assert!(turns < 1000, "the series stays");
+            }
+        }
+    };
+    write_and_leave(&lines[0]);
+    let second = lines[1].clone();
+    *device.then.lock() = Some(Box::new(move || write_and_leave(&second)));
+    write(&database, &lines[2], None).unwrap();
+    assert!(device.then.lock().is_none(), "no record was read");
+    let mut model = Model::default();
+    lines.iter().for_each(|lines| model.apply(lines));
+    same(&model, &read_all(&database)).unwrap();
 }
 
 #[test]

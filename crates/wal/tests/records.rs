@@ -303,6 +303,7 @@ fn zeros(fields: usize, lines: usize) -> Vec<u8> {
 
 /// Four mebibytes of a frame that holds could say 64 million equal values.
 #[test]
+#[cfg_attr(miri, ignore = "hundreds of thousands of values")]
 fn a_group_takes_no_more_lines_than_writers_give_it() {
     let is_read = |fields, lines| read_section(&zeros(fields, lines)).is_ok();
     let lines = GROUP_VALUES_MAX / 1024;
