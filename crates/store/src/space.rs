@@ -390,6 +390,6 @@ impl StoreInner {
         let inners = leaves.div_ceil(LEAVES_PER_INNER);
         database
             .space
-            .note_dead(allocated.saturating_sub(leaves + inners));
+            .note_dead(allocated.saturating_sub(leaves.saturating_add(inners)));
     }
 }

@@ -37,9 +37,15 @@ fn seeds_or(ordinary: Range<u64>) -> Range<u64> {
 /// everything acknowledged since.
 /// 3126: a volume planned before a checkpoint synced the directory and made after it: the next checkpoint named it
 /// without syncing its name, and after a power cut the store did not open.
+const PINNED: [u64; 3] = [159, 832, 3126];
+
+/// Seeds that failed in long runs, as worlds of the kind that they have there.
+///
+/// 103152: a database was created, dropped and created again between the moment a checkpoint noted where redo begins and the
+/// one it took the catalogue. Redo made the first one again, which took the name from the second, and dropped it.
 /// 103667, 105395: a failed sync of the log's folder had lost the name of another shard's new segment; that shard's own sync
 /// then succeeded, and what went there was acknowledged.
-const PINNED: [u64; 5] = [159, 832, 3126, 103_667, 105_395];
+const PINNED_AS_THEY_ARE: [u64; 3] = [103_152, 103_667, 105_395];
 
 /// Runs worlds to their end and says what they did.
 fn run_all(worlds: impl IntoIterator<Item = (u64, Kind)>) -> Counts {
@@ -62,7 +68,9 @@ fn nothing_acknowledged_is_lost() {
         };
         (seed, kind)
     };
-    let counts = run_all(PINNED.into_iter().chain(seeds()).map(plain));
+    let as_they_are = PINNED_AS_THEY_ARE.map(|seed| (seed, Kind::of(seed)));
+    let plain = PINNED.into_iter().chain(seeds()).map(plain);
+    let counts = run_all(as_they_are.into_iter().chain(plain));
     let Counts {
         lives,
         deletes,

@@ -313,6 +313,50 @@ fn a_moment_of_writes_to_all_databases_costs_the_flushes_of_one() {
     }
 }
 
+/// A checkpoint notes first where redo begins and last which databases there are. What came and went in between is in the
+/// log that is redone, and must not take the name from its successor.
+#[test]
+fn a_name_that_was_used_before_is_of_the_last_that_took_it() {
+    let sim = SimConfig {
+        lanes: 5,
+        ..SimConfig::default()
+    };
+    for turns in 0..16 {
+        let world = World::open(SimDevice::new(turns, sim.clone()), 2);
+        let kept = world.create(1);
+        world.settle(write(&kept[0], 0, 0, 100));
+        let checkpoint = world.store.checkpoint();
+        for _ in 0..turns {
+            world.store.drive();
+        }
+        for _ in 0..2 {
+            drop(world.store.create_database("again").unwrap());
+            drop(world.store.drop_database("again").unwrap());
+        }
+        let (last, created) = world.store.create_database("again").unwrap();
+        world.settle(created);
+        world.settle(checkpoint);
+        world.settle(write(&last, 7, 0, 100));
+        let id = last.id();
+        let device = world.device.crash();
+        drop((kept, last, world));
+
+        let world = World::open(device, 3);
+        let names: Vec<_> = world
+            .store
+            .databases()
+            .into_iter()
+            .map(|d| d.name)
+            .collect();
+        assert_eq!(names, ["again", &name(0)], "after {turns} turns");
+        let again = world.store.database("again").unwrap();
+        assert_eq!(again.id(), id, "after {turns} turns");
+        check(&again, 7, 100);
+        let next = world.create(2).pop().unwrap();
+        assert!(next.id() > id, "after {turns} turns");
+    }
+}
+
 #[test]
 fn dropped_databases_are_gone_and_their_files_soon() {
     let sim = SimConfig {

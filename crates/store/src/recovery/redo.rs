@@ -56,7 +56,9 @@ pub(super) fn redo_catalog(
                         name,
                         seed,
                         settings,
-                    } if catalog.by_id(id).is_none() => {
+                    } if id.0 > catalog.last_id() => {
+                        // Ids are logged in their order. What is not beyond the superblock's last one is in its catalogue, or
+                        // was dropped: it must not take its name from a database created since.
                         catalog.add(Arc::new(database(inner, id, name, seed, &settings)));
                     }
                     Entry::Settings { id, settings } => {

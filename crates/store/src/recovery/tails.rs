@@ -34,7 +34,9 @@ pub(super) fn load_tails(
     report: &mut RecoveryReport,
 ) -> Result<(), OpenError> {
     let catalog = inner.catalog.read();
-    let bytes: u64 = ledger.tails.iter().map(|file| file.len).sum();
+    // As the manifest says: nothing has been looked at.
+    let lens = ledger.tails.iter().map(|file| file.len);
+    let bytes = lens.fold(0, u64::saturating_add);
     let mut loader = Loader {
         inner,
         catalog: &catalog,
@@ -144,7 +146,7 @@ impl<'a> Loader<'a> {
             return Ok(());
         }
         self.report.series_loaded += 1;
-        self.leaves += leaves;
+        self.leaves = self.leaves.saturating_add(leaves);
         // One without runs may be empty, and one that a delete touches must be in memory.
         let may_stay = runs > 0 && part.hidden(key.row, key.field).is_empty();
         if may_stay
@@ -210,7 +212,8 @@ impl<'a> Loader<'a> {
         let leaves = std::mem::take(&mut self.leaves);
         if let Some(database) = self.database {
             database.charge(heap);
-            *self.leaves_of.entry(database.id).or_default() += leaves;
+            let of = self.leaves_of.entry(database.id).or_default();
+            *of = of.saturating_add(leaves);
         }
     }
 }
