@@ -20,7 +20,7 @@ use alluvium_block::{
 };
 use alluvium_io::{Device, FileId, IoError, IoErrorKind, Lane};
 use alluvium_types::PAGE_SIZE;
-use alluvium_wal::{LogError, copy_frames, list_streams};
+use alluvium_wal::{LogError, StreamInfo, copy_frames, list_streams};
 
 use crate::copying::{Side, copy_file};
 use crate::database::{LogPin, Store};
@@ -376,15 +376,23 @@ impl Copy<'_> {
 
     /// Copies the log from where redo begins.
     fn copy_log(&mut self, root: &Root, ledger: &Ledger) -> Result<(), BackupError> {
-        let mut streams = list_streams(self.from.device)?;
-        streams.retain(|s| s.incarnation == ledger.incarnation);
-        // The catalogue's comes last: what any other stream speaks of was created in it before.
-        streams.sort_unstable_by_key(|s| std::cmp::Reverse(s.shard));
-        for stream in &streams {
-            let from = ledger.redo_from.get(usize::from(stream.shard));
-            let from = from.copied().unwrap_or(0);
-            self.report.log_bytes +=
-                copy_stream(self.from.device, self.to, stream, salt(root.instance), from)?;
+        // The catalogue's comes last: what any other stream speaks of was created in it before, and what a delete in another
+        // stream let be because it had expired, a cut in it says. So each is listed when its turn comes: the segments that
+        // it went on to while the others were copied are part of it.
+        for (shard, from) in ledger.redo_from.iter().enumerate().rev() {
+            let streams = list_streams(self.from.device)?;
+            let of_life = |s: &&StreamInfo| s.incarnation == ledger.incarnation;
+            let mut of_life = streams.iter().filter(of_life);
+            let Some(stream) = of_life.find(|s| usize::from(s.shard) == shard) else {
+                continue;
+            };
+            self.report.log_bytes += copy_stream(
+                self.from.device,
+                self.to,
+                stream,
+                salt(root.instance),
+                *from,
+            )?;
         }
         self.report.bytes_copied += self.report.log_bytes;
         Ok(())
@@ -404,7 +412,7 @@ impl Drop for Copy<'_> {
 pub(crate) fn copy_stream(
     from: &dyn Device,
     to: Side<'_>,
-    stream: &alluvium_wal::StreamInfo,
+    stream: &StreamInfo,
     salt: u64,
     redo_from: u64,
 ) -> Result<u64, BackupError> {

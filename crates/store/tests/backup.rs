@@ -6,8 +6,9 @@ mod model;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use alluvium_io::{DeviceOptions, MemoryDevice};
+use alluvium_io::{DeviceOptions, Geometry, IoError, Lane, Listed, MemoryDevice, Op, Read, Ticket};
 use alluvium_sim::{FaultPlan, SimClock, SimConfig, SimDevice};
 use alluvium_store::{
     BackupError, BackupReport, BackupTarget, Database, Device, Store, StoreConfig, restore, verify,
@@ -409,4 +410,115 @@ fn a_restore_that_was_cut_before_all_was_checked_does_not_open() {
         }
     }
     assert!(refused > 20, "{refused}");
+}
+
+/// A disk for backups. As soon as the log of the second shard has begun to be copied there, much is written to the store
+/// and a database is made.
+#[derive(Debug)]
+struct Meanwhile {
+    disk: Arc<SimDevice>,
+    source: Arc<dyn Device>,
+    store: Store,
+    database: Database,
+    happened: AtomicBool,
+}
+
+impl Meanwhile {
+    /// How many segments the catalogue's stream has.
+    fn segments(&self) -> usize {
+        let files = self.source.list("wal").unwrap().into_iter();
+        let is_catalogue = |name: &str| !name.starts_with("free.") && name.contains("-0000.");
+        files.filter(|file| is_catalogue(&file.name)).count()
+    }
+
+    fn happen(&self) {
+        let (mut dice, mut now, mut model) = (Dice(15), 9_000_000, Model::default());
+        let before = self.segments();
+        // The last of them is made ready before it is written to.
+        while self.segments() < before + 2 {
+            fill(&self.database, &mut model, &mut dice, &mut now, 1);
+        }
+        let (_, created) = self.store.create_database("later").unwrap();
+        created.wait().unwrap();
+    }
+}
+
+impl Device for Meanwhile {
+    fn geometry(&self) -> Geometry {
+        self.disk.geometry()
+    }
+
+    fn backend(&self) -> String {
+        self.disk.backend()
+    }
+
+    fn lanes(&self) -> usize {
+        self.disk.lanes()
+    }
+
+    fn submit(&self, lane: Lane, op: Op) -> Ticket {
+        if let Op::Open { path, .. } = &op
+            && path.starts_with("wal/")
+            && path.contains("-0001.")
+            && !self.happened.swap(true, Ordering::Relaxed)
+        {
+            self.happen();
+        }
+        self.disk.submit(lane, op)
+    }
+
+    fn drive(&self, lane: Lane) -> usize {
+        self.disk.drive(lane)
+    }
+
+    fn wait(&self, timeout: Duration) {
+        self.disk.wait(timeout);
+    }
+
+    fn wake(&self) {
+        self.disk.wake();
+    }
+
+    fn read(&self, reads: &mut [Read]) -> Result<(), IoError> {
+        self.disk.read(reads)
+    }
+
+    fn list(&self, path: &str) -> Result<Vec<Listed>, IoError> {
+        self.disk.list(path)
+    }
+
+    fn link(&self, path: &str, to: &Path) -> Result<(), IoError> {
+        self.disk.link(path, to)
+    }
+}
+
+/// Other streams speak of databases and go by cuts that the catalogue's had before: of that one a copy must never be the
+/// older, whatever segments it has gone on to since the backup began.
+#[test]
+fn the_catalogue_is_copied_as_it_is_when_all_else_is() {
+    let mut model = Model::default();
+    let (source, store, database) = simulated(&mut model);
+    let disk = SimDevice::new(9, SimConfig::default());
+    let busy = Arc::new(Meanwhile {
+        disk: Arc::clone(&disk),
+        source,
+        store: store.clone(),
+        database,
+        happened: AtomicBool::new(false),
+    });
+    let target = BackupTarget {
+        device: Arc::<Meanwhile>::clone(&busy) as Arc<dyn Device>,
+        directory: None,
+        base: None,
+    };
+    store.backup(&target).unwrap();
+    assert!(busy.happened.load(Ordering::Relaxed));
+    let sim = SimConfig {
+        lanes: SHARDS + 1,
+        ..SimConfig::default()
+    };
+    let fresh: Arc<dyn Device> = SimDevice::new(1, sim);
+    restore(&(disk as Arc<dyn Device>), &fresh).unwrap();
+    let (store, _database) = open(&fresh);
+    assert!(store.database("later").is_some());
 }
