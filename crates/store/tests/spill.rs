@@ -280,10 +280,14 @@ fn a_series_that_changes_while_its_record_is_read_keeps_the_change() {
     let store = Store::open(of_store, Arc::<SimClock>::clone(&clock), tight).unwrap();
     let (database, created) = store.create_database("db").unwrap();
     created.wait().unwrap();
-    let lines = [1, 2, 3].map(|time| {
-        let fields = vec![("f", Value::F64(time as f64))];
-        let host = 1;
-        vec![Line { host, time, fields }]
+    // So many that the series is read, and not left with a newer part.
+    let lines = [0, 100, 200].map(|from| {
+        let times = (from..from + 20).map(|time| Line {
+            host: 1,
+            time,
+            fields: vec![("f", Value::F64(time as f64))],
+        });
+        times.collect::<Vec<_>>()
     });
     let write_and_leave = {
         let (store, database) = (store.clone(), database.clone());
