@@ -496,6 +496,7 @@ fn what_was_begun_and_not_written_leaves_again() {
         let before = world.store.status().governor;
         assert_eq!(before.series_away, 0, "{before:?}");
         assert_eq!(before.series_parted, if time == 1 { 0 } else { 100 });
+        same(&model, &read_all(&world.database)).unwrap();
         world.store.checkpoint().wait().unwrap();
         world.drive(50);
         let after = world.store.status().governor;
