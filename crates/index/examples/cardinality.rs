@@ -267,7 +267,7 @@ fn insert(
 
 /// What is left in memory when only the newest rows are active, and what the others cost a question about these.
 fn silent_rows(index: &mut PartitionIndex, rows: u32, hashes: &[KeyHash]) {
-    if index.segments().is_empty() || rows <= ACTIVE_ROWS {
+    if index.segments().is_empty() || rows < ACTIVE_ROWS {
         return;
     }
     let mut active = RoaringBitmap::new();
@@ -288,27 +288,39 @@ fn silent_rows(index: &mut PartitionIndex, rows: u32, hashes: &[KeyHash]) {
         "find, active or silent: {:.0} ns",
         found / some.len() as f64
     );
-    for (what, matcher) in [
-        ("equality", tag("region", equal("eu-west-1"))),
-        ("prefix", tag("hostname", Test::Regex("host_12.*".into()))),
+    let among = (0..rows).step_by((rows / ACTIVE_ROWS) as usize);
+    let among: RoaringBitmap = among.take(ACTIVE_ROWS as usize).collect();
+    for (where_, active) in [
+        ("the newest, active", &active),
+        ("as many, active among all the others", &among),
     ] {
-        let selector = Selector {
-            matchers: vec![matcher],
-        };
-        let compiled = selector.compile().expect("valid");
-        let count = || {
-            let sealed = index
-                .plan(&compiled)
-                .rows(Some(&active))
-                .expect("in memory");
-            index.count_with(&compiled, &sealed, Some(&active))
-        };
-        let time = best(count);
-        println!(
-            "select {what} among the active: {}, {:.2} ms",
-            count(),
-            time / 1e6
-        );
+        for (what, matchers) in [
+            ("equality", vec![tag("region", equal("eu-west-1"))]),
+            (
+                "two equalities",
+                vec![
+                    tag("region", equal("eu-west-1")),
+                    tag("os", equal("Ubuntu15.10")),
+                ],
+            ),
+            (
+                "prefix",
+                vec![tag("hostname", Test::Regex("host_12.*".into()))],
+            ),
+        ] {
+            let compiled = Selector { matchers }.compile().expect("valid");
+            let count = || {
+                let plan = index.plan(&compiled);
+                let sealed = plan.rows(Some(active)).expect("in memory");
+                index.count_with(&compiled, &sealed, Some(active))
+            };
+            let time = best(count);
+            println!(
+                "match {what} in {where_}: {}, {:.2} ms",
+                count(),
+                time / 1e6
+            );
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use roaring::RoaringBitmap;
 
-use crate::segment::stored_rows::{CONTAINER_BYTES, containers};
+use crate::segment::stored_rows::{CONTAINER_BYTES, bitmap_of, containers};
 
 /// Rows of a container.
 const CONTAINER_ROWS: u32 = 1 << 16;
@@ -21,6 +21,8 @@ pub(crate) struct DenseRows {
     /// Number of the first container.
     first: u32,
     bits: Vec<u8>,
+    /// Room for bitmaps that are made.
+    scratch: Vec<u8>,
 }
 
 impl DenseRows {
@@ -162,8 +164,8 @@ impl DenseRows {
     }
 
     /// Those within the segment's rows, `of`, as a bitmap.
-    pub(crate) fn to_bitmap(&self, of: &Range<u32>) -> RoaringBitmap {
-        let mut rows = RoaringBitmap::from_lsb0_bytes(self.first * CONTAINER_ROWS, &self.bits);
+    pub(crate) fn to_bitmap(&mut self, of: &Range<u32>) -> RoaringBitmap {
+        let mut rows = bitmap_of(self.first, self.bits.as_chunks().0, &mut self.scratch);
         // Only a damaged segment has others.
         rows.remove_range(..of.start);
         rows.remove_range(of.end..);
