@@ -290,7 +290,7 @@ fn silent_rows(index: &mut PartitionIndex, rows: u32, hashes: &[KeyHash]) {
     );
     let among = (0..rows).step_by((rows / ACTIVE_ROWS) as usize);
     let among: RoaringBitmap = among.take(ACTIVE_ROWS as usize).collect();
-    for (where_, active) in [
+    for (place, active) in [
         ("the newest, active", &active),
         ("as many, active among all the others", &among),
     ] {
@@ -315,11 +315,7 @@ fn silent_rows(index: &mut PartitionIndex, rows: u32, hashes: &[KeyHash]) {
                 index.count_with(&compiled, &sealed, Some(active))
             };
             let time = best(count);
-            println!(
-                "match {what} in {where_}: {}, {:.2} ms",
-                count(),
-                time / 1e6
-            );
+            println!("match {what} in {place}: {}, {:.2} ms", count(), time / 1e6);
         }
     }
 }

@@ -164,7 +164,7 @@ impl DenseRows {
     }
 
     /// Those within the segment's rows, `of`, as a bitmap.
-    pub(crate) fn to_bitmap(&mut self, of: &Range<u32>) -> RoaringBitmap {
+    pub(crate) fn bitmap(&mut self, of: &Range<u32>) -> RoaringBitmap {
         let mut rows = bitmap_of(self.first, self.bits.as_chunks().0, &mut self.scratch);
         // Only a damaged segment has others.
         rows.remove_range(..of.start);
@@ -204,7 +204,7 @@ mod tests {
                         dense.clear(&(0..9));
                         assert_eq!(dense.set_stored(&here, &stored(a)), Some(()));
                         combine(&mut dense);
-                        assert_eq!(dense.to_bitmap(&here), expected);
+                        assert_eq!(dense.bitmap(&here), expected);
                         assert!(dense.is_fewer_than(expected.len() + 1));
                         assert!(!dense.is_fewer_than(expected.len()));
                     };
@@ -230,7 +230,7 @@ mod tests {
         ] {
             dense.clear(&here);
             dense.insert_range(range.clone());
-            assert_eq!(dense.to_bitmap(&here), range.collect());
+            assert_eq!(dense.bitmap(&here), range.collect());
         }
         let far: RoaringBitmap = [9, 200_000].into_iter().collect();
         assert_eq!(dense.add_stored(&stored(&far)), None, "not of the segment");

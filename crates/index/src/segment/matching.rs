@@ -147,7 +147,7 @@ impl Segment {
         let mut rows = match passed {
             Passed::All => self.all_rows(),
             Passed::List(rows) => rows,
-            Passed::Dense => scratch.rows.to_bitmap(&here),
+            Passed::Dense => scratch.rows.bitmap(&here),
         };
         if let Some(named) = named {
             rows &= named;
@@ -332,7 +332,7 @@ impl Segment {
                 return Ok(Passed::List(self.filtered(&rows, key, wanted)?));
             }
             Passed::Dense if scratch.rows.is_fewer_than(lists.div_ceil(each)) => {
-                let rows = scratch.rows.to_bitmap(&self.rows());
+                let rows = scratch.rows.bitmap(&self.rows());
                 return Ok(Passed::List(self.filtered(&rows, key, wanted)?));
             }
             passed => passed,
