@@ -31,8 +31,10 @@ const WORTH_SHARE_MIN: u64 = 128;
 
 /// One part in so many of the time goes to looking at the heap, and to trimming it.
 const LOOK_SHARE: u64 = 100;
-/// Free memory on the heap that is given back: so many parts of the budget.
+/// Free memory on the heap that is given back: one part in so many of the budget where memory is short, else of what is in use.
 const TRIM_SHARE: u64 = 16;
+/// Free memory on the heap that is kept where memory is not short, at least.
+const TRIM_MIN_BYTES: u64 = 16 << 20;
 /// Nanoseconds between trims.
 const TRIM_PAUSE_NS: u64 = 1_000_000_000;
 
@@ -109,6 +111,8 @@ pub(crate) struct Governor {
     index_bytes: u64,
     next_heap_ns: u64,
     next_trim_ns: u64,
+    /// The least that was free on the heap since it was last trimmed. What has been given back counts as free, too.
+    least_free: u64,
 }
 
 impl Governor {
@@ -268,8 +272,12 @@ impl StoreInner {
         self.budget.observe(live);
         let took = self.clock.monotonic_ns().saturating_sub(now);
         governor.next_heap_ns = now + pause.max(took * LOOK_SHARE);
-        let is_much = live + free > self.soft_limit() && free > self.budget.limit() / TRIM_SHARE;
-        if is_much && now >= governor.next_trim_ns {
+        governor.least_free = governor.least_free.min(free);
+        let is_short = live + free > self.soft_limit() && free > self.budget.limit() / TRIM_SHARE;
+        let spare = free - governor.least_free;
+        let is_idle = spare > TRIM_MIN_BYTES.max(live / TRIM_SHARE);
+        if (is_short || is_idle) && now >= governor.next_trim_ns {
+            governor.least_free = free;
             let begun = self.clock.monotonic_ns();
             (probe.trim)();
             let took = self.clock.monotonic_ns().saturating_sub(begun);

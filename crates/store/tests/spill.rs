@@ -6,12 +6,14 @@ mod model;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use alluvium_io::{Geometry, IoError, Lane, Listed, MemoryDevice, Op, Read, Ticket};
+use alluvium_io::{Geometry, HeapUse, IoError, Lane, Listed, MemoryDevice, Op, Read, Ticket};
 use alluvium_sim::SimClock;
-use alluvium_store::{Database, Device, Durability, Selector, Store, StoreConfig, WriteError};
+use alluvium_store::{
+    Database, Device, Durability, HeapProbe, Selector, Store, StoreConfig, WriteError,
+};
 use alluvium_types::{ByteCount, SeriesKey, Value, ValueRef};
 use model::{Dice, Line, Model, Removal, check_reads, late_batch, read_all, same, write};
 use parking_lot::Mutex;
@@ -573,4 +575,44 @@ fn many_series_fit_a_small_budget_in_rounds_and_so_does_an_opening() {
     let all = read_all(&world.database);
     assert_eq!(all.series.len(), series as usize);
     assert!(all.series.values().all(|points| points.len() == 3));
+}
+
+static FREE_BYTES: AtomicU64 = AtomicU64::new(0);
+static TRIMS: AtomicU64 = AtomicU64::new(0);
+
+/// What lies free on the heap goes back to the system when it is a sixteenth of what is used, and what went back, which the
+/// allocator still counts as free, is not tried again.
+#[test]
+fn a_heap_with_holes_is_trimmed_once() {
+    let probe = HeapProbe {
+        used: || {
+            Some(HeapUse {
+                live: 800 << 20,
+                free: FREE_BYTES.load(Ordering::Relaxed),
+            })
+        },
+        trim: || {
+            TRIMS.fetch_add(1, Ordering::Relaxed);
+        },
+    };
+    let world = World::new(StoreConfig {
+        heap: Some(probe),
+        memory_bytes: 8 << 30,
+        ..config()
+    });
+    for (free_mb, trims) in [
+        (0, 0),
+        (49, 0),
+        (51, 1),
+        (90, 1),
+        // All of it used again, and freed again.
+        (10, 1),
+        (59, 1),
+        (61, 2),
+        (400, 3),
+    ] {
+        FREE_BYTES.store(free_mb << 20, Ordering::Relaxed);
+        world.drive(3000);
+        assert_eq!(TRIMS.load(Ordering::Relaxed), trims, "{free_mb} MiB free");
+    }
 }
