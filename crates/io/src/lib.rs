@@ -34,6 +34,7 @@ mod device;
 mod error;
 mod files;
 mod heap;
+mod layer;
 mod memory;
 mod open;
 mod published;
@@ -50,6 +51,7 @@ pub use device::{
 };
 pub use error::{IoError, IoErrorKind};
 pub use heap::{HeapUse, heap_use, trim_heap, tune_heap};
+pub use layer::Layer;
 pub use memory::MemoryDevice;
 pub use open::{Backend, DeviceOptions, PageWriteMode, open};
 pub use published::{

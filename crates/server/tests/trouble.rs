@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use alluvium_io::{
-    Completer, Device, Geometry, IoError, Lane, Listed, MemoryDevice, Op, OpenMode, Read, Ticket,
+    Completer, Device, IoError, Lane, Layer, MemoryDevice, Op, OpenMode, Read, Ticket,
 };
 use alluvium_server::{Config, Storage};
 use common::{Answer, Server, memory_config};
@@ -51,16 +51,11 @@ impl Troubled {
     }
 }
 
-impl Device for Troubled {
-    fn geometry(&self) -> Geometry {
-        self.device.geometry()
+impl Layer for Troubled {
+    fn behind(&self) -> &dyn Device {
+        &self.device
     }
-    fn backend(&self) -> String {
-        self.device.backend()
-    }
-    fn lanes(&self) -> usize {
-        self.device.lanes()
-    }
+
     fn submit(&self, lane: Lane, op: Op) -> Ticket {
         if let Op::Open { path, mode } = &op
             && matches!(mode, OpenMode { create: true, .. })
@@ -77,6 +72,7 @@ impl Device for Troubled {
         }
         self.device.submit(lane, op)
     }
+
     fn drive(&self, lane: Lane) -> usize {
         let mut released = self.released.lock().unwrap();
         if !self.hung.load(Ordering::Acquire) {
@@ -95,12 +91,7 @@ impl Device for Troubled {
         }
         ended
     }
-    fn wait(&self, timeout: Duration) {
-        self.device.wait(timeout);
-    }
-    fn wake(&self) {
-        self.device.wake();
-    }
+
     fn read(&self, reads: &mut [Read]) -> Result<(), IoError> {
         self.device.read(reads)?;
         if self.rotten.load(Ordering::Acquire) {
@@ -109,9 +100,6 @@ impl Device for Troubled {
             }
         }
         Ok(())
-    }
-    fn list(&self, path: &str) -> Result<Vec<Listed>, IoError> {
-        self.device.list(path)
     }
 }
 

@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use alluvium_io::{Device, Geometry, IoError, Lane, Listed, Op, Read, Ticket};
+use alluvium_io::{Device, IoError, Lane, Layer, Listed, Op, Ticket};
 
 use crate::device::SimDevice;
 
@@ -36,17 +35,9 @@ impl SimFolder {
     }
 }
 
-impl Device for SimFolder {
-    fn geometry(&self) -> Geometry {
-        self.disk.geometry()
-    }
-
-    fn backend(&self) -> String {
-        self.disk.backend()
-    }
-
-    fn lanes(&self) -> usize {
-        self.disk.lanes()
+impl Layer for SimFolder {
+    fn behind(&self) -> &dyn Device {
+        &*self.disk
     }
 
     fn submit(&self, lane: Lane, op: Op) -> Ticket {
@@ -68,22 +59,6 @@ impl Device for SimFolder {
             op @ (Op::Close { .. } | Op::Write { .. } | Op::Sync { .. } | Op::Punch { .. }) => op,
         };
         self.disk.submit(lane, op)
-    }
-
-    fn drive(&self, lane: Lane) -> usize {
-        self.disk.drive(lane)
-    }
-
-    fn wait(&self, timeout: Duration) {
-        self.disk.wait(timeout);
-    }
-
-    fn wake(&self) {
-        self.disk.wake();
-    }
-
-    fn read(&self, reads: &mut [Read]) -> Result<(), IoError> {
-        self.disk.read(reads)
     }
 
     fn list(&self, path: &str) -> Result<Vec<Listed>, IoError> {

@@ -6,9 +6,8 @@ mod model;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use alluvium_io::{DeviceOptions, Geometry, IoError, Lane, Listed, MemoryDevice, Op, Read, Ticket};
+use alluvium_io::{DeviceOptions, Lane, Layer, MemoryDevice, Op, Ticket};
 use alluvium_sim::{FaultPlan, SimClock, SimConfig, SimDevice};
 use alluvium_store::{
     BackupError, BackupReport, BackupTarget, Database, Device, Store, StoreConfig, restore, verify,
@@ -443,17 +442,9 @@ impl Meanwhile {
     }
 }
 
-impl Device for Meanwhile {
-    fn geometry(&self) -> Geometry {
-        self.disk.geometry()
-    }
-
-    fn backend(&self) -> String {
-        self.disk.backend()
-    }
-
-    fn lanes(&self) -> usize {
-        self.disk.lanes()
+impl Layer for Meanwhile {
+    fn behind(&self) -> &dyn Device {
+        &*self.disk
     }
 
     fn submit(&self, lane: Lane, op: Op) -> Ticket {
@@ -465,30 +456,6 @@ impl Device for Meanwhile {
             self.happen();
         }
         self.disk.submit(lane, op)
-    }
-
-    fn drive(&self, lane: Lane) -> usize {
-        self.disk.drive(lane)
-    }
-
-    fn wait(&self, timeout: Duration) {
-        self.disk.wait(timeout);
-    }
-
-    fn wake(&self) {
-        self.disk.wake();
-    }
-
-    fn read(&self, reads: &mut [Read]) -> Result<(), IoError> {
-        self.disk.read(reads)
-    }
-
-    fn list(&self, path: &str) -> Result<Vec<Listed>, IoError> {
-        self.disk.list(path)
-    }
-
-    fn link(&self, path: &str, to: &Path) -> Result<(), IoError> {
-        self.disk.link(path, to)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
 
-use alluvium_io::{Backend, Device, DeviceOptions};
+use alluvium_io::{Backend, Device, DeviceOptions, Layer};
 use alluvium_sim::{SimClock, SimConfig, SimDevice};
 use alluvium_store::{
     Clock, Commit, Database, Direction, ReadStats, Selector, Store, StoreConfig, TimeRange,
@@ -204,37 +204,17 @@ impl Slow {
     }
 }
 
-impl Device for Slow {
-    fn geometry(&self) -> alluvium_io::Geometry {
-        self.device.geometry()
+impl Layer for Slow {
+    fn behind(&self) -> &dyn Device {
+        &*self.device
     }
-    fn backend(&self) -> String {
-        self.device.backend()
-    }
-    fn lanes(&self) -> usize {
-        self.device.lanes()
-    }
-    fn submit(&self, lane: alluvium_io::Lane, op: alluvium_io::Op) -> alluvium_io::Ticket {
-        self.device.submit(lane, op)
-    }
+
     fn drive(&self, lane: alluvium_io::Lane) -> usize {
         if self.held.load(Ordering::Acquire) {
             0
         } else {
             self.device.drive(lane)
         }
-    }
-    fn wait(&self, timeout: std::time::Duration) {
-        self.device.wait(timeout);
-    }
-    fn wake(&self) {
-        self.device.wake();
-    }
-    fn read(&self, reads: &mut [alluvium_io::Read]) -> Result<(), alluvium_io::IoError> {
-        self.device.read(reads)
-    }
-    fn list(&self, path: &str) -> Result<Vec<alluvium_io::Listed>, alluvium_io::IoError> {
-        self.device.list(path)
     }
 }
 

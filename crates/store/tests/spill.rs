@@ -7,9 +7,8 @@ mod model;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
-use alluvium_io::{Geometry, HeapUse, IoError, Lane, Listed, MemoryDevice, Op, Read, Ticket};
+use alluvium_io::{HeapUse, IoError, Layer, MemoryDevice, Read};
 use alluvium_sim::SimClock;
 use alluvium_store::{
     Database, Device, Durability, HeapProbe, Selector, Store, StoreConfig, WriteError,
@@ -222,33 +221,9 @@ impl std::fmt::Debug for Interrupted {
     }
 }
 
-impl Device for Interrupted {
-    fn geometry(&self) -> Geometry {
-        self.disk.geometry()
-    }
-
-    fn backend(&self) -> String {
-        self.disk.backend()
-    }
-
-    fn lanes(&self) -> usize {
-        self.disk.lanes()
-    }
-
-    fn submit(&self, lane: Lane, op: Op) -> Ticket {
-        self.disk.submit(lane, op)
-    }
-
-    fn drive(&self, lane: Lane) -> usize {
-        self.disk.drive(lane)
-    }
-
-    fn wait(&self, timeout: Duration) {
-        self.disk.wait(timeout);
-    }
-
-    fn wake(&self) {
-        self.disk.wake();
+impl Layer for Interrupted {
+    fn behind(&self) -> &dyn Device {
+        &self.disk
     }
 
     fn read(&self, reads: &mut [Read]) -> Result<(), IoError> {
@@ -258,10 +233,6 @@ impl Device for Interrupted {
             then();
         }
         result
-    }
-
-    fn list(&self, path: &str) -> Result<Vec<Listed>, IoError> {
-        self.disk.list(path)
     }
 }
 

@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use alluvium_io::{
-    Completer, Completion, FileId, Geometry, IoError, Lane, Listed, Op, Read, Ticket,
-};
+use alluvium_io::{Completer, Completion, FileId, Lane, Layer, Op, Ticket};
 use alluvium_sim::{Fault, FaultPlan, SimClock, SimConfig, SimDevice};
 use alluvium_store::{Commit, Database, Device, Store, StoreConfig, StoreError};
 use model::{Dice, Model, batch, read_all, write};
@@ -494,16 +492,11 @@ fn is_of_checkpoint(path: &str) -> bool {
     path.starts_with("tails.") || path.starts_with("series.")
 }
 
-impl Device for Holding {
-    fn geometry(&self) -> Geometry {
-        self.device.geometry()
+impl Layer for Holding {
+    fn behind(&self) -> &dyn Device {
+        &*self.device
     }
-    fn backend(&self) -> String {
-        self.device.backend()
-    }
-    fn lanes(&self) -> usize {
-        self.device.lanes()
-    }
+
     fn submit(&self, lane: Lane, op: Op) -> Ticket {
         let opening = matches!(&op, Op::Open { path, .. } if is_of_checkpoint(path));
         if let Op::Close { file } = op {
@@ -521,6 +514,7 @@ impl Device for Holding {
         }
         ticket
     }
+
     fn drive(&self, lane: Lane) -> usize {
         let ended = self.device.drive(lane);
         let mut released = self.released.lock();
@@ -532,14 +526,10 @@ impl Device for Holding {
         }
         ended
     }
+
     fn wait(&self, _timeout: Duration) {}
+
     fn wake(&self) {}
-    fn read(&self, reads: &mut [Read]) -> Result<(), IoError> {
-        self.device.read(reads)
-    }
-    fn list(&self, path: &str) -> Result<Vec<Listed>, IoError> {
-        self.device.list(path)
-    }
 }
 
 /// A checkpoint that finds no room in the log while its file of tails is there, or its opening under way.

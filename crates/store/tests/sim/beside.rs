@@ -1,12 +1,11 @@
 //! A disk on which time passes while a backup waits, or beside which others write.
 
 use std::collections::VecDeque;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use alluvium_io::{Geometry, IoError, Lane, Listed, Op, Read, Ticket};
+use alluvium_io::{Lane, Layer};
 use alluvium_sim::SimClock;
 use alluvium_store::{Commit, Database, Device, Durability, Store};
 use parking_lot::Mutex;
@@ -25,21 +24,9 @@ pub struct Beside {
     pub others: Option<Mutex<Others>>,
 }
 
-impl Device for Beside {
-    fn geometry(&self) -> Geometry {
-        self.disk.geometry()
-    }
-
-    fn backend(&self) -> String {
-        self.disk.backend()
-    }
-
-    fn lanes(&self) -> usize {
-        self.disk.lanes()
-    }
-
-    fn submit(&self, lane: Lane, op: Op) -> Ticket {
-        self.disk.submit(lane, op)
+impl Layer for Beside {
+    fn behind(&self) -> &dyn Device {
+        &*self.disk
     }
 
     fn drive(&self, lane: Lane) -> usize {
@@ -55,22 +42,6 @@ impl Device for Beside {
             self.clock.advance_ns(DRIVE_NS);
         }
         self.disk.wait(timeout);
-    }
-
-    fn wake(&self) {
-        self.disk.wake();
-    }
-
-    fn read(&self, reads: &mut [Read]) -> Result<(), IoError> {
-        self.disk.read(reads)
-    }
-
-    fn list(&self, path: &str) -> Result<Vec<Listed>, IoError> {
-        self.disk.list(path)
-    }
-
-    fn link(&self, path: &str, to: &Path) -> Result<(), IoError> {
-        self.disk.link(path, to)
     }
 }
 
