@@ -26,6 +26,8 @@ struct Chunk {
     colours: Vec<u32>,
     /// Bits of a place, a power of two, or 0 where there is one colour.
     width: u32,
+    /// Rows that there are.
+    rows: u32,
     places: Vec<u32>,
 }
 
@@ -118,6 +120,7 @@ impl Chunk {
         if needed != self.width {
             self.widen(needed);
         }
+        self.rows = self.rows.max(at as u32 + 1);
         self.put(at, place as u32);
     }
 
@@ -136,9 +139,12 @@ impl Chunk {
 
     /// Gives places another width, which all that are in use fit.
     fn widen(&mut self, width: u32) {
-        let old: Vec<u32> = (0..CHUNK).map(|at| self.place(at) as u32).collect();
+        let rows = 0..self.rows as usize;
+        let old: Vec<u32> = rows.map(|at| self.place(at) as u32).collect();
         self.width = width;
-        self.places = vec![0; CHUNK * width as usize / 32];
+        let words = (old.len() * width as usize).div_ceil(32);
+        // A chunk of places is a power of two, and so is what it doubles from.
+        self.places = Vec::with_capacity(words.next_power_of_two());
         for (at, place) in old.into_iter().enumerate() {
             self.put(at, place);
         }
@@ -152,6 +158,7 @@ impl Chunk {
         if let Some(number) = self.only_number() {
             *self = Self {
                 colours: vec![number],
+                rows: self.rows,
                 ..Self::default()
             };
             return;
@@ -176,7 +183,8 @@ impl Chunk {
 
     /// Drops the colours that no row has any more.
     fn recolour(&mut self) {
-        let numbers: Vec<u32> = (0..CHUNK).filter_map(|at| self.get(at)).collect();
+        let rows = 0..self.rows as usize;
+        let numbers: Vec<u32> = rows.filter_map(|at| self.get(at)).collect();
         let mut colours = numbers.clone();
         colours.sort_unstable();
         colours.dedup();
@@ -259,6 +267,15 @@ mod tests {
         assert!(palette.heap_bytes() * 2 < before);
         palette.set(5, 9);
         assert_eq!((palette.get(5), palette.get(6)), (Some(9), Some(3)));
+    }
+
+    #[test]
+    fn few_rows_cost_little_whatever_their_colours() {
+        let mut palette = Palette::default();
+        (0..9).for_each(|number| palette.push(number));
+        assert!(palette.heap_bytes() < 500, "{}", palette.heap_bytes());
+        (9..CHUNK as u32).for_each(|number| palette.push(number));
+        assert_eq!(palette.chunks[0].places.capacity(), CHUNK / 2);
     }
 
     #[test]
