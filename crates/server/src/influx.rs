@@ -28,14 +28,18 @@ pub(crate) async fn ping() -> Reply {
 /// `GET /health`: the process answers.
 pub(crate) async fn health(State(app): State<Arc<App>>) -> Reply {
     let (status, state, message) = match app.store() {
-        Ok(store) => match store.status().failure {
-            None => (
-                StatusCode::OK,
-                "pass",
-                "ready for queries and writes".to_owned(),
-            ),
-            Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, "fail", reason),
-        },
+        Ok(store) => {
+            let status = store.status();
+            let message = if status.full {
+                "ready for queries; the disk is full, and writes wait for room"
+            } else {
+                "ready for queries and writes"
+            };
+            match status.failure {
+                None => (StatusCode::OK, "pass", message.to_owned()),
+                Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, "fail", reason),
+            }
+        }
         Err(("recovering", sentence)) => (StatusCode::OK, "pass", sentence),
         Err((_, sentence)) => (StatusCode::SERVICE_UNAVAILABLE, "fail", sentence),
     };

@@ -49,6 +49,8 @@ struct Inner {
     pages_written: u64,
     /// Operations that went wrong by plan.
     faults_met: u64,
+    /// What the newest planned fault hit.
+    last_fault: Option<(&'static str, String)>,
     /// Writes that the plan's `writes_below` is about, since it was set.
     writes_below: u64,
     syncs_by_path: HashMap<String, u64>,
@@ -83,6 +85,7 @@ impl SimDevice {
             reads: 0,
             pages_written: 0,
             faults_met: 0,
+            last_fault: None,
             writes_below: 0,
             syncs_by_path: HashMap::new(),
             config,
@@ -183,6 +186,11 @@ impl SimDevice {
         self.inner.lock().faults_met
     }
 
+    /// What the newest fault of [`FaultPlan::ops`] hit: `write`, `sync`, `open` and so on, and the path.
+    pub fn last_fault(&self) -> Option<(&'static str, String)> {
+        self.inner.lock().last_fault.clone()
+    }
+
     /// Reads so far; each of several asked for at once counts.
     pub fn reads(&self) -> u64 {
         self.inner.lock().reads
@@ -275,7 +283,10 @@ impl Inner {
         let number = self.ops;
         self.ops += 1;
         let fault = self.planned(op, number);
-        self.faults_met += u64::from(fault.is_some());
+        if fault.is_some() {
+            self.faults_met += 1;
+            self.last_fault = Some((attempt, path.clone()));
+        }
         match fault {
             None => {}
             Some(Fault::NoSpace) => return failed(ErrorKind::StorageFull),

@@ -159,7 +159,8 @@ pub struct Status {
     pub index: IndexStatus,
     /// Why nothing is acknowledged any more, if so.
     pub failure: Option<String>,
-    /// The device has no room: writes are refused until it has.
+    /// The device has no room, or what is kept for deletes and checkpoints is in use: writes are refused until it has, or will be
+    /// soon.
     pub full: bool,
 }
 
@@ -195,7 +196,7 @@ impl StoreInner {
                 retention: RetentionStatus::of(d),
             })
             .collect();
-        let (tails, definitions, checkpoints, checkpoint_duration_ns, superblock_seq) = {
+        let (tails, definitions, checkpoints, checkpoint_duration_ns, superblock_seq, lacks_room) = {
             let c = self.checkpointer.lock();
             let (tails, definitions) = c.file_bytes();
             (
@@ -204,8 +205,10 @@ impl StoreInner {
                 c.completed(),
                 c.last_duration_ns,
                 c.seq(),
+                c.lacks_room(),
             )
         };
+        full |= self.reserve.is_spent() || lacks_room;
         let used = |owner: Owner| (owner.name(), ByteCount(self.budget.used_by(owner)));
         let paused = self.merging_paused.load(Ordering::Relaxed);
         let (merging, mut space) = {

@@ -564,9 +564,15 @@ fn deletes_make_room_on_a_full_disk() {
         let mut commit = None;
         for _ in 0..100_000 {
             sim.drive(&store, 1);
-            if let Ok(taken) = write(&database, &lines, None) {
-                commit = Some(taken);
-                break;
+            match write(&database, &lines, None) {
+                Ok(taken) => {
+                    commit = Some(taken);
+                    break;
+                }
+                Err(error) => {
+                    let is_full = matches!(error, WriteError::Full);
+                    assert!(store.status().full || !is_full, "{error}");
+                }
             }
         }
         let commit = commit.unwrap_or_else(|| panic!("writes stay refused: {:?}", store.status()));

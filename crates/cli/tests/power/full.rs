@@ -57,11 +57,16 @@ impl Ballast {
     }
 }
 
-/// A server on a small disk, and what was acknowledged: points `0..points` of one series, each with its own value.
+/// Points of a delete.
+const DELETED: u64 = 100;
+
+/// A server on a small disk, and what was acknowledged: points `first..points` of one series, each with its own value.
 struct Small {
     server: Server,
     client: Client,
     ballast: Ballast,
+    /// Those before were deleted.
+    first: u64,
     points: u64,
     /// Points that were sent and not acknowledged: there or not.
     in_doubt: u64,
@@ -90,6 +95,7 @@ impl Small {
             server,
             client,
             ballast: Ballast(machine.mount_point().join("ballast")),
+            first: 0,
             points: 0,
             in_doubt: 0,
             machine,
@@ -154,7 +160,7 @@ impl Small {
         let query = r#"{"select": "m_v", "output": {"format": "csv"}}"#;
         let answer = self.post("/api/query?db=small", query);
         assert_eq!(answer.status, 200, "{}", answer.text());
-        let mut time = 0;
+        let mut time = self.first;
         for line in answer.text().lines() {
             let cells: Vec<&str> = line.split(',').collect();
             let found: u64 = cells[1].parse().unwrap_or_else(|_| panic!("{line}"));
@@ -175,6 +181,16 @@ impl Small {
         );
     }
 
+    /// Deletes the oldest points.
+    fn delete(&mut self) {
+        let end = self.first + DELETED;
+        let range = format!(r#"{{"from": {}, "to": {end}}}"#, self.first);
+        let body = format!(r#"{{"measurement": "m", "range": {range}}}"#);
+        let answer = self.post("/api/delete?db=small", &body);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        self.first = end;
+    }
+
     /// What must hold while the disk is full.
     fn is_full_and_sound(&mut self) {
         for _ in 0..3 {
@@ -186,16 +202,11 @@ impl Small {
         }
         assert_eq!(self.status()["store"]["full"], true);
         self.read();
-        let delete = r#"{"measurement": "other"}"#;
-        let answer = self.post("/api/delete?db=small", delete);
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        assert_eq!(
-            self.client
-                .request("GET", "/health", &[], b"")
-                .unwrap()
-                .status,
-            200
-        );
+        self.delete();
+        self.read();
+        let health = self.client.request("GET", "/health", &[], b"").unwrap();
+        assert_eq!(health.status, 200);
+        assert!(health.text().contains("disk is full"), "{}", health.text());
     }
 
     /// Gives the room back; writes and checkpoints go on by themselves.

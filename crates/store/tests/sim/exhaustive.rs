@@ -6,7 +6,7 @@ use alluvium_sim::{Fault, FaultPlan};
 use alluvium_store::{Database, Store};
 
 use super::counts::Counts;
-use super::world::{Kind, World, wait};
+use super::world::{Kind, World, drive_some, wait};
 use crate::model::{Removal, write};
 
 /// Rounds of the workload.
@@ -15,21 +15,22 @@ const ROUNDS: u32 = 6;
 /// Writes with late points, deletes, checkpoints, merges, what the kind's retention does, and a database that comes
 /// and goes. Whether it came to its end without an error.
 pub fn workload(world: &mut World) -> bool {
-    let Ok(store) = world.open() else {
-        return false;
-    };
+    world.open().is_ok_and(|store| workload_on(world, &store))
+}
+
+fn workload_on(world: &mut World, store: &Store) -> bool {
     let Ok((database, created)) = store.create_database("db") else {
         return false;
     };
-    if wait(&store, created, &world.clock).is_none() {
+    if wait(store, created, &world.clock).is_none() {
         return false;
     }
     for round in 0..ROUNDS {
-        let passed = send_batch(world, &store, &database)
-            && (round % 2 == 1 || send_removal(world, &store, &database))
-            && (round != 2 || make_beside(world, &store))
-            && (round != 4 || drop_beside(world, &store))
-            && (round % 2 == 0 || wait(&store, store.checkpoint(), &world.clock).is_some());
+        let passed = send_batch(world, store, &database)
+            && (round % 2 == 1 || send_removal(world, store, &database))
+            && (round != 2 || make_beside(world, store))
+            && (round != 4 || drop_beside(world, store))
+            && (round % 2 == 0 || wait(store, store.checkpoint(), &world.clock).is_some());
         world.cut = world.cut.max(database.live().0.begin());
         if !passed {
             return false;
@@ -211,8 +212,31 @@ pub fn every_read_of_a_recovery_may_fail(seed: u64, kind: Kind) -> (Counts, u64)
     unreachable!("an opening has an end")
 }
 
+/// A write or a sync that failed, for whatever file, ends acknowledgements until the next opening, and the status says so; a write
+/// for which there was no room may be tried again.
+fn after_a_fault(world: &mut World, store: &Store, fault: Fault) {
+    let Some((what, path)) = world.device.last_fault() else {
+        return;
+    };
+    // It may have been the last of what was under way.
+    drive_some(store, &world.clock, 20);
+    let failure = store.status().failure;
+    let database = store.database("db");
+    let probe = database.is_some_and(|database| send_batch(world, store, &database));
+    let is_final = what == "sync" || what == "write" && fault != Fault::NoSpace;
+    assert!(
+        !is_final || failure.is_some(),
+        "{what} of {path} failed ({fault:?}), and nothing is said of it"
+    );
+    assert!(
+        !probe || failure.is_none(),
+        "acknowledged behind {what} of {path}, {fault:?}"
+    );
+}
+
 /// The N-th operation fails, for N = 0, 1, 2 … until the workload passes without meeting the failure: always an error
-/// or success, never a panic, a hang or a loss. Returns counts and how many operations failed.
+/// or success, never a panic, a hang or a loss, and nothing is acknowledged behind a failed write or sync. Returns counts and
+/// how many operations failed.
 pub fn every_operation_may_fail(seed: u64, kind: Kind, fault: Fault) -> (Counts, u64) {
     let mut counts = Counts::default();
     let mut failing = 0;
@@ -222,7 +246,10 @@ pub fn every_operation_may_fail(seed: u64, kind: Kind, fault: Fault) -> (Counts,
             ops: BTreeMap::from([(failing, fault)]),
             ..FaultPlan::default()
         });
-        workload(&mut world);
+        if let Ok(store) = world.open() {
+            workload_on(&mut world, &store);
+            after_a_fault(&mut world, &store, fault);
+        }
         let reached = world.device.ops() > failing;
         // Whatever was answered: what was acknowledged is there after the power goes.
         world.end(true);
