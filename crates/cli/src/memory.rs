@@ -61,8 +61,13 @@ fn limit_files(groups: &str) -> Vec<String> {
     files
 }
 
-/// Half of the machine or of its cgroup, whichever is smaller; 1 GiB where neither tells.
+/// Half of what there is; 1 GiB where nobody tells.
 pub(crate) fn default_budget() -> u64 {
+    available().map_or(1 << 30, |bytes| bytes / 2)
+}
+
+/// Memory of the machine or of the tightest control group around, whichever is smaller.
+pub(crate) fn available() -> Option<u64> {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
         let line = text.lines().find(|l| l.starts_with("MemTotal:"))?;
         line.split_whitespace()
@@ -74,11 +79,7 @@ pub(crate) fn default_budget() -> u64 {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let groups = limit_files(&groups).into_iter();
     let groups = groups.filter_map(|path| fs::read_to_string(path).ok()?.trim().parse().ok());
-    machine
-        .into_iter()
-        .chain(groups)
-        .min()
-        .map_or(1 << 30, |bytes: u64| bytes / 2)
+    machine.into_iter().chain(groups).min()
 }
 
 #[cfg(test)]

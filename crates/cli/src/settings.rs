@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::args::ServeFlags;
 use crate::error::CliError;
-use crate::memory::{default_budget, parse_size};
+use crate::memory::{available, default_budget, parse_size};
 
 /// The settings file. Flags and environment win over it.
 #[derive(Debug, Default, Deserialize)]
@@ -111,6 +111,13 @@ pub(crate) fn config(dir: &Path, flags: &ServeFlags) -> Result<Config, CliError>
     config.store.memory_bytes = size(flags.memory, &file.memory)
         .map_err(CliError::Said)?
         .unwrap_or_else(default_budget);
+    if let Some(available) = available().filter(|bytes| config.store.memory_bytes > *bytes) {
+        tracing::warn!(
+            "--memory {} is more than the {available} bytes that the machine or its control group has: the kernel may end this \
+             process; give less",
+            config.store.memory_bytes
+        );
+    }
     if let Some(bytes) = size(flags.volume_size, &file.volume_size).map_err(CliError::Said)? {
         config.store.volume_bytes = bytes;
     }

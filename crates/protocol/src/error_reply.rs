@@ -82,9 +82,9 @@ impl PartialWrite {
         }
     }
 
-    /// Counts lines that were read and refused together, for one reason; which they are in the body is not known.
-    pub fn push_left_out(&mut self, lines: usize, reason: &str) {
-        self.push_dropped(0, b"", reason);
+    /// Counts lines that were read and refused together, and lists the first of them, `line`.
+    pub fn push_left_out(&mut self, lines: usize, line: usize, raw: &[u8], reason: &str) {
+        self.push_dropped(line, raw, reason);
         self.total += lines.saturating_sub(1);
         self.dropped += lines.saturating_sub(1);
     }

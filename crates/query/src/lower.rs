@@ -10,6 +10,7 @@ use crate::Direction;
 use crate::error::QueryError;
 use crate::function::Function;
 use crate::plan::{Alternative, Fill, Grouping, Order, Plan, Selection, TagSet, Window};
+use crate::selector_text::label_named;
 
 /// The plan of a request. How its answer is written is not part of it, except that an answer in the shape of
 /// series needs its rows in their order.
@@ -188,11 +189,7 @@ fn by_keys(sets: &[TagSet]) -> Vec<Alternative> {
 }
 
 fn matcher(tag: &str, pattern: &json::Pattern) -> Result<Matcher, QueryError> {
-    let label = if tag == "__name__" {
-        Label::Name
-    } else {
-        Label::Tag(tag.into())
-    };
+    let label = label_named(tag);
     Ok(match pattern {
         json::Pattern::OneOf(values) => {
             let test = match values.as_slice() {

@@ -27,6 +27,16 @@ pub enum SelectorTextError {
     TooMany,
 }
 
+/// The label that a name means where labels are matched: a tag, but for the three that are none.
+pub(crate) fn label_named(name: &str) -> Label {
+    match name {
+        "__name__" => Label::Name,
+        "__measurement__" => Label::Measurement,
+        "__field__" => Label::Field,
+        tag => Label::Tag(tag.into()),
+    }
+}
+
 /// Reads a selector. An empty text, and `{}`, is that of every series.
 ///
 /// # Errors
@@ -139,12 +149,7 @@ impl Reader<'_> {
         let (is_regex, negated) = sign.ok_or(self.expected("=, !=, =~ or !~"))?;
         self.skip_space();
         let value = self.quoted("a value in quotes")?;
-        let label = match name.as_str() {
-            "__name__" => Label::Name,
-            "__measurement__" => Label::Measurement,
-            "__field__" => Label::Field,
-            _ => Label::Tag(name),
-        };
+        let label = label_named(&name);
         let test = if is_regex {
             Test::Regex(value)
         } else {

@@ -13,6 +13,10 @@ use http_body_util::BodyExt;
 
 use crate::unpack::{UnpackError, unpack};
 
+/// Bodies up to this many bytes are counted and never refused for want of memory: queries, deletes and what asks about them go on
+/// where batches do not. Connections bound how many there are.
+const SMALL_BYTES: u64 = 64 << 10;
+
 /// Bytes taken from the budget for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Reservation {
@@ -29,16 +33,26 @@ impl Reservation {
     fn grow_to(&mut self, bytes: usize) -> Result<(), BudgetExceeded> {
         let bytes = bytes as u64;
         if bytes > self.bytes {
-            self.budget.reserve(Owner::Bodies, bytes - self.bytes)?;
+            let more = bytes - self.bytes;
+            if bytes <= SMALL_BYTES {
+                self.budget.force(Owner::Bodies, more);
+            } else {
+                self.budget.reserve(Owner::Bodies, more)?;
+            }
             self.bytes = bytes;
         }
         Ok(())
+    }
+
+    fn release(&mut self) {
+        self.budget.release(Owner::Bodies, self.bytes);
+        self.bytes = 0;
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.budget.release(Owner::Bodies, self.bytes);
+        self.release();
     }
 }
 
@@ -86,7 +100,7 @@ pub(crate) struct Collected {
     reservation: Reservation,
 }
 
-/// Takes a body frame by frame.
+/// Takes a body frame by frame. Of one that memory has no room for the rest is read and forgotten, so that the sender gets to see why.
 pub(crate) async fn collect(
     mut body: Body,
     budget: &Arc<Budget>,
@@ -96,6 +110,7 @@ pub(crate) async fn collect(
     let mut reservation = Reservation::new(Arc::clone(budget));
     let mut first = Bytes::new();
     let mut rest: Vec<u8> = Vec::new();
+    let (mut seen, mut refused) = (0, None);
     loop {
         let frame = tokio::time::timeout(idle, body.frame())
             .await
@@ -108,23 +123,36 @@ pub(crate) async fn collect(
                 Err(_) => continue,
             },
         };
-        let held = first.len() + rest.len();
-        if held + data.len() > limit {
+        seen += data.len();
+        if seen > limit {
             return Err(BodyError::TooLarge { limit, after: "" });
         }
-        reservation.grow_to(held + data.len())?;
-        if held == 0 {
-            first = data;
-        } else if rest.is_empty() {
-            rest.reserve(first.len() + data.len());
-            rest.extend_from_slice(&std::mem::take(&mut first));
-            rest.extend_from_slice(&data);
+        if refused.is_some() {
+            continue;
+        }
+        let room = if rest.capacity() - rest.len() < data.len() && !rest.is_empty() {
+            (2 * rest.capacity()).min(limit)
         } else {
-            if rest.capacity() - rest.len() < data.len() {
-                reservation.grow_to((2 * rest.capacity()).min(limit))?;
+            seen
+        };
+        if let Err(error) = reservation.grow_to(room.max(seen)) {
+            (first, rest) = (Bytes::new(), Vec::new());
+            reservation.release();
+            refused = Some(error);
+            continue;
+        }
+        if first.is_empty() && rest.is_empty() {
+            first = data;
+        } else {
+            if rest.is_empty() {
+                rest.reserve(seen);
+                rest.extend_from_slice(&std::mem::take(&mut first));
             }
             rest.extend_from_slice(&data);
         }
+    }
+    if let Some(error) = refused {
+        return Err(error.into());
     }
     let bytes = if rest.is_empty() { first } else { rest.into() };
     Ok(Collected { bytes, reservation })

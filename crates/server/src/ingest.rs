@@ -71,6 +71,7 @@ pub(crate) fn ingest(
                 continue;
             }
         };
+        to.writer.number_lines(line.number as u32);
         match add(to, &line) {
             Ok(()) => values += line.fields.len() as u64,
             Err(refusal) => {
@@ -85,6 +86,7 @@ pub(crate) fn ingest(
                 }
             }
         }
+        to.writer.admit_growth()?;
     }
     if !refused.is_empty() && !settings.accept_partial {
         to.writer.clear();
@@ -96,9 +98,19 @@ pub(crate) fn ingest(
     } else {
         None
     };
-    if let Some((why, left_out)) = commit.as_ref().and_then(Commit::left_out) {
-        refused.push_left_out(left_out as usize, &why.to_string());
-        lines -= left_out;
+    if let Some(left_out) = commit.as_ref().and_then(Commit::left_out) {
+        let number = left_out.number as usize;
+        let raw = body
+            .split(|byte| *byte == b'\n')
+            .nth(number.saturating_sub(1));
+        let reason = left_out.why.to_string();
+        refused.push_left_out(
+            left_out.lines as usize,
+            number,
+            raw.unwrap_or_default(),
+            &reason,
+        );
+        lines -= left_out.lines;
     }
     Ok(Ingested {
         refused,

@@ -169,6 +169,11 @@ fn store_value(s: &Status) -> Value {
             "accepted": s.points, "late": s.late_points, "repeated": s.repeated_points,
             "kind_conflicts": s.kind_conflicts, "widened": s.widened_values,
         },
+        "index": {
+            "rows": s.index.rows, "sealed_rows": s.index.sealed_rows, "silent_rows": s.index.silent_rows,
+            "segments": s.index.segments, "seals": s.index.seals, "merges": s.index.merges,
+            "failed_merges": s.index.failed_merges, "blocks_cached": s.index.cache_hits, "blocks_read": s.index.cache_misses,
+        },
         "merging": {
             "paused": m.paused, "series_waiting": m.series_waiting, "runs_waiting": m.runs_waiting,
             "points_waiting": m.points_waiting, "merges": m.merges, "failed": m.failed, "last_error": m.last_error,

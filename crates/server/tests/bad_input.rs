@@ -270,6 +270,53 @@ fn a_budget_that_is_used_up_is_503() {
     server.stop();
 }
 
+/// What lines take between parsing and commit is several times their text: it is asked for, refused, and given back, while
+/// queries, deletes and small writes go on.
+#[test]
+fn batches_that_do_not_fit_are_503_and_keep_nothing() {
+    let mut config = memory_config();
+    config.store.memory_bytes = 64 << 20;
+    let server = Server::start(config);
+    assert_eq!(server.write("m a=1 0").status, 204);
+    let query = r#"{"aggregate": {"m_a": "count"}, "output": {"format": "csv"}}"#;
+    let body = "m a=1,b=1,c=1,d=1,e=1 1\n".repeat(500_000);
+    for round in 0..3 {
+        let refused = std::thread::scope(|scope| {
+            let posts: Vec<_> = (0..4)
+                .map(|number| {
+                    let (server, body) = (&server, &body);
+                    scope.spawn(move || server.post(&format!("/write?db=large-{number}"), body))
+                })
+                .collect();
+            assert_eq!(server.query(query), "m_a,0,1\n");
+            let answers = posts.into_iter().map(|post| post.join().unwrap());
+            let refused = answers.filter(|answer| {
+                let is_refused = answer.status == 503;
+                assert!(is_refused || answer.status == 204, "{}", answer.text());
+                assert!(
+                    !is_refused
+                        || answer.text().contains("memory budget")
+                            && answer.header("retry-after").is_some(),
+                    "{}: {}",
+                    answer.head,
+                    answer.text()
+                );
+                is_refused
+            });
+            refused.count()
+        });
+        assert!(refused > 0, "round {round}: everything fits");
+        assert_eq!(server.query(query), "m_a,0,1\n");
+        assert_eq!(server.write("m a=1 0").status, 204);
+        let status = server.get("/status").json();
+        let staged = status["store"]["memory"]["by_owner"]["staging"].as_u64();
+        assert!(staged.is_some_and(|bytes| bytes < 1 << 20), "{staged:?}");
+    }
+    let delete = server.post("/api/delete?db=test", r#"{"measurement": "m"}"#);
+    assert_eq!(delete.status, 200, "{}", delete.text());
+    server.stop();
+}
+
 #[test]
 fn what_keeps_a_server_from_starting_is_one_sentence() {
     let server = Server::memory();

@@ -378,6 +378,14 @@ fn databases_are_made_with_settings() {
         told.contains("measurement m has 2 series") && told.contains("dropped=1"),
         "{told}"
     );
+    let body = "# a comment\nm,h=1 v=2\nm,h=4 v=1";
+    let partial = server.post("/api/v3/write_lp?db=tiny", body).json();
+    let refused = &partial["data"][0];
+    assert_eq!(
+        (&refused["line_number"], &refused["original_line"]),
+        (&3.into(), &"m,h=4 v=1".into()),
+        "{partial}"
+    );
     let status = server.get("/status").json();
     let databases = status["store"]["databases"].as_array().unwrap();
     assert_eq!(

@@ -12,6 +12,17 @@ use smallvec::SmallVec;
 use crate::error::{RefusedLine, StoreError};
 use crate::open::StoreInner;
 
+/// Lines of a batch that only the index could refuse, and that were left out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LeftOut {
+    /// Why the first was.
+    pub why: RefusedLine,
+    /// What the sender calls that one, see [`Writer::number_lines`](crate::Writer::number_lines).
+    pub number: u32,
+    /// How many.
+    pub lines: u64,
+}
+
 /// Ends when everything it stands for holds its durability level. Dropping it gives up waiting, not the write.
 #[derive(Debug)]
 pub struct Commit {
@@ -19,7 +30,7 @@ pub struct Commit {
     tickets: SmallVec<[LogTicket; 2]>,
     checkpoint: Option<u64>,
     position: Position,
-    left_out: Option<(RefusedLine, u64)>,
+    left_out: Option<LeftOut>,
 }
 
 impl Commit {
@@ -47,14 +58,14 @@ impl Commit {
         }
     }
 
-    pub(crate) fn with_left_out(mut self, left_out: Option<(RefusedLine, u64)>) -> Self {
+    pub(crate) fn with_left_out(mut self, left_out: Option<LeftOut>) -> Self {
         self.left_out = left_out;
         self
     }
 
-    /// Lines of the batch that only the index could refuse, which were left out: why the first was, and how many.
-    pub fn left_out(&self) -> Option<(&RefusedLine, u64)> {
-        self.left_out.as_ref().map(|(why, lines)| (why, *lines))
+    /// Lines of the batch that were left out.
+    pub fn left_out(&self) -> Option<&LeftOut> {
+        self.left_out.as_ref()
     }
 
     /// Positions the batch got, valid once it has ended.

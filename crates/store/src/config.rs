@@ -112,6 +112,9 @@ pub struct StoreConfig {
     pub memory_soft_percent: u64,
     /// Share of the budget past which new series are refused, percent. Points of known ones are past all of it.
     pub memory_series_percent: u64,
+    /// Share of the budget past which batches may not grow any more, percent: the rest is for queries, deletes and what
+    /// a batch makes of itself.
+    pub memory_staging_percent: u64,
     /// Milliseconds without use after which a series leaves memory although there is room; up to twice as many may
     /// pass. 0: never.
     pub spill_idle_ms: u64,
@@ -215,6 +218,8 @@ pub struct StoreConfig {
     pub index_cache_bytes: usize,
     /// Bytes of raw tag sections one writer remembers.
     pub writer_cache_bytes_max: usize,
+    /// Bytes of buffers one writer keeps between batches, at most a thousandth of the budget.
+    pub writer_staging_bytes_max: usize,
     /// Databases that may exist.
     pub databases_max: usize,
     /// Identity of a new data directory; random if `None`.
@@ -231,6 +236,7 @@ impl Default for StoreConfig {
             memory_bytes: 4 << 30,
             memory_soft_percent: 70,
             memory_series_percent: 80,
+            memory_staging_percent: 90,
             spill_idle_ms: 3_600_000,
             spill_round_ms: 500,
             part_bytes_min: 128,
@@ -278,6 +284,7 @@ impl Default for StoreConfig {
             index_silent_days: 2,
             index_cache_bytes: 32 << 20,
             writer_cache_bytes_max: 64 << 20,
+            writer_staging_bytes_max: 1 << 20,
             databases_max: 65_536,
             instance: None,
         }

@@ -51,6 +51,7 @@ const BYTES_MAX: u64 = 1 << 40;
 settings! {
     memory_soft_percent: u64, 1..=100;
     memory_series_percent: u64, 1..=100;
+    memory_staging_percent: u64, 1..=100;
     spill_idle_ms: u64, 0..=MS_MAX;
     spill_round_ms: u64, 0..=60_000;
     part_bytes_min: u64, 0..=1 << 20;
@@ -87,6 +88,7 @@ settings! {
     index_silent_days: u32, 0..=36_500;
     index_cache_bytes: usize, 0..=BYTES_MAX;
     writer_cache_bytes_max: usize, 1 << 16..=1 << 32;
+    writer_staging_bytes_max: usize, 0..=1 << 32;
     databases_max: usize, 1..=1 << 20;
 }
 

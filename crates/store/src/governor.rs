@@ -107,8 +107,9 @@ pub(crate) struct Governor {
     met: u64,
     changed: u64,
     next_checkpoint_ns: u64,
-    /// What of the index the budget was told.
+    /// What of the index and the log the budget was told.
     index_bytes: u64,
+    log_bytes: u64,
     next_heap_ns: u64,
     next_trim_ns: u64,
     /// The least that was free on the heap since it was last trimmed. What has been given back counts as free, too.
@@ -178,6 +179,7 @@ impl StoreInner {
             return false;
         }
         let pause = self.config.govern_ms.max(1) * 1_000_000;
+        self.count_log(governor);
         self.observe_heap(governor, now, pause);
         if governor.hand.is_none() {
             self.count_index(governor);
@@ -283,6 +285,15 @@ impl StoreInner {
             let took = self.clock.monotonic_ns().saturating_sub(begun);
             governor.next_trim_ns = now + TRIM_PAUSE_NS.max(took * LOOK_SHARE);
         }
+    }
+
+    /// Tells the budget how much of the log is in memory: bounded by its backlog, so it need not ask.
+    fn count_log(&self, governor: &mut Governor) {
+        let pending = |shard: &crate::shard::Shard| shard.state.lock().log.pending_bytes() as u64;
+        let bytes = self.shards.iter().map(pending).sum();
+        self.budget.force(Owner::Log, bytes);
+        self.budget.release(Owner::Log, governor.log_bytes);
+        governor.log_bytes = bytes;
     }
 
     /// Tells the budget how much the index takes.

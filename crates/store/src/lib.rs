@@ -99,7 +99,7 @@ pub use alluvium_types::{Aggregate, TimeRange, ValueRef};
 pub use backup::{BackupError, BackupReport, BackupTarget};
 pub use believed_clock::{CLOCK_JUMP_MAX_NS, ClockStatus};
 pub use cardinality::{Cardinality, Count, SeriesRate, TagCount, ValueCount};
-pub use commit::Commit;
+pub use commit::{Commit, LeftOut};
 pub use config::{Durability, DurabilityError, HeapProbe, StoreConfig};
 pub use config_numbers::SettingError;
 pub use database::{Database, DatabaseInfo, KindConflict, LogPin, Store};

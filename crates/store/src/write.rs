@@ -3,6 +3,7 @@
 mod committing;
 mod define;
 mod shapes;
+mod staging;
 
 use std::sync::Arc;
 
@@ -15,7 +16,8 @@ use alluvium_wal::PointGroup;
 use hashbrown::HashMap;
 
 use self::shapes::Shapes;
-use crate::commit::Commit;
+use self::staging::Staging;
+use crate::commit::{Commit, LeftOut};
 use crate::config::Durability;
 use crate::databases::DatabaseState;
 use crate::error::{RefusedLine, WriteError};
@@ -42,7 +44,11 @@ struct BatchLine {
     time: i64,
     /// First value in `bits`; the shape tells how many.
     values: u32,
+    /// What its sender calls it.
+    number: u32,
 }
+
+const _: () = assert!(size_of::<BatchLine>() == 24);
 
 /// Lines of one batch.
 #[derive(Debug, Default)]
@@ -82,12 +88,12 @@ pub struct Writer {
     times: (i64, i64),
     /// Number of the line begun, from 1.
     line: u64,
+    /// What its sender calls it.
+    number: u32,
     fields: Vec<(u32, ValueKind)>,
     last_names: Vec<u32>,
     last_shape: u32,
-    /// The first reason why a line of the batch could not be defined.
-    /// Lines of this batch that were left out, and why the first was.
-    left_out: Option<(RefusedLine, u64)>,
+    left_out: Option<LeftOut>,
     /// By partition: deletes of series up to here are known.
     removals: [u64; PARTITION_COUNT],
     /// By partition: rows that had left the name table by then were looked for.
@@ -98,6 +104,7 @@ pub struct Writer {
     spills: [u64; PARTITION_COUNT],
     hash_scratch: Vec<u8>,
     reserved: u64,
+    staging: Staging,
 }
 
 impl Writer {
@@ -114,6 +121,7 @@ impl Writer {
             open: None,
             times: NO_TIMES,
             line: 0,
+            number: 0,
             fields: Vec::new(),
             last_names: Vec::new(),
             last_shape: NONE,
@@ -124,6 +132,7 @@ impl Writer {
             spills: [0; PARTITION_COUNT],
             hash_scratch: Vec::new(),
             reserved: 0,
+            staging: Staging::default(),
         }
     }
 
@@ -162,6 +171,11 @@ impl Writer {
         self.line += 1;
         self.open = Some((row, time_ns));
         Ok(())
+    }
+
+    /// Says what the sender calls the lines that are begun from here on: [`Commit::left_out`] names the first by it.
+    pub fn number_lines(&mut self, number: u32) {
+        self.number = number;
     }
 
     /// Adds a field to the line begun. Of a field given twice the last wins.
@@ -230,6 +244,7 @@ impl Writer {
             shape,
             time,
             values,
+            number: self.number,
         };
         self.batch.lines[usize::from(partition.0)].push(line);
         self.batch.line_count += 1;
@@ -256,6 +271,7 @@ impl Writer {
         self.cancel_line();
         self.times = NO_TIMES;
         self.batch.clear();
+        self.settle_staging();
         // Lines that were all refused are never committed, and their keys are met all the same.
         self.bound_keys();
     }
@@ -269,9 +285,12 @@ impl Writer {
     /// See [`WriteError`]; the lines are forgotten also then.
     pub fn commit(&mut self, durability: Option<Durability>) -> Result<Commit, WriteError> {
         self.cancel_line();
-        let result = self.commit_batch(durability.unwrap_or(self.database.settings.durability));
+        let level = durability.unwrap_or(self.database.settings.durability);
+        let admitted = self.admit_growth();
+        let result = admitted.and_then(|()| self.commit_batch(level));
         self.times = NO_TIMES;
         self.batch.clear();
+        self.settle_staging();
         self.bound_keys();
         let left_out = self.left_out.take();
         result.map(|commit| commit.with_left_out(left_out))
@@ -306,6 +325,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
+        self.release_staging();
         self.store.budget.release(Owner::Index, self.reserved);
     }
 }

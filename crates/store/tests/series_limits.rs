@@ -35,8 +35,8 @@ fn write(
         writer.end_line().unwrap();
     }
     let commit = writer.commit(None).unwrap();
-    let left_out = commit.left_out().map(|(why, lines)| match why {
-        RefusedLine::TooManySeries(limit) => (lines, Some(limit.limit)),
+    let left_out = commit.left_out().map(|left_out| match &left_out.why {
+        RefusedLine::TooManySeries(limit) => (left_out.lines, Some(limit.limit)),
         other => panic!("{other}"),
     });
     commit.wait().unwrap();

@@ -13,6 +13,8 @@ pub enum Owner {
     OpenTails,
     /// Log frames being built or in flight.
     Log,
+    /// Lines of batches between parsing and commit.
+    Staging,
     /// Names, rows, postings.
     Index,
     /// Request bodies.
@@ -25,10 +27,11 @@ pub enum Owner {
 
 impl Owner {
     /// Every owner, in the order of their numbers.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::PageCache,
         Self::OpenTails,
         Self::Log,
+        Self::Staging,
         Self::Index,
         Self::Bodies,
         Self::Queries,
@@ -41,6 +44,7 @@ impl Owner {
             Self::PageCache => "page_cache",
             Self::OpenTails => "open_tails",
             Self::Log => "log",
+            Self::Staging => "staging",
             Self::Index => "index",
             Self::Bodies => "bodies",
             Self::Queries => "queries",
@@ -116,14 +120,27 @@ impl Budget {
     /// # Errors
     /// If the limit would be passed; nothing is taken then.
     pub fn reserve(&self, owner: Owner, bytes: u64) -> Result<(), BudgetExceeded> {
+        self.reserve_within(owner, bytes, self.limit)
+    }
+
+    /// As [`Self::reserve`] for who may not take the last of it: everyone together stays within `limit`.
+    ///
+    /// # Errors
+    /// If that would be passed; nothing is taken then.
+    pub fn reserve_within(
+        &self,
+        owner: Owner,
+        bytes: u64,
+        limit: u64,
+    ) -> Result<(), BudgetExceeded> {
         let before = self.total.fetch_add(bytes, Ordering::Relaxed);
-        if before.saturating_add(bytes) > self.limit {
+        if before.saturating_add(bytes) > limit {
             self.total.fetch_sub(bytes, Ordering::Relaxed);
             return Err(BudgetExceeded {
                 owner,
                 asked: bytes,
                 used: before,
-                limit: self.limit,
+                limit,
             });
         }
         self.by_owner[owner as usize].fetch_add(bytes, Ordering::Relaxed);

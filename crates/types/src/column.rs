@@ -30,6 +30,11 @@ impl StringColumn {
         self.text.len()
     }
 
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.text.capacity() + self.ends.capacity() * size_of::<u32>()
+    }
+
     /// Appends one string.
     ///
     /// # Panics

@@ -7,6 +7,7 @@ use alluvium_types::{FieldId, Row, ValueKind};
 use smallvec::SmallVec;
 
 use super::{BatchLine, Writer};
+use crate::commit::LeftOut;
 use crate::databases::DatabaseState;
 use crate::error::RefusedLine;
 use crate::open::StoreInner;
@@ -53,7 +54,12 @@ impl Writer {
             if let Err(error) = result {
                 // What was defined for it so far stays and is logged; the line itself is left out.
                 line.shape = NONE;
-                self.left_out.get_or_insert((error, 0)).1 += 1;
+                let first = || LeftOut {
+                    why: error,
+                    number: line.number,
+                    lines: 0,
+                };
+                self.left_out.get_or_insert_with(first).lines += 1;
             }
         }
         let created = index.series_count() - before;
