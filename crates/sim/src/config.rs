@@ -61,6 +61,9 @@ pub struct SimConfig {
     pub ordered: bool,
     /// The file system has no holes: punching is refused.
     pub no_holes: bool,
+    /// Files whose path begins so are written from their beginning to their end: a write that begins before the end of
+    /// one by the same opening, so into a block that a sync may have covered, is a panic.
+    pub append_only: Option<&'static str>,
     /// See [`FaultPlan`].
     pub faults: FaultPlan,
 }
@@ -75,6 +78,7 @@ impl Default for SimConfig {
             sync_drives_max: 0,
             ordered: false,
             no_holes: false,
+            append_only: None,
             faults: FaultPlan::default(),
         }
     }

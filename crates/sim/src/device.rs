@@ -34,6 +34,8 @@ struct Pending {
 struct Open {
     inode: u64,
     path: String,
+    /// Where the last of the writes asked for ends.
+    end: u64,
 }
 
 #[derive(Debug)]
@@ -135,6 +137,13 @@ impl SimDevice {
     #[must_use]
     pub fn kill_into(&self, lanes: usize, seed: u64) -> Arc<Self> {
         self.successor(false, Some((lanes, seed)))
+    }
+
+    /// Another device with what this one holds, for a look at it: this one goes on as if nobody had looked.
+    #[must_use]
+    pub fn copy(&self) -> Arc<Self> {
+        let inner = self.inner.lock();
+        Self::with_disk(self.seed, inner.config.clone(), inner.disk.clone())
     }
 
     /// `into`: lanes and the seed that decides from now on, else those of this device.
@@ -337,6 +346,29 @@ impl Inner {
         self.obey(op, number, covers_before)
     }
 
+    /// Sees to it that files that are only appended to are; see [`SimConfig::append_only`].
+    fn note_end(&mut self, op: &Op) {
+        let (
+            Op::Write {
+                file, offset, data, ..
+            },
+            Some(below),
+        ) = (op, self.config.append_only)
+        else {
+            return;
+        };
+        if let Some(open) = self.open.get_mut(&file.0)
+            && open.path.starts_with(below)
+        {
+            let (path, end) = (&open.path, open.end);
+            assert!(
+                *offset >= end,
+                "a write at {offset} of {path}, whose writes reach to {end}"
+            );
+            open.end = offset + data.len() as u64;
+        }
+    }
+
     /// What goes wrong with the operation, of its sync apart.
     fn planned(&mut self, op: &Op, number: u64) -> Option<Fault> {
         let of_number = self.config.faults.ops.get(&number).copied();
@@ -382,6 +414,7 @@ impl Inner {
                     Open {
                         inode,
                         path: path.clone(),
+                        end: 0,
                     },
                 );
                 let len = self
@@ -593,6 +626,7 @@ impl Device for SimDevice {
     fn submit(&self, lane: Lane, op: Op) -> Ticket {
         let (ticket, completer) = Ticket::new();
         let mut inner = self.inner.lock();
+        inner.note_end(&op);
         let latency = u64::from(inner.config.latency_drives_max.max(1));
         let mut drives_left = 1 + inner.dice.below(latency) as u32;
         let syncs = matches!(

@@ -638,3 +638,38 @@ fn a_file_may_have_names_in_two_folders() {
         "a name is volatile until its folder is synced"
     );
 }
+
+/// What a sync may have covered is never written again, here by the same bytes: not even what would tear to nothing worse.
+#[test]
+#[should_panic(expected = "a write at 4096 of wal/a, whose writes reach to 8192")]
+fn files_that_are_appended_to_take_no_write_before_their_end() {
+    let config = SimConfig {
+        append_only: Some("wal/"),
+        ..SimConfig::default()
+    };
+    let disk = SimDevice::new(3, config);
+    let elsewhere = open(&disk, "vol/a");
+    let file = open(&disk, "wal/a");
+    for page in [0, 1, 1] {
+        run(&disk, write(elsewhere, page, 1, 7, false)).unwrap();
+    }
+    for page in [0, 1, 1] {
+        run(&disk, write(file, page, 1, 7, false)).unwrap();
+    }
+}
+
+#[test]
+fn a_copy_disturbs_nothing() {
+    let (disk, file) = settled(3, SimConfig::default());
+    run(&disk, write(file, 0, 1, 9, false)).unwrap();
+    let before = disk.state_hash();
+    let copy = disk.copy();
+    assert_eq!(bytes(&copy, "f", 1), Some(vec![9; PAGE as usize]));
+    let other = open(&copy, "b");
+    run(&copy, write(other, 0, 1, 1, true)).unwrap();
+    assert_eq!(disk.state_hash(), before);
+    assert_eq!(
+        disk.list("").unwrap().len() + 1,
+        copy.list("").unwrap().len()
+    );
+}

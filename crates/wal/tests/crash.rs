@@ -71,6 +71,7 @@ fn check(after: &SimDevice, run: &Run, power_cut: bool, story: &str) {
 fn device(seed: u64, faults: FaultPlan) -> Arc<SimDevice> {
     let config = SimConfig {
         faults,
+        append_only: Some("wal/"),
         ..SimConfig::default()
     };
     SimDevice::new(seed, config)

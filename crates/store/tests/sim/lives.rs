@@ -1,10 +1,11 @@
 //! What a process does between its start and its end.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use alluvium_sim::{Fault, FaultPlan};
-use alluvium_store::{Commit, Database, Durability, Store};
+use alluvium_store::{Commit, Database, Device, Durability, Store, verify};
 
 use super::counts::Counts;
 use super::days::DAY_NS;
@@ -34,6 +35,9 @@ pub fn run_watched(
     let mut store = world.recover();
     while world.counts.lives < lives || world.counts.page_writes < writes {
         world.live(store);
+        if world.counts.lives % VERIFIED_SHARE == seed % VERIFIED_SHARE {
+            world.verify();
+        }
         store = world.recover();
         world.check(&store);
         watch(&world);
@@ -53,6 +57,9 @@ pub fn run_watched(
     world.counts
 }
 
+/// What is left of one life in so many is verified as it is, before anybody recovers it.
+const VERIFIED_SHARE: u64 = 6;
+
 /// What goes wrong in a life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trouble {
@@ -68,6 +75,13 @@ enum Trouble {
 }
 
 impl World {
+    /// Every page that can be reached holds, is the one meant, and agrees with what stands above it; files and log hold.
+    fn verify(&self) {
+        let device: Arc<dyn Device> = self.device.copy();
+        let report = verify(&device).unwrap();
+        assert!(report.is_sound(), "{report:?}");
+    }
+
     fn trouble(&mut self) -> Trouble {
         let (ops, syncs) = (self.device.ops(), self.device.syncs());
         let at = ops + self.dice.below(if self.kind.busy { 1500 } else { 400 });

@@ -116,6 +116,7 @@ impl World {
             ordered: seed.is_multiple_of(11),
             // Then only whole volumes are given back.
             no_holes: seed % 4 == 1,
+            append_only: Some("wal/"),
             ..SimConfig::default()
         };
         Self {
