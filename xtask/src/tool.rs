@@ -10,7 +10,10 @@ pub(crate) type Outcome = Result<(), String>;
 
 /// The workspace's root.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    // Of the one that was run: clones that share a target folder share this binary.
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR");
+    let manifest = manifest.map_or(env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    manifest
         .parent()
         .map_or_else(PathBuf::new, Path::to_path_buf)
 }
