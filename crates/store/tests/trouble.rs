@@ -438,14 +438,17 @@ fn a_drop_on_an_idle_store_frees_its_files() {
 #[derive(Debug)]
 struct Holding {
     device: Arc<SimDevice>,
-    hold: Mutex<Option<fn(&Op) -> bool>>,
+    hold: Mutex<Option<Which>>,
     held: Mutex<Vec<(Lane, Op, Completer)>>,
     /// Released, but not ended below.
     released: Mutex<Vec<(Ticket, Completer)>>,
-    /// Openings of tails and definitions.
-    opened: Mutex<Vec<Ticket>>,
+    /// Openings, with their paths.
+    opened: Mutex<Vec<(String, Ticket)>>,
     closed: Mutex<Vec<FileId>>,
 }
+
+/// Operations to be held, of files at these paths.
+type Which = fn(&Op, &str) -> bool;
 
 impl Holding {
     fn new(seed: u64) -> Arc<Self> {
@@ -463,8 +466,27 @@ impl Holding {
         })
     }
 
-    fn hold(&self, which: fn(&Op) -> bool) {
+    fn hold(&self, which: Which) {
         *self.hold.lock() = Some(which);
+    }
+
+    /// The path of an operation's file.
+    fn path(&self, op: &Op) -> String {
+        let file = match op {
+            Op::Open { path, .. } | Op::Remove { path } | Op::SyncDir { path } => {
+                return path.clone();
+            }
+            Op::Rename { from, .. } => return from.clone(),
+            Op::Close { file }
+            | Op::Write { file, .. }
+            | Op::Sync { file }
+            | Op::Punch { file, .. } => *file,
+        };
+        let opened = self.opened.lock();
+        let found = opened.iter().find(|(_, ticket)| {
+            matches!(ticket.result(), Some(Ok(Completion::Opened { file: of, .. })) if of == file)
+        });
+        found.map_or_else(String::new, |(path, _)| path.clone())
     }
 
     fn release(&self) {
@@ -478,7 +500,8 @@ impl Holding {
     /// Tails and definitions that are open, and such as were closed more than once.
     fn miscounted(&self) -> usize {
         let opened = self.opened.lock();
-        let files = opened.iter().filter_map(|t| match t.result() {
+        let opened = opened.iter().filter(|(path, _)| is_of_checkpoint(path));
+        let files = opened.filter_map(|(_, t)| match t.result() {
             Some(Ok(Completion::Opened { file, .. })) => Some(file),
             _ => None,
         });
@@ -498,11 +521,11 @@ impl Layer for Holding {
     }
 
     fn submit(&self, lane: Lane, op: Op) -> Ticket {
-        let opening = matches!(&op, Op::Open { path, .. } if is_of_checkpoint(path));
+        let (path, opening) = (self.path(&op), matches!(op, Op::Open { .. }));
         if let Op::Close { file } = op {
             self.closed.lock().push(file);
         }
-        let ticket = if self.hold.lock().is_some_and(|hold| hold(&op)) {
+        let ticket = if self.hold.lock().is_some_and(|hold| hold(&op, &path)) {
             let (ticket, completer) = Ticket::new();
             self.held.lock().push((lane, op, completer));
             ticket
@@ -510,7 +533,7 @@ impl Layer for Holding {
             self.device.submit(lane, op)
         };
         if opening {
-            self.opened.lock().push(ticket.clone());
+            self.opened.lock().push((path, ticket.clone()));
         }
         ticket
     }
@@ -533,7 +556,7 @@ impl Layer for Holding {
 }
 
 /// A checkpoint that finds no room in the log while its file of tails is there, or its opening under way.
-fn fail_a_checkpoint(hold: fn(&Op) -> bool, seed: u64) -> (Arc<Holding>, World, Model) {
+fn fail_a_checkpoint(hold: Which, seed: u64) -> (Arc<Holding>, World, Model) {
     let holding = Holding::new(seed);
     let mut world = World::open_on(
         Arc::clone(&holding.device),
@@ -565,7 +588,7 @@ fn fail_a_checkpoint(hold: fn(&Op) -> bool, seed: u64) -> (Arc<Holding>, World, 
 /// The file of an attempt has the name of the one before: a removal that comes late must not meet it.
 #[test]
 fn a_late_removal_of_a_failed_checkpoints_file_spares_the_next_ones() {
-    let removal = |op: &Op| matches!(op, Op::Remove { path } if is_of_checkpoint(path));
+    let removal = |op: &Op, path: &str| matches!(op, Op::Remove { .. }) && is_of_checkpoint(path);
     for seed in 0..4 {
         let (holding, world, model) = fail_a_checkpoint(removal, seed);
         assert!(!holding.held.lock().is_empty(), "nothing is removed");
@@ -584,7 +607,7 @@ fn a_late_removal_of_a_failed_checkpoints_file_spares_the_next_ones() {
 /// An opening that ends after its checkpoint gives a handle that somebody must close.
 #[test]
 fn a_late_opening_of_a_failed_checkpoint_is_closed() {
-    let opening = |op: &Op| matches!(op, Op::Open { path, .. } if is_of_checkpoint(path));
+    let opening = |op: &Op, path: &str| matches!(op, Op::Open { .. }) && is_of_checkpoint(path);
     for seed in 0..4 {
         let (holding, world, model) = fail_a_checkpoint(opening, seed);
         assert!(!holding.held.lock().is_empty(), "nothing is opened");
@@ -595,6 +618,45 @@ fn a_late_opening_of_a_failed_checkpoint_is_closed() {
         // Tails that a superblock names stay open until the end.
         drop(world.store);
         assert_eq!(holding.miscounted(), 0);
+        let world = World::open(device, config(2));
+        model::same(&model, &read_all(&world.store.database("db").unwrap())).unwrap();
+    }
+}
+
+/// Tails go on behind pages and hold points of the log: a root that names them is not written before all of those are.
+#[test]
+fn a_root_waits_for_pages_and_log() {
+    let page = |op: &Op, path: &str| matches!(op, Op::Write { .. }) && path.starts_with("vol/");
+    let log = |op: &Op, path: &str| {
+        matches!(op, Op::Write { .. } | Op::Sync { .. }) && path.starts_with("wal/")
+    };
+    for (seed, hold) in [(1, page as Which), (2, log)] {
+        let holding = Holding::new(seed);
+        let mut world = World::open_on(
+            Arc::clone(&holding.device),
+            Arc::<Holding>::clone(&holding) as Arc<dyn Device>,
+            config(1),
+        );
+        let database = world.create("db");
+        let mut model = Model::default();
+        world.fill(&database, 50, &mut model);
+        world.settle(world.store.checkpoint()).unwrap();
+        let before = world.store.status().checkpoints;
+        holding.hold(hold);
+        // Whole pages and open leaves.
+        let lines = batch(&mut world.dice, &mut world.now, 1, 12_000);
+        let commit = write(&database, &lines, None).unwrap();
+        let checkpoint = world.store.checkpoint();
+        world.drive(2000);
+        assert!(!holding.held.lock().is_empty(), "nothing is held");
+        assert_eq!(world.store.status().checkpoints, before, "seed {seed}");
+        holding.release();
+        world.settle(checkpoint).unwrap();
+        world.settle(commit).unwrap();
+        model.apply(&lines);
+        assert!(world.store.status().checkpoints > before);
+        let device = world.device.crash();
+        drop(world.store);
         let world = World::open(device, config(2));
         model::same(&model, &read_all(&world.store.database("db").unwrap())).unwrap();
     }
