@@ -9,6 +9,9 @@ use parking_lot::Mutex;
 /// Databases that keep idle writers; beyond them writers are made for each request.
 const DATABASES_MAX: usize = 64;
 
+/// Idle writers of all databases together: so many times those that one may have.
+const POOLS_MAX: usize = 4;
+
 /// A writer and the field names it met last, by their place in a line.
 #[derive(Debug)]
 pub(crate) struct PooledWriter {
@@ -39,9 +42,12 @@ impl Writers {
         })
     }
 
-    /// Keeps a writer for the next request, if there is room.
+    /// Keeps a writer for the next request, if there is room. Where memory is all but used up the idle ones go.
     pub(crate) fn give_back(&self, database: &Database, writer: PooledWriter) {
         let mut idle = self.idle.lock();
+        if database.is_memory_short() {
+            idle.clear();
+        }
         if database.is_dropped() {
             idle.remove(&database.id());
             return;
@@ -50,6 +56,13 @@ impl Writers {
             // Any other one: there are more databases in use than pools.
             let other = idle.keys().next().copied();
             other.map(|id| idle.remove(&id));
+        }
+        let all: usize = idle.values().map(Vec::len).sum();
+        if all >= POOLS_MAX * self.per_database_max {
+            let others = idle.iter_mut().filter(|(id, _)| **id != database.id());
+            if let Some(most) = others.map(|(_, writers)| writers).max_by_key(|w| w.len()) {
+                most.pop();
+            }
         }
         let writers = idle.entry(database.id()).or_default();
         if writers.len() < self.per_database_max {

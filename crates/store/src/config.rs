@@ -284,7 +284,7 @@ impl Default for StoreConfig {
             index_silent_days: 2,
             index_cache_bytes: 32 << 20,
             writer_cache_bytes_max: 64 << 20,
-            writer_staging_bytes_max: 1 << 20,
+            writer_staging_bytes_max: 4 << 20,
             databases_max: 65_536,
             instance: None,
         }

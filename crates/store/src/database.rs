@@ -339,6 +339,11 @@ impl Database {
         self.state.is_dropped()
     }
 
+    /// Whether so much memory is in use that batches may not grow any more (`memory_staging_percent`): what is kept for later should go.
+    pub fn is_memory_short(&self) -> bool {
+        self.store.budget.used() > self.store.staging_limit()
+    }
+
     /// The level at which its writes are acknowledged.
     pub fn durability(&self) -> crate::config::Durability {
         self.state.settings.durability

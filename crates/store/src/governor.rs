@@ -144,6 +144,11 @@ impl StoreInner {
         self.budget.limit() / 100 * self.config.memory_soft_percent.min(100)
     }
 
+    /// Bytes in use at which batches may not grow any more.
+    pub(crate) fn staging_limit(&self) -> u64 {
+        self.budget.limit() / 100 * self.config.memory_staging_percent.min(100)
+    }
+
     fn series_limit(&self) -> u64 {
         self.budget.limit() / 100 * self.config.memory_series_percent.min(100)
     }

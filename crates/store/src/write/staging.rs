@@ -41,8 +41,11 @@ impl Writer {
         let needed = 2 * self.staging_bytes() + 4 * LOOK_BYTES as u64;
         let more = needed.saturating_sub(self.staging.reserved);
         let budget = &self.store.budget;
-        let limit = budget.limit() / 100 * self.store.config.memory_staging_percent.min(100);
-        if let Err(refusal) = budget.reserve_within(Owner::Staging, more, limit) {
+        let limit = self.store.staging_limit();
+        // What it holds already is its own, however little is left.
+        if more > 0
+            && let Err(refusal) = budget.reserve_within(Owner::Staging, more, limit)
+        {
             self.clear();
             return Err(refusal.into());
         }
