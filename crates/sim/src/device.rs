@@ -195,7 +195,7 @@ impl SimDevice {
         self.inner.lock().faults_met
     }
 
-    /// What the newest fault of [`FaultPlan::ops`] hit: `write`, `sync`, `open` and so on, and the path.
+    /// What the newest fault of [`FaultPlan::ops`](crate::FaultPlan::ops) hit: `write`, `sync`, `open` and so on, and the path.
     pub fn last_fault(&self) -> Option<(&'static str, String)> {
         self.inner.lock().last_fault.clone()
     }

@@ -316,6 +316,20 @@ fn every_read_of_a_recovery_may_fail() {
     }
 }
 
+/// As above for the reads of a store that runs.
+#[test]
+fn every_read_of_a_running_store_may_fail() {
+    for seed in [3, 4] {
+        let (counts, failed) = damage::every_read_may_fail(seed);
+        println!("each of {failed} reads: {counts}");
+        assert!(failed > 4, "too few reads to mean anything: {failed}");
+        assert!(
+            counts.damage_named >= failed / 2,
+            "too few were told: {counts}"
+        );
+    }
+}
+
 /// Redo passes over what a checkpoint has of the batches it reads again: they would come as late points, to be merged,
 /// and as points behind deletes that came after them.
 #[test]

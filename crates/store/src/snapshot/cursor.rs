@@ -41,7 +41,7 @@ impl SeriesCursor {
     /// Clears `out` and fills it with the next points, about a thousand; `false` at the end.
     ///
     /// # Errors
-    /// If a page cannot be read.
+    /// If a page cannot be read, or the record of a series that has left memory: once for each, and what follows is that of the others.
     ///
     /// # Panics
     /// If `out` is of another kind than the snapshot.
@@ -56,8 +56,8 @@ impl SeriesCursor {
             "a batch of another kind than its series"
         );
         out.clear();
-        if let Some(error) = &self.broken {
-            return Err(SeriesReadError::Recall(RecallError::clone(error)));
+        if let Some(error) = self.broken.take() {
+            return Err(SeriesReadError::Recall(*error));
         }
         for head in &mut self.heads {
             head.fill(&self.pages, stats, self.direction)?;

@@ -1,7 +1,7 @@
 //! What was written rots, goes astray or never arrives: an opening refuses by name or the store answers, and an
 //! answer is right or says that something is missing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use alluvium_sim::{Fault, FaultPlan};
@@ -12,7 +12,7 @@ use alluvium_types::{Column, Value};
 
 use super::counts::Counts;
 use super::world::{Kind, World, drive_some, host_of, trace, wait};
-use crate::model::{Model, write};
+use crate::model::{Model, read_all, same, write};
 
 /// Values of one time, oldest first.
 type History = BTreeMap<(u32, String, bool), BTreeMap<i64, Vec<Value>>>;
@@ -27,7 +27,6 @@ pub fn run(seed: u64) -> Counts {
         ..Kind::default()
     };
     let mut world = World::new(seed, kind);
-    let (mut model, mut history) = (Model::default(), History::new());
     let store = world.open().unwrap();
     let (database, created) = store.create_database("db").unwrap();
     wait(&store, created, &world.clock).unwrap();
@@ -46,30 +45,7 @@ pub fn run(seed: u64) -> Counts {
             ..FaultPlan::default()
         });
     }
-    for _ in 0..10 + world.dice.below(30) {
-        let lines = 10 + world.dice.below(50);
-        let lines = world.batch(6, lines);
-        world.oracle.send(&lines);
-        for line in &lines {
-            for (field, value) in &line.fields {
-                let key = (
-                    line.host,
-                    (*field).to_owned(),
-                    matches!(value, Value::Str(_)),
-                );
-                let times = history.entry(key).or_default();
-                times.entry(line.time).or_default().push(value.clone());
-            }
-        }
-        model.apply(&lines);
-        let commit = write(&database, &lines, None).unwrap();
-        world.place_hosts(&database, &lines);
-        wait(&store, commit, &world.clock).unwrap();
-        if world.dice.below(8) == 0 {
-            wait(&store, store.checkpoint(), &world.clock).unwrap();
-        }
-        drive_some(&store, &world.clock, 8);
-    }
+    let (model, history) = fill(&mut world, &store, &database);
     world.counts.data_pages += store.status().pages_written;
     if on_the_way || world.dice.below(2) == 0 {
         store.close().unwrap();
@@ -140,6 +116,80 @@ fn flip(world: &mut World) -> String {
     }
 }
 
+/// Writes batches, with a checkpoint now and then. What there is now, and all that was sent.
+fn fill(world: &mut World, store: &Store, database: &Database) -> (Model, History) {
+    let (mut model, mut history) = (Model::default(), History::new());
+    for _ in 0..10 + world.dice.below(30) {
+        let lines = 10 + world.dice.below(50);
+        let lines = world.batch(6, lines);
+        world.oracle.send(&lines);
+        for line in &lines {
+            for (field, value) in &line.fields {
+                let key = (
+                    line.host,
+                    (*field).to_owned(),
+                    matches!(value, Value::Str(_)),
+                );
+                let times = history.entry(key).or_default();
+                times.entry(line.time).or_default().push(value.clone());
+            }
+        }
+        model.apply(&lines);
+        let commit = write(database, &lines, None).unwrap();
+        world.place_hosts(database, &lines);
+        wait(store, commit, &world.clock).unwrap();
+        if world.dice.below(8) == 0 {
+            wait(store, store.checkpoint(), &world.clock).unwrap();
+        }
+        drive_some(store, &world.clock, 8);
+    }
+    (model, history)
+}
+
+/// The N-th read of a running store fails, for N = 0, 1, 2 … until what is asked passes without meeting it: a point that is missing has
+/// an error beside it, and the next time everything is there.
+pub fn every_read_may_fail(seed: u64) -> (Counts, u64) {
+    let kind = Kind {
+        heavy: true,
+        ..Kind::default()
+    };
+    let mut world = World::new(seed, kind);
+    let store = world.open().unwrap();
+    let (database, created) = store.create_database("db").unwrap();
+    wait(&store, created, &world.clock).unwrap();
+    let (model, history) = fill(&mut world, &store, &database);
+    store.close().unwrap();
+    drop((database, store));
+    world.end(false);
+    for failing in 0.. {
+        // Just opened, so that pages and records are read and not remembered.
+        let store = world.open().unwrap();
+        let database = store.database("db").unwrap();
+        let from = world.device.reads();
+        world.device.set_faults(FaultPlan {
+            reads: BTreeSet::from([from + failing]),
+            ..FaultPlan::default()
+        });
+        let named = world.counts.damage_named;
+        // A block of the index is one of what may be read.
+        check(&database, &model, &history, "index.", &mut world.counts);
+        let reached = world.device.reads() > from + failing;
+        world.device.set_faults(FaultPlan::default());
+        let named = world.counts.damage_named - named;
+        assert!(reached || named == 0, "read {failing}: {named} errors");
+        same(&model, &read_all(&database)).unwrap();
+        drive_some(&store, &world.clock, 8);
+        assert_eq!(store.status().failure, None);
+        store.close().unwrap();
+        drop((database, store));
+        world.end(false);
+        if !reached {
+            return (world.counts, failing);
+        }
+    }
+    unreachable!("what is asked has an end")
+}
+
 /// Every point that is given was sent; one that is missing or old has an error beside it; and so for counts.
 fn check(database: &Database, model: &Model, history: &History, rotten: &str, counts: &mut Counts) {
     let snapshot = database.snapshot();
@@ -161,12 +211,15 @@ fn check(database: &Database, model: &Model, history: &History, rotten: &str, co
         let sent = &model.series[&key];
         let mut cursor = series.scan(TimeRange::ALL, Direction::Forward);
         let mut column = Column::new(series.kind());
-        let (mut found, mut errors) = (BTreeMap::new(), 0_u64);
+        let (mut found, mut errors, mut last) = (BTreeMap::new(), 0_u64, None);
         for batch in 0.. {
-            assert!(batch < BATCHES_MAX, "a cursor that does not end");
+            assert!(batch < BATCHES_MAX, "a cursor that does not end: {last:?}");
             match cursor.next_batch(&mut stats, &mut column) {
                 Ok(false) => break,
-                Err(_) => errors += 1,
+                Err(error) => {
+                    errors += 1;
+                    last = Some(error);
+                }
                 Ok(true) => {
                     for (i, time) in column.times.iter().enumerate() {
                         let value = column.value(i).unwrap().to_owned();
