@@ -541,7 +541,8 @@ fn many_series_fit_a_small_budget_in_rounds_and_so_does_an_opening() {
         let status = world.store.status();
         let used: u64 = status.memory.iter().map(|(_, bytes)| bytes.0).sum();
         assert!(used < status.memory_limit.0, "{:?}", status.memory);
-        assert!(status.governor.series_away > u64::from(series) / 2);
+        let away = status.governor.series_away;
+        assert!(away > u64::from(series) / 2, "{away}: {:?}", status.memory);
     }
     let all = read_all(&world.database);
     assert_eq!(all.series.len(), series as usize);

@@ -26,6 +26,8 @@ use crate::tail_files::{RecordPlace, TailsFile};
 
 /// Bytes of tails read at a time, unless a record is longer.
 const PIECE_BYTES: u64 = 1 << 20;
+/// Bytes of series after which the budget is told of them.
+const CHARGED_BYTES: i64 = 64 << 10;
 
 /// Takes in what the tails files have, and notes which pages nothing leads to any more.
 pub(super) fn load_tails(
@@ -181,7 +183,17 @@ impl<'a> Loader<'a> {
         if let Some((_, table)) = &mut self.tables[usize::from(partition.0)] {
             table.put(series);
         }
+        if self.heap >= CHARGED_BYTES {
+            self.charge();
+        }
         Ok(())
+    }
+
+    /// Tells the budget of the series made since it was told: a piece of records makes several times its bytes.
+    fn charge(&mut self) {
+        if let Some(database) = self.database {
+            database.charge(std::mem::take(&mut self.heap));
+        }
     }
 
     /// The table of a partition, unless its database is gone.
@@ -208,10 +220,9 @@ impl<'a> Loader<'a> {
         for (part, table) in self.tables.iter_mut().filter_map(Option::take) {
             part.note_away(&table);
         }
-        let heap = std::mem::take(&mut self.heap);
+        self.charge();
         let leaves = std::mem::take(&mut self.leaves);
         if let Some(database) = self.database {
-            database.charge(heap);
             let of = self.leaves_of.entry(database.id).or_default();
             *of = of.saturating_add(leaves);
         }
