@@ -126,6 +126,7 @@ fn look(device: &MemoryDevice, from: u64) {
 }
 
 fuzz_target!(|data: &[u8]| {
+    alluvium_fuzz::compares::link();
     let [from, block, data @ ..] = data else {
         return;
     };

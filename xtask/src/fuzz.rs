@@ -23,9 +23,10 @@ const RSS_MIB_MAX: u32 = 1536;
 /// What one input may take.
 const INPUT_SECONDS_MAX: u32 = 10;
 /// Longest input of targets whose work grows with it; others get libFuzzer's own choice.
-const LEN_MAX: [(&str, u32); 6] = [
+const LEN_MAX: [(&str, u32); 7] = [
     ("codec_round_trip", 256),
     ("codec_tail", 512),
+    ("log_replay", 320),
     ("store_files", 512),
     ("store_manifest", 512),
     ("store_model", 256),

@@ -173,6 +173,7 @@ fn store_value(s: &Status) -> Value {
             "rows": s.index.rows, "sealed_rows": s.index.sealed_rows, "silent_rows": s.index.silent_rows,
             "segments": s.index.segments, "seals": s.index.seals, "merges": s.index.merges,
             "failed_merges": s.index.failed_merges, "blocks_cached": s.index.cache_hits, "blocks_read": s.index.cache_misses,
+            "copies_read": s.index.copies_read,
         },
         "merging": {
             "paused": m.paused, "series_waiting": m.series_waiting, "runs_waiting": m.runs_waiting,

@@ -232,11 +232,11 @@ pub(crate) fn commit_root(to: Side<'_>, root: Root, manifest: &Manifest) -> Resu
 /// The files beside volumes and log that a ledger names, with their lengths.
 pub(crate) fn plain_files(ledger: &Ledger) -> Vec<(String, NamedFile)> {
     let tails = ledger.tails.iter().map(|f| (f.tails_path(), *f));
-    let series = ledger.series.iter().map(|f| (f.series_path(), *f));
-    let index = ledger
-        .segments
-        .iter()
-        .map(|s| (s.file.index_path(), s.file));
+    let two = |paths: [String; 2], file| paths.map(|path| (path, file));
+    let series = ledger.series.iter();
+    let series = series.flat_map(|f| two(f.series_paths(), *f));
+    let index = ledger.segments.iter();
+    let index = index.flat_map(|s| two(s.file.index_paths(), s.file));
     tails.chain(series).chain(index).collect()
 }
 
@@ -315,6 +315,7 @@ impl Copy<'_> {
         for head in volume_heads(&manifest)? {
             self.name_volume(&head)?;
         }
+        let mut missing = None;
         for (path, file) in plain_files(&ledger) {
             let of_base = |base: &&Base| base.files.contains(&(path.clone(), file));
             let base = self.base.as_ref().filter(of_base);
@@ -322,7 +323,16 @@ impl Copy<'_> {
                 self.report.files_from_base += 1;
                 continue;
             }
-            self.await_copy(path, file.len, false)?;
+            let is_twin = !file.is_tails(&path);
+            let awaited = self.await_copy(path, file.len, false);
+            match awaited {
+                // One of two, which follow each other: a restore makes it anew of the other.
+                Err(BackupError::Io(error))
+                    if error.kind == IoErrorKind::NotFound
+                        && is_twin
+                        && missing.replace(file) != Some(file) => {}
+                awaited => awaited?,
+            }
         }
         drop(hold);
         self.report.held_ns = inner.clock.monotonic_ns() - begun;

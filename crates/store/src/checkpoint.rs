@@ -32,6 +32,7 @@ use crate::piece_file::{Abandoned, PieceFile};
 use crate::segments::{NewSegment, SegmentBuild};
 use crate::series::Series;
 use crate::tail_files::TAIL_FILES_MAX;
+use crate::twin_file::TwinFile;
 
 #[derive(Debug)]
 enum Step {
@@ -71,7 +72,7 @@ pub(crate) struct Running {
     step: Step,
     redo_from: Vec<u64>,
     pub tails: PieceFile,
-    series: Option<PieceFile>,
+    series: Option<TwinFile>,
     definitions: Sections,
     sealed: Vec<(Arc<PartitionState>, DefinitionMark)>,
     live_sealed: Vec<(Arc<PartitionState>, LivenessMark)>,
@@ -196,13 +197,13 @@ impl Checkpointer {
         self.root.seq
     }
 
-    /// Bytes of the files that the last superblock names: tails, definitions.
+    /// Bytes of the files that the last superblock names: tails; definitions with segments of the index, and their copies.
     pub(crate) fn file_bytes(&self) -> (u64, u64) {
         let sum = |files: &[NamedFile]| files.iter().map(|f| f.len).sum::<u64>();
         let segments: u64 = self.current.segments.iter().map(|s| s.file.len).sum();
         (
             sum(&self.current.tails),
-            sum(&self.current.series) + segments,
+            2 * (sum(&self.current.series) + segments),
         )
     }
 
@@ -430,7 +431,7 @@ impl StoreInner {
                 Poll::Ready(result) => {
                     result?;
                     let series = running.series.as_ref();
-                    if !series.is_none_or(PieceFile::is_closed) {
+                    if !series.is_none_or(TwinFile::is_closed) {
                         return Ok(Progress::Waiting);
                     }
                     Ok(Progress::Done(Box::new(std::mem::take(ledger))))

@@ -25,13 +25,18 @@ impl NamedFile {
         format!("tails.{:016}", self.seq)
     }
 
-    pub(crate) fn series_path(self) -> String {
-        format!("series.{:016}", self.seq)
+    pub(crate) fn is_tails(self, path: &str) -> bool {
+        path == self.tails_path()
     }
 
-    /// Of a segment of the index: its number stands for the commit.
-    pub(crate) fn index_path(self) -> String {
-        format!("index.{:016}", self.seq)
+    /// Of definitions, and of their copy.
+    pub(crate) fn series_paths(self) -> [String; 2] {
+        ["series.", "copy-series."].map(|prefix| format!("{prefix}{:016}", self.seq))
+    }
+
+    /// Of a segment of the index, and of its copy: its number stands for the commit.
+    pub(crate) fn index_paths(self) -> [String; 2] {
+        ["index.", "copy-index."].map(|prefix| format!("{prefix}{:016}", self.seq))
     }
 }
 

@@ -21,7 +21,9 @@ pub(crate) struct PieceFile {
     seq: u64,
     opening: Option<Ticket>,
     file: Option<FileId>,
-    /// What is still to be sent; its user appends.
+    /// What is sent first, as far as `sent` is not past it.
+    whole: Arc<Vec<u8>>,
+    /// What is still to be sent behind that; its user appends.
     pub pending: Vec<u8>,
     sent: u64,
     len: u64,
@@ -50,6 +52,7 @@ impl PieceFile {
             seq,
             opening,
             file: None,
+            whole: Arc::default(),
             pending,
             sent: 0,
             len: 0,
@@ -59,9 +62,49 @@ impl PieceFile {
         }
     }
 
+    /// A file of these bytes.
+    pub(crate) fn of(
+        device: &dyn Device,
+        lane: Lane,
+        path: String,
+        (seq, whole): (u64, &Arc<Vec<u8>>),
+    ) -> Self {
+        Self {
+            whole: Arc::clone(whole),
+            ..Self::create(device, lane, path, seq)
+        }
+    }
+
     /// Where what is appended next will stand.
     pub(crate) fn end(&self) -> u64 {
-        self.len + self.pending.len() as u64
+        self.len + self.unsent() as u64
+    }
+
+    fn unsent(&self) -> usize {
+        let whole = self.whole.len().saturating_sub(self.sent as usize);
+        whole + self.pending.len()
+    }
+
+    /// The next piece to send, unless less than a whole one is there and `any` may not be sent.
+    fn next_piece(&mut self, any: bool) -> Option<AlignedBuf> {
+        let whole = self.whole.get(self.sent as usize..).unwrap_or_default();
+        let next = if whole.is_empty() {
+            &self.pending
+        } else {
+            whole
+        };
+        let take = next.len().min(PIECE_BYTES);
+        if take == 0 || (take < PIECE_BYTES && whole.is_empty() && !any) {
+            return None;
+        }
+        let mut buffer = AlignedBuf::zeroed(take);
+        buffer.bytes_mut()[..take].copy_from_slice(&next[..take]);
+        self.crc = alluvium_block::crc32c_append(self.crc, &next[..take]);
+        self.len += take as u64;
+        if whole.is_empty() {
+            self.pending.drain(..take);
+        }
+        Some(buffer)
     }
 
     pub(crate) fn named(&self) -> NamedFile {
@@ -81,7 +124,7 @@ impl PieceFile {
     ) -> Result<bool, IoError> {
         if let Some(ticket) = &self.opening {
             match ticket.result() {
-                None => return Ok(self.pending.len() < PIECE_BYTES * PIECES_MAX),
+                None => return Ok(self.unsent() < PIECE_BYTES * PIECES_MAX),
                 Some(Ok(Completion::Opened { file, .. })) => self.file = Some(file),
                 Some(Ok(Completion::Done)) => {}
                 Some(Err(error)) => return Err(error),
@@ -95,15 +138,9 @@ impl PieceFile {
         let Some(file) = self.file else {
             return Ok(false);
         };
-        while (self.pending.len() >= PIECE_BYTES || (all && !self.pending.is_empty()))
-            && self.writes.len() < PIECES_MAX
+        while self.writes.len() < PIECES_MAX
+            && let Some(buffer) = self.next_piece(all)
         {
-            let take = self.pending.len().min(PIECE_BYTES);
-            let mut buffer = AlignedBuf::zeroed(take);
-            buffer.bytes_mut()[..take].copy_from_slice(&self.pending[..take]);
-            self.pending.drain(..take);
-            self.crc = alluvium_block::crc32c_append(self.crc, &buffer.bytes()[..take]);
-            self.len += take as u64;
             let offset = self.sent;
             self.sent += buffer.len() as u64;
             let data = WriteData::Buffer(Arc::new(buffer));
@@ -121,7 +158,7 @@ impl PieceFile {
     }
 
     pub(crate) fn is_written(&self) -> bool {
-        self.opening.is_none() && self.pending.is_empty() && self.writes.is_empty()
+        self.opening.is_none() && self.unsent() == 0 && self.writes.is_empty()
     }
 
     /// Makes what is written durable, if the file is open.

@@ -9,6 +9,7 @@ use alluvium_types::PAGE_SIZE;
 use alluvium_wal::{StreamInfo, list_streams};
 
 use crate::backup::{BackupError, absent, commit_root, plain_files, refuse_filled};
+use crate::copies::copies_of;
 use crate::copying::{Side, copy_file};
 use crate::ledger::Ledger;
 use crate::verify::{VerifyReport, verify_unfinished};
@@ -76,6 +77,9 @@ pub fn restore(
     to.sync_dir("vol").or_else(absent)?;
     to.sync_dir("wal").or_else(absent)?;
     commit_root(to, roots.root, &roots.manifest)?;
+    for mut copies in copies_of(target.as_ref(), &ledger) {
+        copies.repair(target.as_ref())?;
+    }
     // Checked as whoever opens it will read it. Until then `unfinished` keeps everybody else from it, through any cut; the
     // superblock goes again if it does not hold.
     report.verified = verify_unfinished(target)?;

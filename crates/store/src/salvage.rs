@@ -16,10 +16,10 @@ use alluvium_wal::{Entry, list_streams, read_section, salvage_frames};
 
 use crate::backup::{BackupError, refuse_filled};
 use crate::config::StoreConfig;
+use crate::copies::read_whole;
 use crate::copying::Side;
 use crate::database::{Database, Store};
 use crate::salvage::names::Names;
-use crate::segments::read_whole;
 
 mod names;
 

@@ -1,5 +1,5 @@
 //! Looks for rot while the store is open: every page that a series leads to, and the files that the superblock names,
-//! read from the device at a set rate, round after round.
+//! read from the device at a set rate, round after round. Of what there is a copy of, the one that does not hold is written anew.
 //!
 //! A page whose run is written anew meanwhile does not count any more. The log is not looked at: it is short-lived, and an
 //! opening or [`verify`](crate::verify()) reads it.
@@ -9,17 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alluvium_block::{OtherSlot, load_roots};
-use alluvium_index::merge_segments;
 use alluvium_nbtree::{PageCheck, ReadStats};
 use alluvium_types::PAGE_SIZE;
 use parking_lot::Mutex;
 
+use crate::copies::Copies;
 use crate::database::Store;
 use crate::databases::DatabaseState;
 use crate::ledger::NamedFile;
 use crate::named_file::check_named;
 use crate::open::StoreInner;
-use crate::segments::segment_of;
 use crate::space::SeriesWalk;
 use crate::verify::{FINDINGS_MAX, Finding};
 
@@ -106,28 +105,50 @@ impl Round {
 
     /// One file. It may have been removed since the round began: then it does not count.
     fn check_file(&mut self, store: &StoreInner, path: String, file: NamedFile) {
-        let read = if path.starts_with("index.") {
-            let whole = segment_of(&store.device, file).and_then(|s| merge_segments(&[s]));
-            whole.map(drop).map_err(|e| e.to_string())
-        } else {
-            let read = check_named(store.device.as_ref(), &path, file, |_| {});
-            read.map_err(|e| e.to_string())
-        };
+        let device = store.device.as_ref();
+        let mut copies = None;
+        let mut found = Vec::new();
+        if file.index_paths()[0] == path {
+            copies = Some(Copies::of_segment(device, file));
+        } else if file.series_paths()[0] == path {
+            copies = Some(Copies::of_definitions(device, file));
+        } else if file.is_tails(&path)
+            && let Err(error) = check_named(device, &path, file, |_| {})
+        {
+            found.push((path.clone(), error.to_string()));
+        }
         self.files_read += 1;
         self.bytes += file.len;
-        let Err(what) = read else { return };
-        if store
-            .checkpointer
-            .lock()
-            .plain_files()
-            .contains(&(path.clone(), file))
-        {
+        found.extend(copies.iter().flat_map(Copies::findings));
+        let named = store.checkpointer.lock().plain_files();
+        if found.is_empty() || !named.contains(&(path, file)) {
+            return;
+        }
+        if let Some(Err(error)) = copies.map(|mut copies| copies.repair(device)) {
+            let says = format!(", and cannot be written anew: {error}");
+            found.iter_mut().for_each(|(_, what)| what.push_str(&says));
+        }
+        for (place, what) in found {
             self.find(Finding {
-                place: path,
+                place,
                 what,
                 lost: None,
             });
         }
+    }
+
+    /// Segments that a reader found to be rotten come first.
+    fn hurry(&mut self, store: &StoreInner) {
+        let suspects = store.index_cache.take_suspects();
+        if suspects.is_empty() {
+            return;
+        }
+        let named = store.checkpointer.lock().plain_files();
+        let wanted = |(path, file): &(String, NamedFile)| {
+            suspects.contains(&file.seq) && *path == file.index_paths()[0]
+        };
+        let wanted = named.into_iter().filter(wanted);
+        wanted.for_each(|found| self.files.push_front(found));
     }
 
     fn next_database(&mut self) {
@@ -137,6 +158,7 @@ impl Round {
 
     /// Reads a file, or about [`STEP_PAGES`] pages. Returns whether there is more.
     fn step(&mut self, store: &StoreInner) -> bool {
+        self.hurry(store);
         if let Some((path, file)) = self.files.pop_front() {
             self.check_file(store, path, file);
             return true;

@@ -4,15 +4,12 @@
 //! neighbours of a size are made one. A file that no superblock names any more is removed, but stays readable for
 //! whoever still has it open.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use alluvium_index::{DAY_NS, Liveness, MergeJob, SealJob, Segment, SegmentError, SegmentFile};
-use alluvium_io::{AlignedBuf, Completion, Device, FileId, IoError, Lane, Op, OpenMode, Read};
-use alluvium_types::{Budget, DatabaseId, Owner, PAGE_SIZE, Partition, TimeRange};
-use hashbrown::HashMap;
-use parking_lot::{Mutex, RwLock};
+use alluvium_index::{DAY_NS, Liveness, MergeJob, SealJob, Segment, SegmentError};
+use alluvium_io::Lane;
+use alluvium_types::{DatabaseId, Partition, TimeRange};
 use roaring::RoaringBitmap;
 
 use crate::config::StoreConfig;
@@ -20,215 +17,12 @@ use crate::error::OpenError;
 use crate::ledger::{NamedFile, NamedSegment};
 use crate::open::StoreInner;
 use crate::partition::PartitionState;
-use crate::piece_file::PieceFile;
 use crate::status::IndexStatus;
+use crate::stored_segment::StoredSegment;
+use crate::twin_file::TwinFile;
 
 /// Segments a checkpoint may write; the number of a file has room for them.
 pub(crate) const SEGMENTS_PER_CHECKPOINT: u64 = 1 << 16;
-
-/// Blocks of segments that were read lately, of the whole store.
-#[derive(Debug)]
-pub(crate) struct IndexCache {
-    limit: usize,
-    budget: Arc<Budget>,
-    blocks: Mutex<Blocks>,
-    pub hits: AtomicU64,
-    pub misses: AtomicU64,
-    pub seals: AtomicU64,
-    pub merges: AtomicU64,
-    /// Merges of segments that could not be read.
-    pub failed_merges: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Blocks {
-    by_place: HashMap<(u64, u64), (Arc<[u8]>, bool)>,
-    /// In the order they came; one that was used since it was last looked at goes to the end.
-    order: VecDeque<(u64, u64)>,
-    bytes: usize,
-}
-
-impl Blocks {
-    fn shrink(&mut self, limit: usize) {
-        while self.bytes > limit
-            && let Some(oldest) = self.order.pop_front()
-        {
-            let entry = self.by_place.get_mut(&oldest);
-            if entry.is_some_and(|(_, used)| std::mem::take(used)) {
-                self.order.push_back(oldest);
-            } else {
-                let gone = self.by_place.remove(&oldest);
-                self.bytes -= gone.map_or(0, |(block, _)| block.len());
-            }
-        }
-    }
-}
-
-impl IndexCache {
-    pub(crate) fn new(limit: usize, budget: Arc<Budget>) -> Self {
-        Self {
-            limit,
-            budget,
-            blocks: Mutex::default(),
-            hits: AtomicU64::new(0),
-            misses: AtomicU64::new(0),
-            seals: AtomicU64::new(0),
-            merges: AtomicU64::new(0),
-            failed_merges: AtomicU64::new(0),
-        }
-    }
-
-    pub(crate) fn limit(&self) -> usize {
-        self.limit
-    }
-
-    /// Drops blocks until no more bytes than these are left.
-    pub(crate) fn shrink(&self, bytes: usize) {
-        let mut blocks = self.blocks.lock();
-        let before = blocks.bytes;
-        blocks.shrink(bytes);
-        let gone = before.saturating_sub(blocks.bytes);
-        self.budget.release(Owner::Index, gone as u64);
-    }
-
-    fn get(&self, place: (u64, u64), bytes: usize) -> Option<Arc<[u8]>> {
-        let mut blocks = self.blocks.lock();
-        let found = blocks.by_place.get_mut(&place);
-        let found = found.filter(|(block, _)| block.len() == bytes);
-        let counter = if found.is_some() {
-            &self.hits
-        } else {
-            &self.misses
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-        found.map(|(block, used)| {
-            *used = true;
-            Arc::clone(block)
-        })
-    }
-
-    fn put(&self, place: (u64, u64), block: Arc<[u8]>) {
-        if block.len() > self.limit / 4 {
-            return;
-        }
-        let mut blocks = self.blocks.lock();
-        let blocks = &mut *blocks;
-        let before = blocks.bytes;
-        blocks.bytes += block.len();
-        if let Some((old, _)) = blocks.by_place.insert(place, (block, false)) {
-            blocks.bytes -= old.len();
-        } else {
-            blocks.order.push_back(place);
-        }
-        blocks.shrink(self.limit);
-        let (more, less) = (
-            blocks.bytes.saturating_sub(before),
-            before.saturating_sub(blocks.bytes),
-        );
-        self.budget.force(Owner::Index, more as u64);
-        self.budget.release(Owner::Index, less as u64);
-    }
-}
-
-/// Where the bytes are at the moment.
-#[derive(Debug)]
-enum Place {
-    /// In memory until a superblock names the file.
-    Memory(Arc<Vec<u8>>),
-    File(FileId),
-}
-
-/// The bytes of one segment. Dropping it closes the file.
-#[derive(Debug)]
-pub(crate) struct StoredSegment {
-    device: Arc<dyn Device>,
-    lane: Lane,
-    cache: Arc<IndexCache>,
-    pub number: u64,
-    len: u64,
-    place: RwLock<Place>,
-}
-
-impl StoredSegment {
-    /// Opens a file that a manifest names. Waits.
-    fn open(inner: &StoreInner, file: NamedFile) -> Result<Self, OpenError> {
-        let lane = inner.index_lane();
-        let opening = Op::Open {
-            path: file.index_path(),
-            mode: OpenMode::default(),
-        };
-        let opened = inner.device.submit(lane, opening);
-        let opened = opened.wait(inner.device.as_ref(), lane)?;
-        let Completion::Opened { file: id, len } = opened else {
-            return Err(missing());
-        };
-        let stored = Self {
-            device: Arc::clone(&inner.device),
-            lane,
-            cache: Arc::clone(&inner.index_cache),
-            number: file.seq,
-            len: file.len,
-            place: RwLock::new(Place::File(id)),
-        };
-        if len < file.len {
-            return Err(missing());
-        }
-        Ok(stored)
-    }
-}
-
-fn missing() -> OpenError {
-    OpenError::Manifest {
-        section: "an index segment it names: the file is missing or short",
-    }
-}
-
-impl SegmentFile for StoredSegment {
-    fn len(&self) -> u64 {
-        self.len
-    }
-
-    fn read(
-        &self,
-        offset: u64,
-        bytes: usize,
-        visit: &mut dyn FnMut(&[u8]),
-    ) -> Result<(), SegmentError> {
-        let file = match &*self.place.read() {
-            Place::Memory(whole) => return whole.read(offset, bytes, visit),
-            Place::File(file) => *file,
-        };
-        let key = (self.number, offset);
-        let block = if let Some(block) = self.cache.get(key, bytes) {
-            block
-        } else {
-            let begin = offset - offset % PAGE_SIZE as u64;
-            let skip = (offset - begin) as usize;
-            let mut reads = [Read {
-                file,
-                offset: begin,
-                into: AlignedBuf::zeroed((skip + bytes).next_multiple_of(PAGE_SIZE)),
-            }];
-            let read = self.device.read(&mut reads);
-            read.map_err(|error| SegmentError::Read {
-                source: Arc::new(error),
-            })?;
-            let block: Arc<[u8]> = reads[0].into.bytes()[skip..skip + bytes].into();
-            self.cache.put(key, Arc::clone(&block));
-            block
-        };
-        visit(&block);
-        Ok(())
-    }
-}
-
-impl Drop for StoredSegment {
-    fn drop(&mut self) {
-        if let Place::File(file) = *self.place.get_mut() {
-            drop(self.device.submit(self.lane, Op::Close { file }));
-        }
-    }
-}
 
 /// A segment and the file behind it.
 #[derive(Debug, Clone)]
@@ -243,7 +37,7 @@ pub(crate) struct HeldSegment {
 pub(crate) struct NewSegment {
     pub part: Arc<PartitionState>,
     pub held: HeldSegment,
-    pub file: PieceFile,
+    pub file: TwinFile,
     /// Made of frozen rows, not of other segments.
     pub is_seal: bool,
 }
@@ -282,46 +76,6 @@ pub(crate) enum Built {
     /// A merge that met damage: the segments stay as they are.
     Nothing,
     Segment(Box<NewSegment>),
-}
-
-/// A segment of a directory that is not open, for whoever checks it or saves what is left. Reads all of it into memory.
-pub(crate) fn segment_of(
-    device: &Arc<dyn Device>,
-    file: NamedFile,
-) -> Result<Arc<Segment>, SegmentError> {
-    let whole = read_whole(device.as_ref(), &file.index_path(), file.len);
-    let whole = whole.map_err(|error| SegmentError::Read {
-        source: Arc::new(error),
-    })?;
-    Segment::open(Arc::new(whole)).map(Arc::new)
-}
-
-/// The first `len` bytes of a file, or as many as there are.
-pub(crate) fn read_whole(device: &dyn Device, path: &str, len: u64) -> Result<Vec<u8>, IoError> {
-    let lane = Lane(0);
-    let opening = Op::Open {
-        path: path.to_owned(),
-        mode: OpenMode::default(),
-    };
-    let Completion::Opened { file, len: there } =
-        device.submit(lane, opening).wait(device, lane)?
-    else {
-        return Ok(Vec::new());
-    };
-    let len = len.min(there) as usize;
-    let mut reads = [Read {
-        file,
-        offset: 0,
-        into: AlignedBuf::zeroed(len.next_multiple_of(PAGE_SIZE)),
-    }];
-    let read = if len == 0 {
-        Ok(())
-    } else {
-        device.read(&mut reads)
-    };
-    device.submit(lane, Op::Close { file }).wait(device, lane)?;
-    read?;
-    Ok(reads[0].into.bytes()[..len].to_vec())
 }
 
 /// The neighbours that should be one segment: the newest `fan` of a size in a row, if together they stay within
@@ -365,17 +119,9 @@ impl StoreInner {
             len: bytes.len() as u64,
             crc: 0,
         };
-        let path = named.index_path();
-        let mut file = PieceFile::create(self.device.as_ref(), lane, path, number);
-        file.pending = bytes.to_vec();
-        let stored = Arc::new(StoredSegment {
-            device: Arc::clone(&self.device),
-            lane,
-            cache: Arc::clone(&self.index_cache),
-            number,
-            len: bytes.len() as u64,
-            place: RwLock::new(Place::Memory(bytes)),
-        });
+        let paths = named.index_paths();
+        let file = TwinFile::create(self.device.as_ref(), lane, paths, (number, &bytes));
+        let stored = Arc::new(StoredSegment::in_memory(self, named, bytes));
         let segment = Segment::open(Arc::<StoredSegment>::clone(&stored))?;
         Ok(NewSegment {
             part: Arc::clone(part),
@@ -444,14 +190,15 @@ impl StoreInner {
 
     /// Lets new segments take their places: a superblock names them.
     pub(crate) fn place_segments(&self, new: Vec<NewSegment>) {
-        for mut new in new {
-            let Some(file) = new.file.take_file() else {
-                continue;
-            };
-            *new.held.stored.place.write() = Place::File(file);
+        for new in new {
             let mut held = new.part.segments.lock();
             *held = new.placed_in(&held);
             drop(held);
+            let lane = self.index_lane();
+            let Some(file) = new.file.take_first(self.device.as_ref(), lane) else {
+                continue;
+            };
+            new.held.stored.place_in(file);
             let segment = Arc::clone(&new.held.segment);
             let mut index = new.part.index.write();
             let counter = if new.is_seal {
@@ -529,6 +276,7 @@ impl StoreInner {
             seals: count(&cache.seals),
             merges: count(&cache.merges),
             failed_merges: count(&cache.failed_merges),
+            copies_read: count(&cache.copies_read),
             cache_hits: count(&cache.hits),
             cache_misses: count(&cache.misses),
             ..IndexStatus::default()
@@ -590,28 +338,5 @@ mod tests {
         assert_eq!(mergeable(&[3, 1], 2, 1000), Some(0..2));
         assert_eq!(mergeable(&[1, 3], 2, 1000), None);
         assert_eq!(mergeable(&[1, 1], 0, 1000), None);
-    }
-
-    #[test]
-    fn the_cache_keeps_what_is_used_within_its_limit() {
-        let budget = Arc::new(Budget::new(1 << 20));
-        let cache = IndexCache::new(4000, Arc::clone(&budget));
-        for i in 0..100 {
-            cache.put((1, i), vec![i as u8; 500].into());
-            assert!(
-                cache.get((1, 0), 500).is_some(),
-                "the first is used each time"
-            );
-            assert!(cache.blocks.lock().bytes <= 4000);
-        }
-        assert!(cache.get((1, 50), 500).is_none());
-        assert_eq!(cache.get((1, 99), 500).as_deref(), Some(&[99; 500][..]));
-        assert!(cache.get((1, 99), 400).is_none(), "another length");
-        cache.put((2, 0), vec![0; 2000].into());
-        assert!(cache.get((2, 0), 2000).is_none(), "too large to keep");
-        assert_eq!(
-            budget.used_by(Owner::Index),
-            cache.blocks.lock().bytes as u64
-        );
     }
 }

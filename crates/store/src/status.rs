@@ -88,6 +88,8 @@ pub struct IndexStatus {
     pub merges: u64,
     /// Merges that gave up because a segment could not be read.
     pub failed_merges: u64,
+    /// Blocks read from the copy of a segment because the first file could not be read or does not hold.
+    pub copies_read: u64,
     /// Blocks found in memory.
     pub cache_hits: u64,
     /// Blocks read from the device.

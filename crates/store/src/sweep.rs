@@ -37,7 +37,14 @@ pub(crate) fn sweep(device: &dyn Device, roots: &Roots) -> Result<u64, OpenError
     let mut needless = Vec::new();
     for file in device.list("")? {
         let numbered = |prefix| numbered(&file.name, prefix).is_some();
-        let ours = ["manifest.", "tails.", "series.", "index."];
+        let ours = [
+            "manifest.",
+            "tails.",
+            "series.",
+            "copy-series.",
+            "index.",
+            "copy-index.",
+        ];
         if ours.into_iter().any(numbered) {
             needless.push(file.name);
         }
@@ -67,8 +74,8 @@ fn note(named: &mut HashSet<String>, root: &Root, manifest: &Manifest) -> Result
     let ledger = Ledger::load(manifest)?;
     named.insert(manifest_path(root.seq));
     named.extend(ledger.tails.iter().copied().map(NamedFile::tails_path));
-    named.extend(ledger.series.iter().copied().map(NamedFile::series_path));
-    named.extend(ledger.segments.iter().map(|s| s.file.index_path()));
+    named.extend(ledger.series.iter().flat_map(|f| f.series_paths()));
+    named.extend(ledger.segments.iter().flat_map(|s| s.file.index_paths()));
     named.extend(ledger.removals);
     let volumes: Result<Vec<String>, RootError> = named_volumes(manifest);
     named.extend(volumes?);

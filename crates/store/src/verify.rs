@@ -10,17 +10,16 @@ use alluvium_block::{
     BlockConfig, BlockStore, OtherSlot, RootError, Roots, Sections, load_roots,
     load_unfinished_roots,
 };
-use alluvium_index::merge_segments;
 use alluvium_io::{Device, IoError};
 use alluvium_nbtree::{PageCheck, ReadStats, Tree, TreeError, tail_records};
 use alluvium_types::{Budget, PAGE_SIZE};
 use alluvium_wal::{Entry, LogError, PointGroup, SectionReader, list_streams, replay};
 
+use crate::copies::{Copies, read_definitions};
 use crate::error::{OpenError, SeriesReadError};
 use crate::ledger::{Ledger, NamedFile};
 use crate::named_file::read_named;
 use crate::open::salt;
-use crate::segments::segment_of;
 
 /// Findings that are listed; more are counted.
 pub const FINDINGS_MAX: usize = 1000;
@@ -136,6 +135,13 @@ impl VerifyReport {
         });
     }
 
+    fn note_copies(&mut self, copies: &Copies) {
+        self.files += 2;
+        for (path, what) in copies.findings() {
+            self.note(&path, what);
+        }
+    }
+
     fn add_pages(&mut self, stats: &ReadStats) {
         self.pages = stats.leaf_pages + stats.inner_pages + stats.overflow_pages;
         self.page_bytes = self.pages * PAGE_SIZE as u64;
@@ -206,11 +212,7 @@ fn verify_roots(
     }
     check_definitions(device.as_ref(), &ledger, &mut report);
     for segment in &ledger.segments {
-        report.files += 1;
-        let checked = segment_of(device, segment.file).and_then(|s| merge_segments(&[s]));
-        if let Err(error) = checked {
-            report.note(&segment.file.index_path(), error);
-        }
+        report.note_copies(&Copies::of_segment(device.as_ref(), segment.file));
     }
     match opened {
         Ok((blocks, missing)) => {
@@ -244,10 +246,10 @@ fn named(
 
 fn check_definitions(device: &dyn Device, ledger: &Ledger, report: &mut VerifyReport) {
     for file in &ledger.series {
-        let path = file.series_path();
-        let bytes = named(device, &path, *file, report);
-        if let Some(Err(error)) = bytes.map(|b| Sections::decode(&b)) {
-            report.note(&path, error);
+        report.note_copies(&Copies::of_definitions(device, *file));
+        let sections = read_definitions(device, *file).map(|b| Sections::decode(&b));
+        if let Ok(Err(error)) = sections {
+            report.note(&file.series_paths()[0], error);
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::segment::write::filter_key;
 use crate::varint::{get_str, get_u32, get_u64};
 use crate::{KeyHash, MAX_NAME_BYTES, MAX_TAGS, SegmentError};
 
-/// Where the bytes of a segment are: a file, or memory. Reading may wait; its user holds no lock.
+/// Where the bytes of a segment are: files, or memory. Reading may wait; its user holds no lock.
 pub trait SegmentFile: Debug + Send + Sync {
     /// Bytes of the segment.
     fn len(&self) -> u64;
@@ -30,15 +30,16 @@ pub trait SegmentFile: Debug + Send + Sync {
         self.len() == 0
     }
 
-    /// Calls `visit` once with the bytes from `offset` on; the range is within the length.
+    /// Calls `visit` with the bytes from `offset` on; the range is within the length. It answers whether they are what was
+    /// written; where they are not, a file with copies goes on to the next one.
     ///
     /// # Errors
-    /// If they cannot be read.
+    /// If they cannot be read from any copy.
     fn read(
         &self,
         offset: u64,
         bytes: usize,
-        visit: &mut dyn FnMut(&[u8]),
+        visit: &mut dyn FnMut(&[u8]) -> bool,
     ) -> Result<(), SegmentError>;
 }
 
@@ -51,7 +52,7 @@ impl SegmentFile for Vec<u8> {
         &self,
         offset: u64,
         bytes: usize,
-        visit: &mut dyn FnMut(&[u8]),
+        visit: &mut dyn FnMut(&[u8]) -> bool,
     ) -> Result<(), SegmentError> {
         let begin = usize::try_from(offset).ok();
         let slice = begin.and_then(|b| self.get(b..b.checked_add(bytes)?));
@@ -141,7 +142,10 @@ impl Segment {
         file.read(at, TRAILER_BYTES, &mut |bytes| {
             let crc = bytes.get(..TRAILER_BYTES - CRC_BYTES).map(crc32c::crc32c);
             let read = Trailer::read_from_bytes(bytes).ok();
-            trailer = read.filter(|t| Some(t.crc.get()) == crc);
+            let read = read.filter(|t| Some(t.crc.get()) == crc);
+            let holds = read.is_some();
+            trailer = trailer.or(read);
+            holds
         })?;
         let trailer = trailer.ok_or(damaged("trailer", at))?;
         if trailer.magic != MAGIC {
@@ -384,12 +388,14 @@ impl Segment {
         let mut read = Some(read);
         let mut out = None;
         self.file.read(block.at, whole as usize, &mut |bytes| {
-            if let Some((bytes, crc)) = bytes.split_last_chunk::<CRC_BYTES>()
-                && crc32c::crc32c(bytes) == u32::from_le_bytes(*crc)
-                && let Some(read) = read.take()
-            {
+            let Some((bytes, crc)) = bytes.split_last_chunk::<CRC_BYTES>() else {
+                return false;
+            };
+            let holds = crc32c::crc32c(bytes) == u32::from_le_bytes(*crc);
+            if holds && let Some(read) = read.take() {
                 out = read(bytes);
             }
+            holds
         })?;
         out.ok_or(damaged(what, block.at))
     }

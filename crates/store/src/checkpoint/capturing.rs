@@ -13,9 +13,9 @@ use crate::ledger::NamedFile;
 use crate::open::StoreInner;
 use crate::part_tags::{live_tag, part_tag};
 use crate::partition::PartitionState;
-use crate::piece_file::PieceFile;
 use crate::segments::SEGMENTS_PER_CHECKPOINT;
 use crate::shard::shard_of;
+use crate::twin_file::TwinFile;
 
 impl StoreInner {
     /// Writes the tails of one slice of one shard's dirty series.
@@ -159,14 +159,13 @@ impl StoreInner {
                 len: 0,
                 crc: 0,
             };
-            let mut file = PieceFile::create(
+            let bytes = Arc::new(running.definitions.encode());
+            running.series = Some(TwinFile::create(
                 self.device.as_ref(),
                 lane,
-                name.series_path(),
-                running.root.seq,
-            );
-            file.pending = running.definitions.encode();
-            running.series = Some(file);
+                name.series_paths(),
+                (running.root.seq, &bytes),
+            ));
         }
         let (mut flushes, mut marks) = (Vec::new(), Vec::new());
         for shard in &self.shards {

@@ -33,8 +33,9 @@ impl StoreInner {
         // Of a database that was dropped meanwhile.
         let unnamed = running.segments.iter().filter(|n| !is_named(n));
         for segment in unnamed {
-            let path = segment.held.file.index_path();
-            drop(self.device.submit(lane, Op::Remove { path }));
+            for path in segment.held.file.index_paths() {
+                drop(self.device.submit(lane, Op::Remove { path }));
+            }
         }
         let renewed: Vec<_> = running
             .segments
@@ -59,12 +60,12 @@ impl StoreInner {
             remove(file.tails_path());
         }
         for file in old.series.iter().filter(|f| !named(|l| &l.series, f)) {
-            remove(file.series_path());
+            file.series_paths().into_iter().for_each(remove);
         }
         let kept = [&checkpointer.previous, &checkpointer.current];
         let is_kept = |s: &NamedSegment| kept.iter().any(|l| l.segments.contains(s));
         for segment in old.segments.iter().filter(|s| !is_kept(s)) {
-            remove(segment.file.index_path());
+            segment.file.index_paths().into_iter().for_each(remove);
         }
         if let Some(seq) = running.root.seq.checked_sub(2).filter(|seq| *seq > 0) {
             remove(alluvium_block::manifest_path(seq));
@@ -151,12 +152,11 @@ impl StoreInner {
             drop(state);
             shard.dirty.push((database, series));
         }
-        let files = [Some(running.tails), running.series];
         let segments = running.segments.into_iter().map(|new| new.file);
-        let files = files.into_iter().flatten().chain(segments);
-        checkpointer
-            .abandoned
-            .extend(files.map(|f| f.abandon(full)));
+        let twins = running.series.into_iter().chain(segments);
+        let abandoned = twins.flat_map(|twin| twin.abandon(full));
+        let abandoned = abandoned.chain([running.tails.abandon(full)]);
+        checkpointer.abandoned.extend(abandoned);
         let error = if full {
             StoreError::NoRoom { reason }
         } else {

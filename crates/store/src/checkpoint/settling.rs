@@ -8,8 +8,8 @@ use alluvium_wal::SectionBuilder;
 use super::{Checkpointer, Progress, Running, Step};
 use crate::ledger::{Ledger, NamedFile};
 use crate::open::StoreInner;
-use crate::piece_file::PieceFile;
 use crate::segments::Built;
+use crate::twin_file::TwinFile;
 
 impl StoreInner {
     /// Goes on with the next segment of the index; `false` if all are made.
@@ -61,13 +61,13 @@ impl StoreInner {
         };
         running.tails.drive(self.device.as_ref(), lane, true)?;
         if let Some(series) = &mut running.series {
-            series.drive(self.device.as_ref(), lane, true)?;
+            series.drive(self.device.as_ref(), lane)?;
         }
         for new in &mut running.segments {
-            new.file.drive(self.device.as_ref(), lane, true)?;
+            new.file.drive(self.device.as_ref(), lane)?;
         }
         let files_written = running.tails.is_written()
-            && running.series.as_ref().is_none_or(PieceFile::is_written)
+            && running.series.as_ref().is_none_or(TwinFile::is_written)
             && running.segments.iter().all(|new| new.file.is_written());
         let flushed = flushes.iter().all(|t| matches!(t.result(), Some(Ok(()))));
         for (shard, flush) in self.shards.iter().zip(&*flushes) {
@@ -112,10 +112,10 @@ impl StoreInner {
         ledger.save(&mut manifest);
         let volumes = self.block.start_sync(lane);
         let device = self.device.as_ref();
-        let files = [Some(&running.tails), running.series.as_ref()];
         let segments = running.segments.iter().map(|new| &new.file);
-        let files = files.into_iter().flatten().chain(segments);
-        let files = files.filter_map(|f| f.sync(device, lane)).collect();
+        let twins = running.series.iter().chain(segments);
+        let synced = twins.flat_map(|twin| twin.sync(device, lane));
+        let files = synced.chain(running.tails.sync(device, lane)).collect();
         running.step = Step::Sync {
             volumes,
             files,
@@ -149,7 +149,7 @@ impl StoreInner {
             tails: chain(&checkpointer.current.tails, Some(running.tails.named())),
             series: chain(
                 &checkpointer.current.series,
-                running.series.as_ref().map(PieceFile::named),
+                running.series.as_ref().map(TwinFile::named),
             ),
             segments: self.named_segments(&running.segments),
             removals: checkpointer.removals.clone(),

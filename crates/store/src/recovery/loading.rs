@@ -9,11 +9,11 @@ use alluvium_index::{IndexError, PartitionIndex, begins_anew, rows_after};
 use alluvium_types::DatabaseId;
 use alluvium_wal::{Entry, read_section};
 
+use crate::copies::read_definitions;
 use crate::database_settings::DatabaseSettings;
 use crate::databases::DatabaseState;
 use crate::error::OpenError;
 use crate::ledger::Ledger;
-use crate::named_file::read_named;
 use crate::open::StoreInner;
 use crate::part_tags::{LIVE_TAG, split_tag};
 use crate::recall::SERIES_BYTES;
@@ -70,7 +70,7 @@ pub(super) fn load_definitions(inner: &StoreInner, ledger: &Ledger) -> Result<()
     let mut live: Vec<(u64, usize)> = Vec::new();
     let mut files = Vec::new();
     for (number, file) in ledger.series.iter().enumerate() {
-        let bytes = read_named(inner.device.as_ref(), &file.series_path(), *file)?;
+        let bytes = read_definitions(inner.device.as_ref(), *file)?;
         let sections = Sections::decode(&bytes)?;
         for (tag, part) in sections.iter() {
             if tag & LIVE_TAG != 0 {

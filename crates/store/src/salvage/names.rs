@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use alluvium_block::{Manifest, Sections};
+use alluvium_block::{Manifest, Sections, numbered};
 use alluvium_index::{KeyHash, PartitionIndex, Segment, begins_anew};
-use alluvium_io::{Device, IoError};
+use alluvium_io::{Device, IoError, Listed};
 use alluvium_types::{DatabaseId, FieldId, Partition, Row, SeriesId, SeriesKey};
 use alluvium_wal::{Entry, read_section};
 
+use crate::copies::{read_whole, segment_of};
 use crate::ledger::{Ledger, NamedFile};
 use crate::part_tags::{LIVE_TAG, split_tag};
-use crate::segments::{read_whole, segment_of};
 
 type Place = (DatabaseId, Partition);
 
@@ -71,37 +71,36 @@ impl Names {
             }
         }
         // Its length stands in the manifest: the file is padded. Without one the whole file is tried.
-        for file in of("index.") {
-            let seq = file
-                .name
-                .strip_prefix("index.")
-                .and_then(|n| n.parse().ok());
-            let Some(seq) = seq else { continue };
-            let len = file.len;
+        for (seq, len) in numbered_of(&files, ["index.", "copy-index."]) {
             let (place, file) = named.get(&seq).map_or(
                 (None, NamedFile { seq, len, crc: 0 }),
                 |(database, partition, file)| (Some((*database, *partition)), *file),
             );
-            match segment_of(device, file) {
+            match segment_of(device.as_ref(), file) {
                 Ok(segment) => match place.or_else(|| self.owner_of(&segment)) {
                     Some(place) => self.segments.entry(place).or_default().push(segment),
                     None => bad.push(format!(
                         "{}: nobody knows whose rows it has",
-                        file.index_path()
+                        file.index_paths()[0]
                     )),
                 },
-                Err(error) => bad.push(format!("{}: {error}", file.index_path())),
+                Err(error) => bad.push(format!("{}: {error}", file.index_paths()[0])),
             }
         }
-        for file in of("series.") {
-            let bytes = read_whole(device.as_ref(), &file.name, file.len)?;
-            let Ok(sections) = Sections::decode(&bytes) else {
-                bad.push(format!("{} does not parse", file.name));
+        for (seq, len) in numbered_of(&files, ["series.", "copy-series."]) {
+            let file = NamedFile { seq, len, crc: 0 };
+            let paths = file.series_paths();
+            let sections = paths.iter().find_map(|path| {
+                let bytes = read_whole(device.as_ref(), path, len).ok()?;
+                Sections::decode(&bytes).ok()
+            });
+            let Some(sections) = sections else {
+                bad.push(format!("{} does not parse, nor does its copy", paths[0]));
                 continue;
             };
             for (tag, part) in sections.iter().filter(|(tag, _)| tag & LIVE_TAG == 0) {
                 if let Err(error) = self.apply(split_tag(tag), part) {
-                    bad.push(format!("{}: {error}", file.name));
+                    bad.push(format!("{}: {error}", paths[0]));
                 }
             }
         }
@@ -171,6 +170,19 @@ impl Names {
         let name = name.or_else(|| self.fields.get(&(place, measurement, field)).cloned());
         Some((key, name.unwrap_or_else(|| format!("field_{}", field.0))))
     }
+}
+
+/// The numbers of files with one of two names, and the longer length; the oldest first.
+fn numbered_of(files: &[Listed], prefixes: [&str; 2]) -> BTreeMap<u64, u64> {
+    let mut found = BTreeMap::new();
+    for file in files {
+        let seq = prefixes.iter().find_map(|p| numbered(&file.name, p));
+        if let Some(seq) = seq {
+            let len: &mut u64 = found.entry(seq).or_default();
+            *len = file.len.max(*len);
+        }
+    }
+    found
 }
 
 /// Segments that follow each other from the first row on, the longest where several begin at the same.

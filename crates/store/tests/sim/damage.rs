@@ -69,6 +69,7 @@ pub fn run(seed: u64) -> Counts {
         Err(error) => {
             // Of a volume's file only the header is needed to open.
             let text = error.to_string();
+            assert!(!is_twin(&rotten), "there is a copy: {text}");
             let allowed = !rotten.starts_with("vol/") || text.contains("header");
             assert!(allowed, "a data page keeps the store shut: {text}");
             world.counts.damage_named += 1;
@@ -83,12 +84,21 @@ pub fn run(seed: u64) -> Counts {
                 world.oracle.check(&found, i64::MIN).unwrap();
             } else {
                 let database = database.expect("its creation was acknowledged");
+                if is_twin(&rotten) {
+                    same(&model, &read_all(&database)).unwrap();
+                }
                 check(&database, &model, &history, &rotten, &mut world.counts);
             }
         }
     }
     world.count_device();
     world.counts
+}
+
+/// Whether a file is one of two.
+fn is_twin(path: &str) -> bool {
+    let path = path.strip_prefix("copy-").unwrap_or(path);
+    path.starts_with("series.") || path.starts_with("index.")
 }
 
 /// Turns over a bit or two of one file, anywhere in it; returns its path.
