@@ -1,7 +1,8 @@
 //! Links the comparisons of models to nothing, see `src/compares.rs`.
 
-const MODELS: [&str; 4] = [
+const MODELS: [&str; 5] = [
     "codec_round_trip",
+    "log_replay",
     "tree_model",
     "store_model",
     "store_files",

@@ -1,7 +1,7 @@
 //! Comparisons that nobody looks at.
 //!
 //! libFuzzer is told of every comparison of two numbers, so that it finds a magic word or a length byte by byte. The inputs
-//! of models have none, only steps, and there it took half of the time. `build.rs` links their calls to these instead.
+//! of models have none, only steps, and what reads the log is given magic words and checksums; there it took half of the time. `build.rs` links their calls to these instead.
 
 use std::arch::global_asm;
 
