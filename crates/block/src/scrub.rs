@@ -29,7 +29,7 @@ impl BlockStore {
         let mut bad = Vec::new();
         let mut volumes = store.volumes.write();
         volumes.retain(|id, volume| {
-            let opened = volume.open_existing(store.device.as_ref(), Lane(0), instance);
+            let opened = volume.open_existing(store.device.as_ref(), Lane(0), instance, None);
             opened.map_err(|error| bad.push((*id, error))).is_ok()
         });
         drop(volumes);

@@ -149,7 +149,7 @@ impl BlockStore {
         let store = Self::create(device, config, instance, incarnation, budget);
         store.load_manifest(manifest)?;
         for volume in store.volumes.read().values() {
-            volume.open_existing(store.device.as_ref(), Lane(0), instance)?;
+            volume.open_existing(store.device.as_ref(), Lane(0), instance, Some(incarnation))?;
         }
         Ok(store)
     }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use alluvium_codec::{CodecError, varint};
-use alluvium_io::{Completion, Device, FileId, IoError, Lane, Op, OpenMode, PageBuf, Ticket};
+use alluvium_io::{
+    Completion, Device, FileId, IoError, Lane, Op, OpenMode, PageBuf, Ticket, WriteData,
+};
 use alluvium_types::{DatabaseId, Lsn, PAGE_SIZE};
 use parking_lot::Mutex;
 use zerocopy::little_endian::U32;
@@ -242,12 +244,14 @@ impl Volume {
         Ok(file)
     }
 
-    /// Opens an existing file and checks its header. Waits.
+    /// Opens an existing file and checks its header. One that has rotted is written anew, if it is to be `mended` in this life:
+    /// all of it is known, and pages prove themselves. Waits.
     pub(crate) fn open_existing(
         &self,
         device: &dyn Device,
         lane: Lane,
         instance: [u8; 16],
+        mended: Option<u32>,
     ) -> Result<(), RootError> {
         let bad = |problem| RootError::Volume {
             volume: self.id,
@@ -269,9 +273,21 @@ impl Volume {
         device.read(&mut reads)?;
         let [read] = reads;
         let page = PageBuf::from_buffer(read.into).ok_or(bad("unreadable"))?;
-        let page = Page::from_buffer(page).map_err(|_| bad("damaged in its header"))?;
-        let (header, _) = VolumeHeader::read_from_prefix(page.body())
-            .map_err(|_| bad("damaged in its header"))?;
+        let page = Page::from_buffer(page).ok();
+        let header =
+            page.and_then(|page| Some(VolumeHeader::read_from_prefix(page.body()).ok()?.0));
+        let Some(header) = header else {
+            let incarnation = mended.ok_or(bad("damaged in its header"))?;
+            let write = Op::Write {
+                file,
+                offset: 0,
+                data: WriteData::Pages(vec![self.header_page(instance, incarnation)]),
+                sync: true,
+            };
+            device.submit(lane, write).wait(device, lane)?;
+            self.opened(file);
+            return Ok(());
+        };
         if header.magic != VOLUME_MAGIC || header.instance != instance {
             return Err(bad("of another data directory"));
         }
@@ -281,11 +297,15 @@ impl Volume {
         if header.pages.get() != self.pages {
             return Err(bad("of another size than the manifest says"));
         }
+        self.opened(file);
+        Ok(())
+    }
+
+    fn opened(&self, file: FileId) {
         *self.file.lock() = FileState::Open(file);
         self.header_written.store(true, Ordering::Release);
         // The manifest names it: it was synced before that.
         self.name_synced.store(true, Ordering::Release);
-        Ok(())
     }
 
     /// Page 0.

@@ -163,6 +163,7 @@ fn store_value(s: &Status) -> Value {
         "recovery": {
             "clean": r.clean, "series_loaded": r.series_loaded, "frames": r.frames, "sections": r.sections,
             "points": r.points, "log_bytes": r.log_bytes, "torn_streams": r.torn_streams,
+            "newest_damaged": r.newest_damaged,
             "seconds": r.duration_ns as f64 / 1e9,
         },
         "points": {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use alluvium_block::RootError;
 use alluvium_index::{IndexError, LoadError, SegmentError, SelectorError};
-use alluvium_io::IoError;
+use alluvium_io::{IoError, IoErrorKind};
 use alluvium_nbtree::TreeError;
 use alluvium_types::{BudgetExceeded, ValueKind};
 use alluvium_wal::LogError;
@@ -63,6 +63,24 @@ pub enum OpenError {
     /// The device failed.
     #[error(transparent)]
     Io(#[from] IoError),
+}
+
+impl OpenError {
+    /// Whether the checkpoint before the newest may do without what is wrong.
+    pub(crate) fn may_be_of_one_checkpoint(&self) -> bool {
+        match self {
+            Self::Recall(error) => !matches!(error, RecallError::Read(_)),
+            Self::Root(RootError::Io(error)) | Self::Io(error) => {
+                error.kind == IoErrorKind::NotFound
+            }
+            Self::Root(_)
+            | Self::Index(_)
+            | Self::Segments(_)
+            | Self::Tails(_)
+            | Self::Manifest { .. } => true,
+            Self::Log(_) | Self::Undefined { .. } | Self::Setting { .. } => false,
+        }
+    }
 }
 
 /// Why a series that is not in memory could not be brought back.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Poll, Waker};
 
-use alluvium_block::{BlockConfig, BlockStore, Root, load_roots, settle_root};
+use alluvium_block::{BlockConfig, BlockStore, Manifest, OtherSlot, Root, load_roots, settle_root};
 use alluvium_io::{Clock, Device, Lane};
 use alluvium_nbtree::Encoder;
 use alluvium_types::{Budget, Lsn, Owner, PARTITION_COUNT, Partition};
@@ -110,7 +110,8 @@ fn check(config: &StoreConfig, device: &dyn Device) -> Result<(), OpenError> {
 }
 
 impl StoreInner {
-    /// Opens or creates. Waits for the device.
+    /// Opens or creates; where files of the newest superblock are damaged, from the one before it: nothing that that one needs has gone
+    /// yet, neither files nor log, so nothing is lost. Waits for the device.
     pub(crate) fn open(
         device: Arc<dyn Device>,
         clock: Arc<dyn Clock>,
@@ -118,6 +119,67 @@ impl StoreInner {
     ) -> Result<Arc<Self>, OpenError> {
         check(&config, device.as_ref())?;
         let started = clock.monotonic_ns();
+        let known = load_roots(device.as_ref())?;
+        let (mut swept, mut older) = (0, None);
+        let (mut known, before) = match known {
+            None => (None, None),
+            Some(known) => {
+                settle_root(device.as_ref())?;
+                swept = sweep(device.as_ref(), &known)?;
+                let before = ledger_before(&known);
+                if let OtherSlot::Whole(root, manifest) = known.other {
+                    older = Some((root, manifest));
+                }
+                (Some((known.root, known.manifest)), before)
+            }
+        };
+        let again = older
+            .is_some()
+            .then(|| (Arc::clone(&device), Arc::clone(&clock), config.clone()));
+        let incarnation = known.as_ref().map_or(0, |(root, _)| root.incarnation);
+        let opened = Self::open_root(device, clock, config, known.take(), before, incarnation);
+        let mut inner = match (opened, again) {
+            (Err(error), Some((device, clock, config))) if error.may_be_of_one_checkpoint() => {
+                match Self::open_root(device, clock, config, older, None, incarnation) {
+                    Ok(mut inner) => {
+                        inner.recovery.newest_damaged = Some(error.to_string());
+                        inner
+                    }
+                    Err(_) => return Err(error),
+                }
+            }
+            (opened, _) => opened?,
+        };
+        inner.recovery.files_swept = swept;
+        inner.recovery.duration_ns = inner.clock.monotonic_ns() - started;
+        let is_fresh = inner.checkpointer.get_mut().seq() == 0;
+        let inner = Arc::new(inner);
+        if is_fresh {
+            // The identity that salts the log must be durable before the first frame.
+            inner.checkpoint_now(false).map_err(|error| match error {
+                StoreError::Failed { reason } => OpenError::Io(alluvium_io::IoError::new(
+                    "create the data directory in",
+                    ".",
+                    std::io::Error::other(reason),
+                )),
+                _ => OpenError::Manifest {
+                    section: "its first commit",
+                },
+            })?;
+        }
+        Ok(inner)
+    }
+
+    /// Opens what one root names, or a new directory. `before`: what the root before it names, as far as that is known;
+    /// `incarnation`: the last that any root knows.
+    fn open_root(
+        device: Arc<dyn Device>,
+        clock: Arc<dyn Clock>,
+        config: StoreConfig,
+        known: Option<(Root, Manifest)>,
+        before: Option<Ledger>,
+        incarnation: u32,
+    ) -> Result<Self, OpenError> {
         let budget = Arc::new(Budget::new(config.memory_bytes));
         let block_config = BlockConfig {
             volume_bytes: config.volume_bytes,
@@ -126,16 +188,8 @@ impl StoreInner {
             cache_bytes: config.memory_bytes / 100 * config.cache_percent.min(90),
         };
         let streams = alluvium_wal::list_streams(device.as_ref())?;
-        let known = load_roots(device.as_ref())?;
         let fresh = known.is_none();
-        let mut swept = 0;
-        let mut before = None;
-        let (root, manifest) = if let Some(known) = known {
-            settle_root(device.as_ref())?;
-            swept = sweep(device.as_ref(), &known)?;
-            before = ledger_before(&known);
-            (known.root, known.manifest)
-        } else {
+        let (root, manifest) = known.unwrap_or_else(|| {
             let instance = config.instance.unwrap_or_else(random_instance);
             let root = Root {
                 instance,
@@ -144,8 +198,8 @@ impl StoreInner {
                 clean: true,
                 wall_ns: 0,
             };
-            (root, alluvium_block::Manifest::new())
-        };
+            (root, Manifest::new())
+        });
         let ledger = if fresh {
             Ledger::default()
         } else {
@@ -153,7 +207,7 @@ impl StoreInner {
         };
         let believed = BelievedClock::new(clock.as_ref(), (!fresh).then_some(root.wall_ns));
         let newest_stream = streams.iter().map(|s| s.incarnation).max().unwrap_or(0);
-        let incarnation = root.incarnation.max(newest_stream) + 1;
+        let incarnation = root.incarnation.max(incarnation).max(newest_stream) + 1;
         let block = BlockStore::open(
             Arc::clone(&device),
             block_config,
@@ -227,7 +281,7 @@ impl StoreInner {
             next_retry_ns: AtomicU64::new(0),
             instance: root.instance,
             incarnation,
-            opened_ns: started,
+            opened_ns: clock.monotonic_ns(),
             device,
             clock,
             config,
@@ -243,22 +297,6 @@ impl StoreInner {
                 let parts = database.touched().map(|part| &**part);
                 database.series_counts.recount(parts);
             }
-        }
-        inner.recovery.files_swept = swept;
-        inner.recovery.duration_ns = inner.clock.monotonic_ns() - started;
-        let inner = Arc::new(inner);
-        if fresh {
-            // The identity that salts the log must be durable before the first frame.
-            inner.checkpoint_now(false).map_err(|error| match error {
-                StoreError::Failed { reason } => OpenError::Io(alluvium_io::IoError::new(
-                    "create the data directory in",
-                    ".",
-                    std::io::Error::other(reason),
-                )),
-                _ => OpenError::Manifest {
-                    section: "its first commit",
-                },
-            })?;
         }
         Ok(inner)
     }

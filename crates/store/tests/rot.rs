@@ -139,6 +139,14 @@ fn newest(device: &SimDevice, prefix: &str) -> String {
         .unwrap_or_else(|| panic!("no {prefix}"))
 }
 
+fn oldest(device: &SimDevice, prefix: &str) -> String {
+    let mut files = device.list("").unwrap();
+    files.retain(|f| f.len > 300);
+    let files = files.into_iter().map(|f| f.name);
+    let oldest = files.filter(|f| f.starts_with(prefix)).min();
+    oldest.unwrap_or_else(|| panic!("no {prefix}"))
+}
+
 /// Points that a scan of everything gives, and how many errors it met.
 fn scan(database: &Database) -> (usize, usize) {
     let snapshot = database.snapshot();
@@ -200,8 +208,9 @@ fn a_flipped_byte_of_a_page_is_found_and_the_rest_answers() {
 }
 
 #[test]
-fn a_flipped_byte_of_a_file_is_found_and_refused_by_name() {
+fn a_flipped_byte_of_a_file_is_found_and_mended_or_refused_by_name() {
     let base = world();
+    let whole = scan(&open(&world()).unwrap().1);
     let (header, _) = &pages(&base)["volume"];
     let log = base.list("wal").unwrap().into_iter().map(|f| f.name);
     let mut log: Vec<_> = log.filter(|f| !f.starts_with("free")).collect();
@@ -212,18 +221,19 @@ fn a_flipped_byte_of_a_file_is_found_and_refused_by_name() {
     let (log, places) = log.rfind(|(_, places)| places.len() > 3).unwrap();
     let first = places[places.len() - 3];
     for (class, path, at, place, opens) in [
-        (
-            "volume header",
-            header.clone(),
-            100,
-            header.clone(),
-            "damaged in its header",
-        ),
+        ("volume header", header.clone(), 100, header.clone(), ""),
         (
             "tails",
             newest(&base, "tails."),
             300,
             newest(&base, "tails."),
+            "",
+        ),
+        (
+            "tails of both superblocks",
+            oldest(&base, "tails."),
+            300,
+            oldest(&base, "tails."),
             "checksum differs",
         ),
         (
@@ -260,8 +270,20 @@ fn a_flipped_byte_of_a_file_is_found_and_refused_by_name() {
                 let said = error.to_string();
                 assert!(!opens.is_empty() && said.contains(opens), "{class}: {said}");
             }
-            // An older superblock holds, or the copy of the file.
-            Ok(_) => assert!(opens.is_empty(), "{class} was opened"),
+            // An older superblock holds, the copy of the file, or all that the header of a volume says is known.
+            Ok((store, database)) => {
+                assert!(opens.is_empty(), "{class} was opened");
+                assert_eq!(scan(&database), whole, "{class}");
+                let is_older = store.recovery().newest_damaged.is_some();
+                assert_eq!(is_older, class == "tails");
+                store.checkpoint().wait().unwrap();
+                store.checkpoint().wait().unwrap();
+                store.scrub_round();
+                drop((store, database));
+                let device = device.kill();
+                assert!(sound(&device), "{class}");
+                assert_eq!(scan(&open(&device).unwrap().1), whole, "{class}");
+            }
         }
     }
     // Both slots.

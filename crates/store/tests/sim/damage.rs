@@ -58,6 +58,7 @@ pub fn run(seed: u64) -> Counts {
     } else {
         flip(&mut world)
     };
+    world.rotten = true;
     let opened = world.open();
     trace(|| {
         format!(

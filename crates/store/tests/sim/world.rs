@@ -101,6 +101,8 @@ pub struct World {
     pub linked: Option<Taken>,
     /// Backups begun in this world.
     pub backups: u64,
+    /// Files were damaged: only then may an opening need the checkpoint before the newest.
+    pub rotten: bool,
     /// What the device had written and refused when it was last counted.
     counted: (u64, u64),
 }
@@ -140,6 +142,7 @@ impl World {
             base: None,
             linked: None,
             backups: 0,
+            rotten: false,
             counted: (0, 0),
         }
     }
@@ -217,7 +220,10 @@ impl World {
         } else {
             disk
         };
-        Store::open(device, clock, self.config(shards))
+        let store = Store::open(device, clock, self.config(shards))?;
+        let damaged = &store.recovery().newest_damaged;
+        assert!(self.rotten || damaged.is_none(), "{damaged:?}");
+        Ok(store)
     }
 
     /// The power goes or the process is killed, and what is left is the disk from now on.
