@@ -148,10 +148,47 @@ impl BlockStore {
     ) -> Result<Arc<Self>, RootError> {
         let store = Self::create(device, config, instance, incarnation, budget);
         store.load_manifest(manifest)?;
-        for volume in store.volumes.read().values() {
-            volume.open_existing(store.device.as_ref(), Lane(0), instance, Some(incarnation))?;
+        let opened = store.volumes.read().values().try_for_each(|volume| {
+            volume.open_existing(store.device.as_ref(), Lane(0), instance, Some(incarnation))
+        });
+        if opened.is_err() {
+            store.close_all(Lane(0));
         }
-        Ok(store)
+        opened.map(|()| store)
+    }
+
+    /// Closes the files of all volumes, for a store that nobody goes on with and to which nothing was appended.
+    pub fn close_all(&self, lane: Lane) {
+        for volume in self.volumes.read().values() {
+            if let Some(file) = volume.file() {
+                drop(self.device.submit(lane, Op::Close { file }));
+            }
+        }
+    }
+
+    /// Lets no page join the volumes that there are, nor any that `other` names: whoever opens the store by `other` again finds all
+    /// of its pages as they were.
+    ///
+    /// # Errors
+    /// If `other` is damaged.
+    pub fn leave_volumes(&self, other: &Manifest) -> Result<(), RootError> {
+        let next = other
+            .get(TAG_VOLUMES)
+            .map(|mut rest| varint::get_u64(&mut rest));
+        let next = next.transpose().map_err(|_| RootError::Manifest {
+            section: "its volumes",
+        })?;
+        self.next_volume
+            .fetch_max(next.unwrap_or(0) as u32, Ordering::Relaxed);
+        let sets = self.sets.lock();
+        let filling = sets.values().flat_map(|set| {
+            let free = set.free.iter().map(|extent| extent.volume.id);
+            free.chain(set.active.as_ref().map(|volume| volume.id))
+        });
+        let filling: Vec<u32> = filling.collect();
+        drop(sets);
+        self.close_volumes(&filling);
+        Ok(())
     }
 
     pub(crate) fn load_manifest(&self, manifest: &Manifest) -> Result<(), RootError> {

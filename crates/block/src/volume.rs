@@ -253,31 +253,59 @@ impl Volume {
         instance: [u8; 16],
         mended: Option<u32>,
     ) -> Result<(), RootError> {
+        let file = self.open_file(device, lane)?;
+        let checked = self.check_header(device, (lane, file), instance, mended);
+        if checked.is_err() {
+            drop(device.submit(lane, Op::Close { file }));
+            return checked;
+        }
+        *self.file.lock() = FileState::Open(file);
+        self.header_written.store(true, Ordering::Release);
+        // The manifest names it: it was synced before that.
+        self.name_synced.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn open_file(&self, device: &dyn Device, lane: Lane) -> Result<FileId, RootError> {
         let bad = |problem| RootError::Volume {
             volume: self.id,
             problem,
         };
-        let file = match device.submit(lane, self.open_op(false)).wait(device, lane) {
-            Ok(Completion::Opened { file, .. }) => file,
-            Ok(Completion::Done) => return Err(bad("not openable")),
-            Err(error) if error.kind == alluvium_io::IoErrorKind::NotFound => {
-                return Err(bad("missing"));
-            }
-            Err(error) => return Err(error.into()),
+        match device.submit(lane, self.open_op(false)).wait(device, lane) {
+            Ok(Completion::Opened { file, .. }) => Ok(file),
+            Ok(Completion::Done) => Err(bad("not openable")),
+            Err(error) if error.kind == alluvium_io::IoErrorKind::NotFound => Err(bad("missing")),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn check_header(
+        &self,
+        device: &dyn Device,
+        (lane, file): (Lane, FileId),
+        instance: [u8; 16],
+        mended: Option<u32>,
+    ) -> Result<(), RootError> {
+        let bad = |problem| RootError::Volume {
+            volume: self.id,
+            problem,
         };
         let mut reads = [alluvium_io::Read {
             file,
             offset: 0,
             into: alluvium_io::AlignedBuf::zeroed(PAGE_SIZE),
         }];
-        device.read(&mut reads)?;
-        let [read] = reads;
-        let page = PageBuf::from_buffer(read.into).ok_or(bad("unreadable"))?;
-        let page = Page::from_buffer(page).ok();
-        let header =
-            page.and_then(|page| Some(VolumeHeader::read_from_prefix(page.body()).ok()?.0));
+        let read = device.read(&mut reads);
+        let [first] = reads;
+        let header = read.as_ref().ok().and_then(|()| {
+            let page = Page::from_buffer(PageBuf::from_buffer(first.into)?).ok()?;
+            Some(VolumeHeader::read_from_prefix(page.body()).ok()?.0)
+        });
         let Some(header) = header else {
-            let incarnation = mended.ok_or(bad("damaged in its header"))?;
+            let Some(incarnation) = mended else {
+                read?;
+                return Err(bad("damaged in its header"));
+            };
             let write = Op::Write {
                 file,
                 offset: 0,
@@ -285,7 +313,6 @@ impl Volume {
                 sync: true,
             };
             device.submit(lane, write).wait(device, lane)?;
-            self.opened(file);
             return Ok(());
         };
         if header.magic != VOLUME_MAGIC || header.instance != instance {
@@ -297,15 +324,7 @@ impl Volume {
         if header.pages.get() != self.pages {
             return Err(bad("of another size than the manifest says"));
         }
-        self.opened(file);
         Ok(())
-    }
-
-    fn opened(&self, file: FileId) {
-        *self.file.lock() = FileState::Open(file);
-        self.header_written.store(true, Ordering::Release);
-        // The manifest names it: it was synced before that.
-        self.name_synced.store(true, Ordering::Release);
     }
 
     /// Page 0.

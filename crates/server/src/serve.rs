@@ -216,7 +216,13 @@ fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Store, ServeError> {
             alluvium_io::open(&path, &options).map_err(|e| ServeError::directory(path, e))?
         }
     };
-    Ok(Store::open(device, clock, config.store)?)
+    let store = Store::open(device, clock, config.store)?;
+    if let Some(damage) = &store.recovery().newest_damaged {
+        tracing::warn!(
+            "the newest checkpoint is damaged ({damage}): opened from the one before it and the log since, without a loss; look at the disk"
+        );
+    }
+    Ok(store)
 }
 
 fn resolve(address: &str) -> Result<SocketAddr, ServeError> {

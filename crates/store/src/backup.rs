@@ -173,6 +173,7 @@ impl Store {
             target,
             base: Base::load(target.base.as_ref())?,
             waiting: Vec::new(),
+            without: Vec::new(),
             report: BackupReport::default(),
         };
         let (root, manifest, ledger, _pin) = copy.name_files()?;
@@ -277,6 +278,8 @@ struct Waiting {
     file: FileId,
     len: u64,
     is_volume: bool,
+    /// One of two files of the same bytes, which follow each other.
+    twin: Option<NamedFile>,
 }
 
 struct Copy<'a> {
@@ -286,6 +289,8 @@ struct Copy<'a> {
     target: &'a BackupTarget,
     base: Option<Base>,
     waiting: Vec<Waiting>,
+    /// Of these one of two is not in the copy.
+    without: Vec<NamedFile>,
     report: BackupReport,
 }
 
@@ -315,7 +320,6 @@ impl Copy<'_> {
         for head in volume_heads(&manifest)? {
             self.name_volume(&head)?;
         }
-        let mut missing = None;
         for (path, file) in plain_files(&ledger) {
             let of_base = |base: &&Base| base.files.contains(&(path.clone(), file));
             let base = self.base.as_ref().filter(of_base);
@@ -323,14 +327,13 @@ impl Copy<'_> {
                 self.report.files_from_base += 1;
                 continue;
             }
-            let is_twin = !file.is_tails(&path);
-            let awaited = self.await_copy(path, file.len, false);
+            let twin = (!file.is_tails(&path)).then_some(file);
+            let awaited = self.await_copy(path, file.len, twin);
             match awaited {
-                // One of two, which follow each other: a restore makes it anew of the other.
+                // As one that cannot be read.
                 Err(BackupError::Io(error))
                     if error.kind == IoErrorKind::NotFound
-                        && is_twin
-                        && missing.replace(file) != Some(file) => {}
+                        && twin.is_some_and(|twin| self.may_lack(twin)) => {}
                 awaited => awaited?,
             }
         }
@@ -354,7 +357,9 @@ impl Copy<'_> {
             return Ok(());
         }
         let len = u64::from(head.end) * PAGE_SIZE as u64;
-        self.await_copy(path, len, true)
+        self.await_copy(path, len, None)?;
+        self.waiting.last_mut().expect("just added").is_volume = true;
+        Ok(())
     }
 
     /// Gives a file a name in the target, if that can be.
@@ -363,22 +368,48 @@ impl Copy<'_> {
         directory.is_some_and(|dir| device.link(path, &dir.join(path)).is_ok())
     }
 
-    fn await_copy(&mut self, path: String, len: u64, is_volume: bool) -> Result<(), BackupError> {
+    fn await_copy(
+        &mut self,
+        path: String,
+        len: u64,
+        twin: Option<NamedFile>,
+    ) -> Result<(), BackupError> {
         let (file, _) = self.from.open(&path, false)?;
         self.waiting.push(Waiting {
             path,
             file,
             len,
-            is_volume,
+            is_volume: false,
+            twin,
         });
         Ok(())
+    }
+
+    /// Notes that one of these two is missing; `false` if both are.
+    fn may_lack(&mut self, twin: NamedFile) -> bool {
+        let is_first = !self.without.contains(&twin);
+        self.without.push(twin);
+        is_first
+    }
+
+    /// Whether it is the first that is missing of a file and its copy.
+    fn is_spare(&mut self, file: &Waiting) -> bool {
+        file.twin.is_some_and(|twin| self.may_lack(twin))
     }
 
     fn copy_files(&mut self) -> Result<(), BackupError> {
         while let Some(next) = self.waiting.pop() {
             let copied = copy_file((self.from, next.file), self.to, &next.path, next.len);
             self.from.close(next.file)?;
-            self.report.bytes_copied += copied?;
+            match copied {
+                // One of two that cannot be read: a restore makes it anew of the other.
+                Err(error) if error.attempt == "read" && self.is_spare(&next) => {
+                    let path = next.path;
+                    self.to.run(alluvium_io::Op::Remove { path })?;
+                    continue;
+                }
+                copied => self.report.bytes_copied += copied?,
+            }
             self.report.volumes_copied += u64::from(next.is_volume);
         }
         Ok(())

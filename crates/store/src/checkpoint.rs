@@ -129,11 +129,10 @@ pub(crate) struct Checkpointer {
 }
 
 impl Checkpointer {
-    /// `before`: what the superblock before the last one names, if that can be read.
-    pub(crate) fn new(root: &Root, ledger: Ledger, before: Option<Ledger>) -> Self {
+    pub(crate) fn new(root: &Root, ledger: Ledger) -> Self {
         Self {
             root: *root,
-            previous: before.unwrap_or_else(|| ledger.clone()),
+            previous: ledger.clone(),
             removals: ledger.removals.clone(),
             current: ledger,
             running: None,
@@ -155,6 +154,11 @@ impl Checkpointer {
             last_duration_ns: 0,
             begun_ns: 0,
         }
+    }
+
+    /// Says what the superblock before the last one names.
+    pub(crate) fn know_before(&mut self, before: Ledger) {
+        self.previous = before;
     }
 
     /// Checkpoints completed in this process life.

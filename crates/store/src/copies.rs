@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use alluvium_index::{Segment, SegmentError, SegmentFile, merge_segments};
-use alluvium_io::{AlignedBuf, Completion, Device, IoError, Lane, Op, OpenMode, Read};
+use alluvium_io::{AlignedBuf, Device, FileId, IoError, Lane, Op, Read};
 use alluvium_types::PAGE_SIZE;
 use parking_lot::Mutex;
 
@@ -31,22 +31,55 @@ struct Image {
 }
 
 impl Image {
+    /// As far as it can be read: what cannot is zero.
     fn read(device: &dyn Device, path: &str, len: usize) -> Self {
-        let (bytes, what) = match read_whole(device, path, len as u64) {
-            Ok(bytes) if bytes.len() < len => (bytes, "it is short".to_owned()),
-            Ok(bytes) => {
-                return Self {
-                    bytes,
-                    ..Self::default()
-                };
+        let mut image = Self::default();
+        let opened = open_to_read(device, path);
+        let (file, there) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                image.what = Some(error.to_string());
+                image.is_missing = true;
+                return image;
             }
-            Err(error) => (Vec::new(), error.to_string()),
         };
-        Self {
-            bytes,
-            what: Some(what),
-            is_missing: true,
-            changed: Vec::new(),
+        image.bytes = vec![0; len];
+        if (there as usize) < len {
+            image.what = Some("it is short".to_owned());
+            image.is_missing = true;
+        }
+        for (i, piece) in image.bytes.chunks_mut(PIECE_BYTES).enumerate() {
+            let at = i * PIECE_BYTES;
+            if read_into(device, file, at as u64, piece).is_ok() {
+                continue;
+            }
+            // A sector that cannot be read takes none of the others with it.
+            for (j, page) in piece.chunks_mut(PAGE_SIZE).enumerate() {
+                let at = at + j * PAGE_SIZE;
+                if let Err(error) = read_into(device, file, at as u64, page) {
+                    image.what.get_or_insert_with(|| error.to_string());
+                    image.changed.push(at / PAGE_SIZE);
+                }
+            }
+        }
+        drop(device.submit(Lane(0), Op::Close { file }));
+        image
+    }
+
+    /// Takes what could not be read from the other one.
+    fn fill_from(&mut self, other: &Self) {
+        if self.bytes.is_empty() {
+            self.bytes.clone_from(&other.bytes);
+        }
+        for page in &self.changed {
+            let end = self.bytes.len().min((page + 1) * PAGE_SIZE);
+            let range = page * PAGE_SIZE..end;
+            if let (Some(to), Some(from)) =
+                (self.bytes.get_mut(range.clone()), other.bytes.get(range))
+                && !other.changed.contains(page)
+            {
+                to.copy_from_slice(from);
+            }
         }
     }
 
@@ -72,7 +105,7 @@ impl Image {
         Ok(())
     }
 
-    fn write_to(&mut self, to: Side<'_>, file: alluvium_io::FileId) -> Result<(), IoError> {
+    fn write_to(&mut self, to: Side<'_>, file: FileId) -> Result<(), IoError> {
         if self.is_missing {
             for (i, piece) in self.bytes.chunks(PIECE_BYTES).enumerate() {
                 to.write(file, (i * PIECE_BYTES) as u64, piece)?;
@@ -197,16 +230,12 @@ impl Segments {
         let len = file.len as usize;
         let paths = file.index_paths();
         let mut images = paths.map(|path| Image::read(device, &path, len));
-        let longest = images.iter().map(|i| i.bytes.len()).max().unwrap_or(0);
         // What is between blocks is the same in both, too.
-        match &mut images {
-            [whole, lost] | [lost, whole] if lost.is_missing && !whole.is_missing => {
-                lost.bytes.clone_from(&whole.bytes);
-            }
-            _ => {}
-        }
+        let [first, copy] = &mut images;
+        first.fill_from(copy);
+        copy.fill_from(first);
         Self {
-            len: longest,
+            len,
             images: Mutex::new(images),
         }
     }
@@ -258,28 +287,38 @@ pub(crate) fn read_definitions(device: &dyn Device, file: NamedFile) -> Result<V
 
 /// The first `len` bytes of a file, or as many as there are. Waits.
 pub(crate) fn read_whole(device: &dyn Device, path: &str, len: u64) -> Result<Vec<u8>, IoError> {
-    let lane = Lane(0);
-    let opening = Op::Open {
-        path: path.to_owned(),
-        mode: OpenMode::default(),
+    let (file, there) = open_to_read(device, path)?;
+    let mut bytes = vec![0; len.min(there) as usize];
+    let read = read_into(device, file, 0, &mut bytes);
+    drop(device.submit(Lane(0), Op::Close { file }));
+    read.map(|()| bytes)
+}
+
+/// Opens a file past the page cache of the system, which would hide what has become of it. Waits.
+fn open_to_read(device: &dyn Device, path: &str) -> Result<(FileId, u64), IoError> {
+    let side = Side {
+        device,
+        lane: Lane(0),
     };
-    let Completion::Opened { file, len: there } =
-        device.submit(lane, opening).wait(device, lane)?
-    else {
-        return Ok(Vec::new());
-    };
-    let len = len.min(there) as usize;
+    side.open(path, false)
+}
+
+/// Reads from a place that is whole pages into the file.
+fn read_into(
+    device: &dyn Device,
+    file: FileId,
+    offset: u64,
+    bytes: &mut [u8],
+) -> Result<(), IoError> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
     let mut reads = [Read {
         file,
-        offset: 0,
-        into: AlignedBuf::zeroed(len.next_multiple_of(PAGE_SIZE)),
+        offset,
+        into: AlignedBuf::zeroed(bytes.len().next_multiple_of(PAGE_SIZE)),
     }];
-    let read = if len == 0 {
-        Ok(())
-    } else {
-        device.read(&mut reads)
-    };
-    device.submit(lane, Op::Close { file }).wait(device, lane)?;
-    read?;
-    Ok(reads[0].into.bytes()[..len].to_vec())
+    device.read(&mut reads)?;
+    bytes.copy_from_slice(&reads[0].into.bytes()[..bytes.len()]);
+    Ok(())
 }

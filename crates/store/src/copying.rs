@@ -93,6 +93,16 @@ pub(crate) fn copy_file(
     len: u64,
 ) -> Result<u64, IoError> {
     let (file, _) = to.open(path, true)?;
+    let copied = copy_bytes((from, source), (to, file), len);
+    let closed = to.close(file);
+    copied.and_then(|written| closed.map(|()| written))
+}
+
+fn copy_bytes(
+    (from, source): (Side<'_>, FileId),
+    (to, file): (Side<'_>, FileId),
+    len: u64,
+) -> Result<u64, IoError> {
     let mut written = 0;
     for offset in (0..len).step_by(PIECE_BYTES as usize) {
         let bytes = (len - offset).min(PIECE_BYTES) as usize;
@@ -117,6 +127,5 @@ pub(crate) fn copy_file(
         })?;
     }
     to.run(Op::Sync { file })?;
-    to.close(file)?;
     Ok(written)
 }

@@ -66,7 +66,7 @@ impl Store {
         clock: Arc<dyn Clock>,
         config: StoreConfig,
     ) -> Result<Self, OpenError> {
-        StoreInner::open(device, clock, config).map(Self)
+        StoreInner::open(&device, &clock, &config).map(Self)
     }
 
     /// What opening found and did.

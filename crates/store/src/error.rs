@@ -69,16 +69,19 @@ impl OpenError {
     /// Whether the checkpoint before the newest may do without what is wrong.
     pub(crate) fn may_be_of_one_checkpoint(&self) -> bool {
         match self {
-            Self::Recall(error) => !matches!(error, RecallError::Read(_)),
             Self::Root(RootError::Io(error)) | Self::Io(error) => {
                 error.kind == IoErrorKind::NotFound
             }
+            Self::Segments(LoadError::Segment(SegmentError::Read { .. }))
+            | Self::Recall(_)
+            | Self::Log(_)
+            | Self::Undefined { .. }
+            | Self::Setting { .. } => false,
             Self::Root(_)
             | Self::Index(_)
             | Self::Segments(_)
             | Self::Tails(_)
             | Self::Manifest { .. } => true,
-            Self::Log(_) | Self::Undefined { .. } | Self::Setting { .. } => false,
         }
     }
 }

@@ -34,7 +34,11 @@ pub(crate) fn check_named(
     let lane = Lane(0);
     let opening = Op::Open {
         path: path.to_owned(),
-        mode: OpenMode::default(),
+        mode: OpenMode {
+            // What the system remembers would hide what has become of it.
+            direct: true,
+            ..OpenMode::default()
+        },
     };
     let Completion::Opened { file: id, len } = device.submit(lane, opening).wait(device, lane)?
     else {

@@ -23,7 +23,7 @@ use crate::late::LateRules;
 use crate::ledger::Ledger;
 use crate::merging::Merger;
 use crate::readers::ReaderAges;
-use crate::recovery::{RecoveryReport, recover};
+use crate::recovery::{RecoveryReport, load, redo};
 use crate::reserve::Reserve;
 use crate::retention::RetentionDriver;
 use crate::returning::Returning;
@@ -88,6 +88,18 @@ fn random_instance() -> [u8; 16] {
     out
 }
 
+/// The older root for an opening that goes back to it: its next commit takes the place of the newest, under a number that no file
+/// of that has.
+fn behind(older: Root, newest: &Root) -> Root {
+    Root {
+        seq: newest.seq + 1,
+        incarnation: older.incarnation.max(newest.incarnation),
+        wall_ns: older.wall_ns.max(newest.wall_ns),
+        clean: false,
+        ..older
+    }
+}
+
 fn check(config: &StoreConfig, device: &dyn Device) -> Result<(), OpenError> {
     let setting = |name, value, range| Err(OpenError::Setting { name, value, range });
     if !(1..=PARTITION_COUNT).contains(&config.shards) {
@@ -113,73 +125,113 @@ impl StoreInner {
     /// Opens or creates; where files of the newest superblock are damaged, from the one before it: nothing that that one needs has gone
     /// yet, neither files nor log, so nothing is lost. Waits for the device.
     pub(crate) fn open(
-        device: Arc<dyn Device>,
-        clock: Arc<dyn Clock>,
-        config: StoreConfig,
+        device: &Arc<dyn Device>,
+        clock: &Arc<dyn Clock>,
+        config: &StoreConfig,
     ) -> Result<Arc<Self>, OpenError> {
-        check(&config, device.as_ref())?;
+        check(config, device.as_ref())?;
         let started = clock.monotonic_ns();
-        let known = load_roots(device.as_ref())?;
-        let (mut swept, mut older) = (0, None);
-        let (mut known, before) = match known {
-            None => (None, None),
-            Some(known) => {
-                settle_root(device.as_ref())?;
-                swept = sweep(device.as_ref(), &known)?;
-                let before = ledger_before(&known);
-                if let OtherSlot::Whole(root, manifest) = known.other {
-                    older = Some((root, manifest));
-                }
-                (Some((known.root, known.manifest)), before)
-            }
+        let Some(known) = load_roots(device.as_ref())? else {
+            return Self::create(device, clock, config);
         };
-        let again = older
-            .is_some()
-            .then(|| (Arc::clone(&device), Arc::clone(&clock), config.clone()));
-        let incarnation = known.as_ref().map_or(0, |(root, _)| root.incarnation);
-        let opened = Self::open_root(device, clock, config, known.take(), before, incarnation);
-        let mut inner = match (opened, again) {
-            (Err(error), Some((device, clock, config))) if error.may_be_of_one_checkpoint() => {
-                match Self::open_root(device, clock, config, older, None, incarnation) {
-                    Ok(mut inner) => {
-                        inner.recovery.newest_damaged = Some(error.to_string());
-                        inner
-                    }
-                    Err(_) => return Err(error),
-                }
+        settle_root(device.as_ref())?;
+        let swept = sweep(device.as_ref(), &known)?;
+        let before = ledger_before(&known);
+        let newest = (known.root, known.manifest);
+        let loaded = Self::load(device, clock, config, &newest, before);
+        let (mut inner, ledger) = match (loaded, known.other) {
+            (Err(error), OtherSlot::Whole(root, manifest)) if error.may_be_of_one_checkpoint() => {
+                let older = (behind(root, &newest.0), manifest);
+                let loaded = Self::load(device, clock, config, &older, None);
+                let Ok((mut inner, ledger)) = loaded else {
+                    return Err(error);
+                };
+                // Who finds the newest to hold after all finds all that it names.
+                inner.block.leave_volumes(&newest.1)?;
+                inner.recovery.newest_damaged = Some(error.to_string());
+                inner.checkpointer.get_mut().request();
+                (inner, ledger)
             }
-            (opened, _) => opened?,
+            (loaded, _) => loaded?,
         };
+        let streams = alluvium_wal::list_streams(device.as_ref())?;
+        inner.recovery = redo(&inner, &ledger, &streams, inner.recovery.clone())?;
+        *inner.returning.lock() = Returning::new(inner.recovery.series_left > 0);
+        for database in inner.catalog.read().all() {
+            let parts = database.touched().map(|part| &**part);
+            database.series_counts.recount(parts);
+        }
         inner.recovery.files_swept = swept;
         inner.recovery.duration_ns = inner.clock.monotonic_ns() - started;
-        let is_fresh = inner.checkpointer.get_mut().seq() == 0;
+        Ok(Arc::new(inner))
+    }
+
+    /// A new directory.
+    fn create(
+        device: &Arc<dyn Device>,
+        clock: &Arc<dyn Clock>,
+        config: &StoreConfig,
+    ) -> Result<Arc<Self>, OpenError> {
+        let started = clock.monotonic_ns();
+        let instance = config.instance.unwrap_or_else(random_instance);
+        let root = Root {
+            instance,
+            seq: 0,
+            incarnation: 0,
+            clean: true,
+            wall_ns: 0,
+        };
+        let ledger = Ledger::default();
+        let mut inner = Self::assemble(device, clock, config, &(root, Manifest::new()), &ledger)?;
+        inner.recovery.duration_ns = clock.monotonic_ns() - started;
         let inner = Arc::new(inner);
-        if is_fresh {
-            // The identity that salts the log must be durable before the first frame.
-            inner.checkpoint_now(false).map_err(|error| match error {
-                StoreError::Failed { reason } => OpenError::Io(alluvium_io::IoError::new(
-                    "create the data directory in",
-                    ".",
-                    std::io::Error::other(reason),
-                )),
-                _ => OpenError::Manifest {
-                    section: "its first commit",
-                },
-            })?;
-        }
+        // The identity that salts the log must be durable before the first frame.
+        inner.checkpoint_now(false).map_err(|error| match error {
+            StoreError::Failed { reason } => OpenError::Io(alluvium_io::IoError::new(
+                "create the data directory in",
+                ".",
+                std::io::Error::other(reason),
+            )),
+            _ => OpenError::Manifest {
+                section: "its first commit",
+            },
+        })?;
         Ok(inner)
     }
 
-    /// Opens what one root names, or a new directory. `before`: what the root before it names, as far as that is known;
-    /// `incarnation`: the last that any root knows.
-    fn open_root(
-        device: Arc<dyn Device>,
-        clock: Arc<dyn Clock>,
-        config: StoreConfig,
-        known: Option<(Root, Manifest)>,
+    /// What one root names, without the log since. Nothing is written but headers of volumes that have rotted; after an error all
+    /// files are closed. `before`: what the root before it names, as far as that is known.
+    fn load(
+        device: &Arc<dyn Device>,
+        clock: &Arc<dyn Clock>,
+        config: &StoreConfig,
+        known: &(Root, Manifest),
         before: Option<Ledger>,
-        incarnation: u32,
+    ) -> Result<(Self, Ledger), OpenError> {
+        let ledger = Ledger::load(&known.1)?;
+        let mut inner = Self::assemble(device, clock, config, known, &ledger)?;
+        if let Some(before) = before {
+            inner.checkpointer.get_mut().know_before(before);
+        }
+        match load(&inner, &known.0, &ledger) {
+            Ok(report) => inner.recovery = report,
+            Err(error) => {
+                inner.block.close_all(Lane(0));
+                return Err(error);
+            }
+        }
+        Ok((inner, ledger))
+    }
+
+    /// A store on a root's volumes, with nothing in it.
+    fn assemble(
+        device: &Arc<dyn Device>,
+        clock: &Arc<dyn Clock>,
+        config: &StoreConfig,
+        (root, manifest): &(Root, Manifest),
+        ledger: &Ledger,
     ) -> Result<Self, OpenError> {
+        let (device, clock, config) = (Arc::clone(device), Arc::clone(clock), config.clone());
         let budget = Arc::new(Budget::new(config.memory_bytes));
         let block_config = BlockConfig {
             volume_bytes: config.volume_bytes,
@@ -188,33 +240,16 @@ impl StoreInner {
             cache_bytes: config.memory_bytes / 100 * config.cache_percent.min(90),
         };
         let streams = alluvium_wal::list_streams(device.as_ref())?;
-        let fresh = known.is_none();
-        let (root, manifest) = known.unwrap_or_else(|| {
-            let instance = config.instance.unwrap_or_else(random_instance);
-            let root = Root {
-                instance,
-                seq: 0,
-                incarnation: 0,
-                clean: true,
-                wall_ns: 0,
-            };
-            (root, Manifest::new())
-        });
-        let ledger = if fresh {
-            Ledger::default()
-        } else {
-            Ledger::load(&manifest)?
-        };
-        let believed = BelievedClock::new(clock.as_ref(), (!fresh).then_some(root.wall_ns));
+        let believed = BelievedClock::new(clock.as_ref(), (root.seq > 0).then_some(root.wall_ns));
         let newest_stream = streams.iter().map(|s| s.incarnation).max().unwrap_or(0);
-        let incarnation = root.incarnation.max(incarnation).max(newest_stream) + 1;
+        let incarnation = root.incarnation.max(newest_stream) + 1;
         let block = BlockStore::open(
             Arc::clone(&device),
             block_config,
             root.instance,
             incarnation,
             Arc::clone(&budget),
-            &manifest,
+            manifest,
         )?;
         block.set_now(believed.status(clock.as_ref()).believed_ns);
         let group_bytes_max = config
@@ -256,13 +291,13 @@ impl StoreInner {
             .collect();
         let index_cache = config.index_cache_bytes;
         let index_cache = Arc::new(IndexCache::new(index_cache, Arc::clone(&budget)));
-        let mut inner = Self {
+        Ok(Self {
             tail_files: TailFiles::default(),
             governor: Mutex::default(),
             governor_counts: GovernorCounts::default(),
             returning: Mutex::new(Returning::new(false)),
             catalog: RwLock::default(),
-            checkpointer: Mutex::new(Checkpointer::new(&root, ledger.clone(), before)),
+            checkpointer: Mutex::new(Checkpointer::new(root, ledger.clone())),
             // Its pages are not those of a shard, so that merging needs no shard's lock.
             merger: Mutex::new(Merger::new(block.appender(Lane(config.shards)))),
             merging_paused: AtomicBool::new(config.merge_paused),
@@ -289,16 +324,7 @@ impl StoreInner {
             budget,
             block,
             shards,
-        };
-        if !fresh {
-            inner.recovery = recover(&inner, &root, &ledger, &streams)?;
-            *inner.returning.lock() = Returning::new(inner.recovery.series_left > 0);
-            for database in inner.catalog.read().all() {
-                let parts = database.touched().map(|part| &**part);
-                database.series_counts.recount(parts);
-            }
-        }
-        Ok(inner)
+        })
     }
 
     /// Remembers the first failure; nothing is acknowledged after it.

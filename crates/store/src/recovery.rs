@@ -3,7 +3,7 @@
 //! Volumes are rolled back by forgetting: the manifest knows the next page of every extent, pages beyond are
 //! of a lost life and are overwritten. The log of the lives since is redone, lives in order, streams of one
 //! life side by side: their partitions are disjoint. A point is applied only if its batch is newer than the
-//! series' tail. Nothing is written before the first checkpoint of the new life, so a crash in here repeats.
+//! series' tail. Nothing that a root names is written over before the first checkpoint of the new life, so a crash in here repeats.
 
 mod loading;
 mod redo;
@@ -49,12 +49,11 @@ pub struct RecoveryReport {
     pub duration_ns: u64,
 }
 
-/// Brings `inner`, opened on the manifest's volumes, to the state of everything acknowledged.
-pub(crate) fn recover(
+/// Brings `inner`, opened on the manifest's volumes, to what the checkpoint has. Nothing is written.
+pub(crate) fn load(
     inner: &StoreInner,
     root: &Root,
     ledger: &Ledger,
-    streams: &[StreamInfo],
 ) -> Result<RecoveryReport, OpenError> {
     let mut report = RecoveryReport {
         clean: root.clean,
@@ -77,7 +76,17 @@ pub(crate) fn recover(
     complete_tables(inner)?;
     let databases = inner.catalog.read().all();
     databases.iter().for_each(|d| StoreInner::raise_barriers(d));
-    let salt = salt(root.instance);
+    Ok(report)
+}
+
+/// Goes on to the state of everything acknowledged.
+pub(crate) fn redo(
+    inner: &StoreInner,
+    ledger: &Ledger,
+    streams: &[StreamInfo],
+    report: RecoveryReport,
+) -> Result<RecoveryReport, OpenError> {
+    let salt = salt(inner.instance);
     let from = |stream: &StreamInfo| match stream.incarnation.cmp(&ledger.incarnation) {
         std::cmp::Ordering::Less => u64::MAX,
         std::cmp::Ordering::Equal => ledger

@@ -11,6 +11,7 @@ use std::time::Duration;
 use alluvium_block::{OtherSlot, load_roots};
 use alluvium_nbtree::{PageCheck, ReadStats};
 use alluvium_types::PAGE_SIZE;
+use hashbrown::HashSet;
 use parking_lot::Mutex;
 
 use crate::copies::Copies;
@@ -50,6 +51,8 @@ pub struct ScrubStatus {
 #[derive(Debug)]
 struct Round {
     files: VecDeque<(String, NamedFile)>,
+    /// Segments that were looked at before their turn.
+    hurried: HashSet<u64>,
     databases: VecDeque<Arc<DatabaseState>>,
     walk: SeriesWalk,
     runs: Vec<(u32, PageCheck)>,
@@ -64,6 +67,7 @@ impl Round {
     fn begin(store: &StoreInner) -> Self {
         let mut round = Self {
             files: store.checkpointer.lock().plain_files().into(),
+            hurried: HashSet::new(),
             databases: store.catalog.read().all().into(),
             walk: SeriesWalk::default(),
             runs: Vec::new(),
@@ -144,11 +148,13 @@ impl Round {
             return;
         }
         let named = store.checkpointer.lock().plain_files();
-        let wanted = |(path, file): &(String, NamedFile)| {
-            suspects.contains(&file.seq) && *path == file.index_paths()[0]
-        };
-        let wanted = named.into_iter().filter(wanted);
-        wanted.for_each(|found| self.files.push_front(found));
+        for (path, file) in named {
+            let is_suspect = suspects.contains(&file.seq) && path == file.index_paths()[0];
+            // Once a round: one that cannot be mended is met again and again.
+            if is_suspect && self.hurried.insert(file.seq) {
+                self.files.push_front((path, file));
+            }
+        }
     }
 
     fn next_database(&mut self) {

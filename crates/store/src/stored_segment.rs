@@ -76,7 +76,8 @@ impl StoredSegment {
             let cause = std::io::Error::from(std::io::ErrorKind::NotFound);
             IoError::new("open", self.other.clone(), cause)
         };
-        let opened = open(device, lane, &self.other, self.file.len);
+        // What is left of one that is short may be what is wanted.
+        let opened = open(device, lane, &self.other, offset + bytes as u64);
         let file = opened.map_err(|_| missing())?;
         let block = read_block(device, file, offset, bytes);
         drop(device.submit(lane, Op::Close { file }));

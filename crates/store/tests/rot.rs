@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use alluvium_block::{Page, PageKind};
-use alluvium_io::{AlignedBuf, Completion, Lane, Op, OpenMode, PageBuf, Read};
+use alluvium_io::{AlignedBuf, Completion, Lane, Op, OpenMode, PageBuf, Read, WriteData};
 use alluvium_sim::{SimClock, SimConfig, SimDevice};
 use alluvium_store::{
     Database, Device, Direction, ReadStats, Selector, Store, StoreConfig, verify,
@@ -344,6 +344,34 @@ fn remove(device: &SimDevice, path: &str) {
         .unwrap();
 }
 
+/// Takes away what is in a file from a place on.
+fn cut(device: &SimDevice, path: &str, at: u64) {
+    let bytes = read(device, path);
+    remove(device, path);
+    let open = Op::Open {
+        path: path.into(),
+        mode: OpenMode {
+            create: true,
+            ..OpenMode::default()
+        },
+    };
+    let run = |op| device.submit(Lane(0), op).wait(device, Lane(0)).unwrap();
+    let Completion::Opened { file, .. } = run(open) else {
+        panic!("not opened")
+    };
+    let mut buffer = AlignedBuf::zeroed(at as usize);
+    buffer.bytes_mut().copy_from_slice(&bytes[..at as usize]);
+    if at > 0 {
+        run(Op::Write {
+            file,
+            offset: 0,
+            data: WriteData::Buffer(Arc::new(buffer)),
+            sync: true,
+        });
+    }
+    run(Op::Close { file });
+}
+
 /// The two files of definitions and of a segment of the index.
 const TWINS: [[&str; 2]; 2] = [["series.", "copy-series."], ["index.", "copy-index."]];
 
@@ -375,6 +403,25 @@ fn any_page_of_the_index_may_rot_and_is_written_anew() {
         }
     }
     assert!(copies_read > 0);
+}
+
+#[test]
+fn sectors_that_cannot_be_read_cost_no_names() {
+    // A bit of one file and a piece of the other, in different places.
+    for (first, other) in [(0, 1), (1, 0)] {
+        let device = world();
+        let expected = names(&open(&device).unwrap().1);
+        let paths = TWINS[1].map(|prefix| newest(&device, prefix));
+        let whole = read(&device, &paths[0]);
+        let end = whole.iter().rposition(|b| *b != 0).unwrap();
+        assert!(device.flip_bit(&paths[first], 20, 1));
+        cut(&device, &paths[other], end as u64 & !4095);
+        let (store, database) = open(&device).unwrap();
+        assert_eq!(names(&database), expected);
+        assert_eq!(store.scrub_round().findings.len(), 2);
+        assert_eq!(store.scrub_round().findings, []);
+        assert_eq!(names(&database), expected);
+    }
 }
 
 #[test]
@@ -421,6 +468,39 @@ fn what_rots_in_both_files_is_lost_and_named() {
                 assert_eq!([&first, &copy].map(|path| read(&device, path)), before);
             }
         }
+    }
+}
+
+#[test]
+fn a_checkpoint_that_was_passed_over_may_hold_again() {
+    let base = world();
+    let newest_tails = newest(&base, "tails.");
+    let (_, before) = open(&world()).map(|(s, d)| (s, scan(&d))).unwrap();
+    for drives in 0..40 {
+        let device = world();
+        assert!(device.flip_bit(&newest_tails, 300, 4));
+        let (store, database) = open(&device).unwrap();
+        assert!(store.recovery().newest_damaged.is_some());
+        // Pages, too, not only what is in tails.
+        let lines: Vec<Line> = (0..3000)
+            .map(|i| Line {
+                host: i % 3,
+                time: 10_000_000 + i64::from(i),
+                fields: vec![("f", Value::F64(f64::from(i).sin()))],
+            })
+            .collect();
+        write(&database, &lines, None).unwrap().wait().unwrap();
+        for _ in 0..drives {
+            store.drive();
+        }
+        drop((store, database));
+        let device = device.kill();
+        let heals = read(&device, &newest_tails).len() > 300;
+        assert!(heals && device.flip_bit(&newest_tails, 300, 4));
+        let (store, database) = open(&device).unwrap();
+        let (points, errors) = scan(&database);
+        assert_eq!((points, errors), (before.0 + 3000, 0), "{drives}");
+        assert_eq!(store.scrub_round().findings, []);
     }
 }
 

@@ -9,7 +9,7 @@ use alluvium_io::{Device, IoError, Listed};
 use alluvium_types::{DatabaseId, FieldId, Partition, Row, SeriesId, SeriesKey};
 use alluvium_wal::{Entry, read_section};
 
-use crate::copies::{read_whole, segment_of};
+use crate::copies::{read_definitions, read_whole, segment_of};
 use crate::ledger::{Ledger, NamedFile};
 use crate::part_tags::{LIVE_TAG, split_tag};
 
@@ -53,6 +53,7 @@ impl Names {
         let mut files = device.list("")?;
         files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let of = |prefix: &'static str| files.iter().filter(move |f| f.name.starts_with(prefix));
+        let mut definitions: BTreeMap<u64, NamedFile> = BTreeMap::new();
         let mut named: BTreeMap<u64, (DatabaseId, Partition, NamedFile)> = BTreeMap::new();
         for file in of("manifest.") {
             let bytes = read_whole(device.as_ref(), &file.name, file.len)?;
@@ -66,6 +67,7 @@ impl Names {
             for entry in read_section(&ledger.catalog).map_or(Vec::new(), |s| s.entries) {
                 self.note(DatabaseId(0), Partition(0), entry);
             }
+            definitions.extend(ledger.series.iter().map(|file| (file.seq, *file)));
             for s in &ledger.segments {
                 named.insert(s.file.seq, (s.database, s.partition, s.file));
             }
@@ -90,10 +92,16 @@ impl Names {
         for (seq, len) in numbered_of(&files, ["series.", "copy-series."]) {
             let file = NamedFile { seq, len, crc: 0 };
             let paths = file.series_paths();
-            let sections = paths.iter().find_map(|path| {
-                let bytes = read_whole(device.as_ref(), path, len).ok()?;
-                Sections::decode(&bytes).ok()
-            });
+            // One that a manifest names has a checksum; of others that which can be read.
+            let named = definitions.get(&seq);
+            let holds = named.and_then(|file| read_definitions(device.as_ref(), *file).ok());
+            let any = || {
+                let whole = |path: &String| read_whole(device.as_ref(), path, len).ok();
+                let decoded = |bytes: Vec<u8>| Sections::decode(&bytes).ok();
+                paths.iter().filter_map(whole).find_map(decoded)
+            };
+            let holds = holds.and_then(|bytes| Sections::decode(&bytes).ok());
+            let sections = holds.or_else(any);
             let Some(sections) = sections else {
                 bad.push(format!("{} does not parse, nor does its copy", paths[0]));
                 continue;
