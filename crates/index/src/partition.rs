@@ -227,6 +227,12 @@ impl PartitionIndex {
         measurement.fields.find(name).map(FieldId)
     }
 
+    /// How many fields a measurement has, all rows together; 0 if it does not exist.
+    pub fn field_count(&self, measurement: MeasurementId) -> u32 {
+        let measurement = self.measurements.get(measurement.0 as usize);
+        measurement.map_or(0, |m| m.fields.len())
+    }
+
     /// The field of this name, created if need be. Fields of a measurement ascend from 0.
     ///
     /// # Errors

@@ -9,14 +9,44 @@ use crate::text::{one_line, write_integer, write_json_string};
 /// Most refused lines that a reply lists; the others are only counted.
 pub const LISTED_LINES_MAX: usize = 100;
 
+/// Most reasons of lines left out together that a reply lists, beside [`LISTED_LINES_MAX`] others.
+pub const LEFT_OUT_MAX: usize = 8;
+
 /// Most refusals that the sentence of a reply repeats.
 const SPOKEN_LINES_MAX: usize = 10;
+
+const _: () = assert!(LEFT_OUT_MAX < SPOKEN_LINES_MAX);
 
 struct Refused {
     line: usize,
     excerpt: Box<str>,
     reason: String,
     parsed: bool,
+    /// With this reason, this one the first.
+    lines: usize,
+}
+
+impl Refused {
+    fn read(line: usize, raw: &[u8], reason: &str, lines: usize) -> Self {
+        let text = raw.get(..128).unwrap_or(raw);
+        Self {
+            line,
+            excerpt: String::from_utf8_lossy(text).into(),
+            reason: reason.into(),
+            parsed: true,
+            lines,
+        }
+    }
+
+    /// Writes the reason, the number of lines if there are several, and the end of the object.
+    fn reason_and_count(&self, out: &mut Vec<u8>) {
+        write_json_string(out, &self.reason);
+        if self.lines > 1 {
+            out.extend_from_slice(b",\"count\":");
+            write_integer(out, self.lines);
+        }
+        out.push(b'}');
+    }
 }
 
 /// The refused lines of one write, and the bodies that report them.
@@ -35,8 +65,10 @@ struct Refused {
 #[derive(Default)]
 pub struct PartialWrite {
     listed: Vec<Refused>,
+    left_out: Vec<Refused>,
     total: usize,
     dropped: usize,
+    whole: bool,
 }
 
 impl std::fmt::Debug for PartialWrite {
@@ -63,6 +95,7 @@ impl PartialWrite {
                 reason: error.kind.to_string(),
                 excerpt: error.excerpt,
                 parsed: false,
+                lines: 1,
             });
         }
     }
@@ -72,21 +105,29 @@ impl PartialWrite {
         self.total += 1;
         self.dropped += 1;
         if self.listed.len() < LISTED_LINES_MAX {
-            let text = raw.get(..128).unwrap_or(raw);
-            self.listed.push(Refused {
-                line,
-                excerpt: String::from_utf8_lossy(text).into(),
-                reason: reason.into(),
-                parsed: true,
-            });
+            self.listed.push(Refused::read(line, raw, reason, 1));
         }
     }
 
-    /// Counts lines that were read and refused together, and lists the first of them, `line`.
+    /// Counts lines that were read and refused for one reason, `line` the first of them. They are listed as one, however many
+    /// others there are; beyond [`LEFT_OUT_MAX`] reasons they are only counted.
     pub fn push_left_out(&mut self, lines: usize, line: usize, raw: &[u8], reason: &str) {
-        self.push_dropped(line, raw, reason);
-        self.total += lines.saturating_sub(1);
-        self.dropped += lines.saturating_sub(1);
+        self.total += lines;
+        self.dropped += lines;
+        if self.left_out.len() < LEFT_OUT_MAX {
+            self.left_out.push(Refused::read(line, raw, reason, lines));
+        }
+    }
+
+    /// Counts lines that were read and refused for reasons that are not told.
+    pub fn count_left_out(&mut self, lines: usize) {
+        self.total += lines;
+        self.dropped += lines;
+    }
+
+    /// Says that nothing was written because of these lines: the client asked for all or nothing.
+    pub fn set_whole(&mut self) {
+        self.whole = true;
     }
 
     /// Whether every line was taken.
@@ -99,15 +140,35 @@ impl PartialWrite {
         self.total
     }
 
+    /// All that are listed.
+    fn told(&self) -> impl Iterator<Item = &Refused> {
+        self.listed.iter().chain(&self.left_out)
+    }
+
     /// The sentence: `partial write: ` and the first refusals, one a line as InfluxDB does it.
     pub fn message(&self) -> String {
-        let mut text = String::from("partial write: ");
-        for (i, refused) in self.listed.iter().take(SPOKEN_LINES_MAX).enumerate() {
+        let mut text = String::from(if self.whole {
+            "nothing was written: "
+        } else {
+            "partial write: "
+        });
+        let spoken = self
+            .listed
+            .len()
+            .min(SPOKEN_LINES_MAX - self.left_out.len());
+        let spoken = self.listed.iter().take(spoken).chain(&self.left_out);
+        let mut rest = self.total;
+        for (i, refused) in spoken.enumerate() {
+            rest -= refused.lines;
             if i > 0 {
                 text.push('\n');
             }
             if refused.parsed {
                 text.push_str(&refused.reason);
+                if refused.lines > 1 {
+                    let (lines, first) = (refused.lines, refused.line);
+                    text.push_str(&format!(" ({lines} lines, the first is {first})"));
+                }
             } else {
                 text.push_str("unable to parse '");
                 text.push_str(&refused.excerpt);
@@ -115,9 +176,9 @@ impl PartialWrite {
                 text.push_str(&refused.reason);
             }
         }
-        if self.total > SPOKEN_LINES_MAX {
+        if rest > 0 {
             text.push_str("\nand ");
-            text.push_str(&(self.total - SPOKEN_LINES_MAX).to_string());
+            text.push_str(&rest.to_string());
             text.push_str(" more");
         }
         text.push_str(" dropped=");
@@ -152,9 +213,15 @@ impl PartialWrite {
 
     /// The body for `/api/v3/write_lp`, status 400.
     pub fn v3(&self) -> String {
-        let mut out =
-            Vec::from(b"{\"error\":\"partial write of line protocol occurred\",\"data\":[");
-        for (i, refused) in self.listed.iter().enumerate() {
+        let mut out = Vec::from(b"{\"error\":");
+        let sentence = if self.whole {
+            "nothing was written: lines were refused and accept_partial is false"
+        } else {
+            "partial write of line protocol occurred"
+        };
+        write_json_string(&mut out, sentence);
+        out.extend_from_slice(b",\"data\":[");
+        for (i, refused) in self.told().enumerate() {
             if i > 0 {
                 out.push(b',');
             }
@@ -163,8 +230,7 @@ impl PartialWrite {
             out.extend_from_slice(b",\"line_number\":");
             write_integer(&mut out, refused.line);
             out.extend_from_slice(b",\"error_message\":");
-            write_json_string(&mut out, &refused.reason);
-            out.push(b'}');
+            refused.reason_and_count(&mut out);
         }
         out.extend_from_slice(b"],\"refused\":");
         write_integer(&mut out, self.total);
@@ -174,15 +240,14 @@ impl PartialWrite {
 
     fn lines(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b",\"lines\":[");
-        for (i, refused) in self.listed.iter().enumerate() {
+        for (i, refused) in self.told().enumerate() {
             if i > 0 {
                 out.push(b',');
             }
             out.extend_from_slice(b"{\"line\":");
             write_integer(out, refused.line);
             out.extend_from_slice(b",\"error\":");
-            write_json_string(out, &refused.reason);
-            out.push(b'}');
+            refused.reason_and_count(out);
         }
         out.extend_from_slice(b"],\"refused\":");
         write_integer(out, self.total);
@@ -263,6 +328,49 @@ mod tests {
         assert_eq!(v3["data"][0]["original_line"], "b\"ad");
         assert_eq!(v3["data"][1]["line_number"], 5);
         assert!(!some().header().contains('\n'));
+    }
+
+    #[test]
+    fn lines_left_out_are_told_by_reason_behind_however_many_others() {
+        let mut refused = PartialWrite::new();
+        for line in 1..=200 {
+            refused.push(LineError::new(line, b"bad", LineErrorKind::MissingFields));
+        }
+        refused.push_left_out(17, 203, b"cpu,h=a v=1", "no room in cpu");
+        refused.push_left_out(1, 207, b"mem,h=a v=1", "no room in mem");
+        refused.count_left_out(5);
+        let message = refused.message();
+        assert!(
+            message.ends_with(
+                "\nno room in cpu (17 lines, the first is 203)\nno room in mem\nand 197 more dropped=23"
+            ),
+            "{message}"
+        );
+        let json = |body: String| serde_json::from_str::<serde_json::Value>(&body).unwrap();
+        let v1 = json(refused.v1());
+        let of_v1 = v1["lines"].as_array().unwrap();
+        assert_eq!(of_v1.len(), LISTED_LINES_MAX + 2);
+        let told = serde_json::json!({"line": 203, "error": "no room in cpu", "count": 17});
+        assert_eq!(of_v1[LISTED_LINES_MAX], told);
+        assert_eq!(v1["refused"], 223);
+        refused.set_whole();
+        let v3 = json(refused.v3());
+        let told = &v3["data"][LISTED_LINES_MAX];
+        assert_eq!(
+            (&told["line_number"], &told["count"]),
+            (&203.into(), &17.into())
+        );
+        assert!(
+            v3["error"]
+                .as_str()
+                .unwrap()
+                .starts_with("nothing was written")
+        );
+        for reason in 0..100 {
+            refused.push_left_out(1, reason, b"", "another");
+        }
+        assert_eq!(refused.total(), 323);
+        assert!(refused.message().ends_with("dropped=123"));
     }
 
     #[test]

@@ -23,5 +23,5 @@ mod render;
 mod text;
 pub mod time;
 
-pub use error_reply::{LISTED_LINES_MAX, PartialWrite, error_body, v2_error_body};
+pub use error_reply::{LEFT_OUT_MAX, LISTED_LINES_MAX, PartialWrite, error_body, v2_error_body};
 pub use render::{RowWriter, SeriesName};

@@ -5,7 +5,9 @@ use alluvium_protocol::line::{
     Field, FieldValue, Limits, Line, LineError, LineErrorKind, LineParser, Precision, decode_key,
     decode_name, decode_string,
 };
-use alluvium_store::{Commit, Durability, RefusedLine, ValueRef, WriteError};
+use alluvium_store::{
+    Commit, Durability, LeftOut, LeftOutLines, RefusedLine, ValueRef, WriteError,
+};
 
 use crate::writers::PooledWriter;
 
@@ -18,7 +20,7 @@ pub(crate) struct Settings {
     pub line_bytes_max: usize,
     /// Another level than the database's.
     pub durability: Option<Durability>,
-    /// Keep good lines beside bad ones.
+    /// Keep good lines beside bad ones; otherwise take all of them or none.
     pub accept_partial: bool,
 }
 
@@ -88,29 +90,29 @@ pub(crate) fn ingest(
         }
         to.writer.admit_growth()?;
     }
-    if !refused.is_empty() && !settings.accept_partial {
+    if !settings.accept_partial && !refused.is_empty() {
         to.writer.clear();
-        values = 0;
     }
     let mut lines = to.writer.lines() as u64;
-    let commit = if lines > 0 {
-        Some(to.writer.commit(settings.durability)?)
-    } else {
-        None
+    let committed = match (lines, settings.accept_partial) {
+        (0, _) => None,
+        (_, true) => Some(to.writer.commit(settings.durability)),
+        (_, false) => Some(to.writer.commit_whole(settings.durability)),
+    };
+    let commit = match committed {
+        Some(Err(WriteError::Lines(left_out))) => {
+            tell(&left_out, body, &mut refused);
+            None
+        }
+        committed => committed.transpose()?,
     };
     if let Some(left_out) = commit.as_ref().and_then(Commit::left_out) {
-        let number = left_out.number as usize;
-        let raw = body
-            .split(|byte| *byte == b'\n')
-            .nth(number.saturating_sub(1));
-        let reason = left_out.why.to_string();
-        refused.push_left_out(
-            left_out.lines as usize,
-            number,
-            raw.unwrap_or_default(),
-            &reason,
-        );
-        lines -= left_out.lines;
+        tell(left_out, body, &mut refused);
+        lines -= left_out.lines();
+    }
+    if !settings.accept_partial && commit.is_none() {
+        refused.set_whole();
+        (lines, values) = (0, 0);
     }
     Ok(Ingested {
         refused,
@@ -118,6 +120,21 @@ pub(crate) fn ingest(
         values,
         commit,
     })
+}
+
+/// Tells of lines that the store left out, by reason.
+fn tell(left_out: &LeftOutLines, body: &[u8], refused: &mut PartialWrite) {
+    let mut untold = left_out.lines();
+    for LeftOut { why, number, lines } in left_out.reasons() {
+        let number = *number as usize;
+        let raw = body
+            .split(|byte| *byte == b'\n')
+            .nth(number.saturating_sub(1));
+        let raw = raw.unwrap_or_default();
+        refused.push_left_out(*lines as usize, number, raw, &why.to_string());
+        untold -= lines;
+    }
+    refused.count_left_out(untold as usize);
 }
 
 fn add(to: &mut PooledWriter, line: &Line<'_, '_>) -> Result<(), Refusal> {

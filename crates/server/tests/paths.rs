@@ -375,7 +375,9 @@ fn databases_are_made_with_settings() {
     assert_eq!(partial.status, 400);
     let told = partial.text();
     assert!(
-        told.contains("measurement m has 2 series") && told.contains("dropped=1"),
+        told.contains(
+            "measurement m has no room for new series: setting measurement_series_max allows 2"
+        ) && told.contains("dropped=1"),
         "{told}"
     );
     let body = "# a comment\nm,h=1 v=2\nm,h=4 v=1";
@@ -386,11 +388,61 @@ fn databases_are_made_with_settings() {
         (&3.into(), &"m,h=4 v=1".into()),
         "{partial}"
     );
+    // Every reason, with its first line and how many there were; and none of the body where the client asked for all.
+    let body = "m,h=1 v=3\nm,h=5 v=1\no,h=1 v=1\nm,h=6 v=1\no,h=2 v=1\no,h=3 v=1\nm,h=7 v=1";
+    let whole = server.post("/api/v3/write_lp?db=tiny&accept_partial=false", body);
+    assert_eq!(whole.status, 400);
+    let whole = whole.json();
+    assert!(
+        whole["error"]
+            .as_str()
+            .unwrap()
+            .starts_with("nothing was written"),
+        "{whole}"
+    );
+    let reasons = |told: &serde_json::Value, line: &str, text: &str| {
+        let of = told.as_array().unwrap().iter().map(|r| {
+            let first = r[text].as_str().unwrap().split(" has ").next();
+            let lines = r["count"].as_u64().unwrap_or(1);
+            (first.unwrap().to_owned(), r[line].as_u64().unwrap(), lines)
+        });
+        let mut of: Vec<_> = of.collect();
+        of.sort();
+        of
+    };
+    let of_whole = reasons(&whole["data"], "line_number", "error_message");
+    assert_eq!(of_whole[0], ("measurement m".to_owned(), 2, 3), "{whole}");
+    // Which one of three it is, their partitions say.
+    let (of, first, lines) = &of_whole[1];
+    assert_eq!((of.as_str(), *lines), ("measurement o", 1), "{whole}");
+    assert!([3, 5, 6].contains(first), "{whole}");
+    let rows = |metric: &str| {
+        let query = format!(r#"{{"select": "{metric}", {CSV}}}"#);
+        server.post("/api/query?db=tiny", &query).text().to_owned()
+    };
+    assert!(rows("m_v").contains(",2.0\n") && !rows("m_v").contains(",3.0\n"));
+    assert!(rows("o_v").contains("unknown_metric"), "{}", rows("o_v"));
+    let partial = server.post("/write?db=tiny", body);
+    assert_eq!(partial.status, 400);
+    let partial = partial.json();
+    let of_partial = reasons(&partial["lines"], "line", "error");
+    assert_eq!((of_partial.len(), &of_partial[0]), (2, &of_whole[0]));
+    let told = partial["error"].as_str().unwrap();
+    assert!(
+        told.contains("(3 lines, the first is 2)") && told.ends_with(" dropped=4"),
+        "{told}"
+    );
+    assert!(rows("m_v").contains(",3.0\n"));
+    let whole = server.post(
+        "/api/v3/write_lp?db=tiny&accept_partial=false",
+        "m,h=1 v=4\nn,h=1 v=2",
+    );
+    assert_eq!(whole.status, 204, "{}", whole.text());
     let status = server.get("/status").json();
     let databases = status["store"]["databases"].as_array().unwrap();
     assert_eq!(
         databases.iter().find(|d| d["name"] == "tiny").unwrap()["series"],
-        3
+        5
     );
     for (setting, way_out) in [
         ("series_max=many", "a number of series, or `none`"),

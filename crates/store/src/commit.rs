@@ -12,15 +12,59 @@ use smallvec::SmallVec;
 use crate::error::{RefusedLine, StoreError};
 use crate::open::StoreInner;
 
-/// Lines of a batch that only the index could refuse, and that were left out.
+/// Reasons that are kept apart for one batch; lines left out for others are only counted.
+pub const LEFT_OUT_REASONS_MAX: usize = 8;
+
+/// Lines of a batch that only the index could refuse, for one reason.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LeftOut {
-    /// Why the first was.
+    /// Why they were.
     pub why: RefusedLine,
-    /// What the sender calls that one, see [`Writer::number_lines`](crate::Writer::number_lines).
+    /// What the sender calls the first of them, see [`Writer::number_lines`](crate::Writer::number_lines).
     pub number: u32,
     /// How many.
     pub lines: u64,
+}
+
+/// Lines of a batch that only the index could refuse, by reason.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct LeftOutLines {
+    reasons: Vec<LeftOut>,
+    lines: u64,
+}
+
+impl LeftOutLines {
+    /// The first [`LEFT_OUT_REASONS_MAX`] reasons, in the order in which they were met.
+    pub fn reasons(&self) -> &[LeftOut] {
+        &self.reasons
+    }
+
+    /// All lines left out, whatever the reason.
+    pub fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    pub(crate) fn push(&mut self, why: RefusedLine, number: u32) {
+        self.lines += 1;
+        if let Some(same) = self.reasons.iter_mut().find(|r| r.why == why) {
+            same.lines += 1;
+            // Partition by partition, so that a later one may hold an earlier line.
+            same.number = same.number.min(number);
+        } else if self.reasons.len() < LEFT_OUT_REASONS_MAX {
+            let lines = 1;
+            self.reasons.push(LeftOut { why, number, lines });
+        }
+    }
+}
+
+impl std::fmt::Display for LeftOutLines {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} lines are refused", self.lines)?;
+        match self.reasons.first() {
+            Some(first) => write!(f, ", line {} because {}", first.number, first.why),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Ends when everything it stands for holds its durability level. Dropping it gives up waiting, not the write.
@@ -30,7 +74,7 @@ pub struct Commit {
     tickets: SmallVec<[LogTicket; 2]>,
     checkpoint: Option<u64>,
     position: Position,
-    left_out: Option<LeftOut>,
+    left_out: Option<Box<LeftOutLines>>,
 }
 
 impl Commit {
@@ -58,14 +102,14 @@ impl Commit {
         }
     }
 
-    pub(crate) fn with_left_out(mut self, left_out: Option<LeftOut>) -> Self {
+    pub(crate) fn with_left_out(mut self, left_out: Option<Box<LeftOutLines>>) -> Self {
         self.left_out = left_out;
         self
     }
 
     /// Lines of the batch that were left out.
-    pub fn left_out(&self) -> Option<&LeftOut> {
-        self.left_out.as_ref()
+    pub fn left_out(&self) -> Option<&LeftOutLines> {
+        self.left_out.as_deref()
     }
 
     /// Positions the batch got, valid once it has ended.

@@ -9,6 +9,7 @@ use alluvium_nbtree::TreeError;
 use alluvium_types::{BudgetExceeded, ValueKind};
 use alluvium_wal::LogError;
 
+use crate::commit::LeftOutLines;
 use crate::retention_settings::{Age, RetentionError};
 use crate::series_limits::TooManySeries;
 
@@ -209,6 +210,10 @@ pub enum WriteError {
     /// The memory budget is used up; try again when there is room.
     #[error("{0}; try again later or raise the setting memory")]
     Memory(#[from] BudgetExceeded),
+    /// Lines are refused that only the index could refuse, and the batch was to be taken whole: see
+    /// [`Writer::commit_whole`](crate::Writer::commit_whole).
+    #[error("nothing was written: {0}")]
+    Lines(Box<LeftOutLines>),
     /// Memory is nearly used up: new series are refused before points of known ones are.
     #[error("new series are refused: {0}; try again later or raise the setting memory")]
     NewSeries(#[source] BudgetExceeded),

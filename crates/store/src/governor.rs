@@ -365,6 +365,9 @@ impl StoreInner {
         let _shard = self.shard_of(part.partition).state.lock();
         let mut table = part.table.write();
         let end = table.row_count().min(from.0.saturating_add(SLICE_ROWS));
+        if part.is_held() {
+            return end < table.row_count();
+        }
         let (mut heap, mut gone, mut parted) = (0, 0, 0);
         for row in from.0..end {
             let idle = std::cell::Cell::new((*met, *changed));

@@ -103,7 +103,7 @@ pub use alluvium_types::{Aggregate, TimeRange, ValueRef};
 pub use backup::{BackupError, BackupReport, BackupTarget};
 pub use believed_clock::{CLOCK_JUMP_MAX_NS, ClockStatus};
 pub use cardinality::{Cardinality, Count, SeriesRate, TagCount, ValueCount};
-pub use commit::{Commit, LeftOut};
+pub use commit::{Commit, LEFT_OUT_REASONS_MAX, LeftOut, LeftOutLines};
 pub use config::{Durability, DurabilityError, HeapProbe, StoreConfig};
 pub use config_numbers::SettingError;
 pub use database::{Database, DatabaseInfo, KindConflict, LogPin, Store};

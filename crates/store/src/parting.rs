@@ -390,6 +390,7 @@ impl StoreInner {
             let _shard = self.shard_of(partition).state.lock();
             // Series are of partitions that there are.
             let part = database.partition(partition);
+            let is_short = is_short && !part.is_held();
             let (mut heap, mut new) = (0, 0);
             for captured in some {
                 let place = RecordPlace::new(file, offset, u64::from(captured.len()));

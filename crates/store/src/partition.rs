@@ -1,7 +1,7 @@
 //! What one partition of one database has in memory: its index and its series by row.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use alluvium_index::{
     CompiledSelector, DefinitionMark, Liveness, LivenessMark, PartitionIndex, SealedRows,
@@ -32,6 +32,8 @@ pub(crate) struct PartitionState {
     pub parted: AtomicU64,
     /// How often series have gone away: a writer that has brought some back before looks again.
     pub spills: AtomicU64,
+    /// Batches under way that are taken whole: while there are any nothing leaves memory or the name table.
+    pub held: AtomicU32,
     /// The index's segments and their files, in order. Changed by checkpoints only.
     pub segments: Mutex<Vec<HeldSegment>>,
     /// How often rows have left the name table: a writer that has looked for some before looks again.
@@ -67,6 +69,7 @@ impl PartitionState {
             away: AtomicU64::new(0),
             parted: AtomicU64::new(0),
             spills: AtomicU64::new(0),
+            held: AtomicU32::new(0),
             segments: Mutex::default(),
             silences: AtomicU64::new(0),
             silenced_day: AtomicI64::new(i64::MIN),
@@ -78,6 +81,12 @@ impl PartitionState {
             removals: AtomicU64::new(0),
             created: MinuteCounts::default(),
         }
+    }
+
+    /// Whether what is in memory must stay there. The caller has the shard's lock: who holds the partition takes that once
+    /// before it relies on it.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire) > 0
     }
 
     /// Notes how many series of its table are away; whoever has changed that has the table still.

@@ -237,6 +237,11 @@ impl StoreInner {
                     continue;
                 }
                 let _shard = self.shard_of(part.partition).state.lock();
+                if part.is_held() {
+                    // At the next checkpoint.
+                    part.silenced_day.store(i64::MIN, Ordering::Relaxed);
+                    continue;
+                }
                 let active = self.active_rows(&part.live.read());
                 if let Some(active) = active
                     && part.index.write().silence(&active) > 0

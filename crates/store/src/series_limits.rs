@@ -17,10 +17,10 @@ pub struct LimitError {
     pub text: String,
 }
 
-/// A series more than a limit allows.
+/// More series than a limit allows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{of} has {limit} series, all that setting {setting} allows; delete some or raise it with PUT /api/databases"
+    "{of} has no room for new series: setting {setting} allows {limit}; delete some or raise it with PUT /api/databases"
 )]
 pub struct TooManySeries {
     /// `database NAME` or `measurement NAME`, cut to 80 characters.
@@ -127,18 +127,50 @@ impl SeriesCounts {
         }
     }
 
-    /// Whether one more series of a measurement may come.
-    pub(crate) fn room(&self, database: &str, measurement: &str) -> Result<(), TooManySeries> {
-        self.0.lock().room(database, measurement)
+    /// Counts new series of a measurement, if all of them may come.
+    pub(crate) fn admit(
+        &self,
+        database: &str,
+        measurement: &str,
+        series: u64,
+    ) -> Result<(), TooManySeries> {
+        let counts = &mut *self.0.lock();
+        counts.room(database, measurement, series)?;
+        counts.add(measurement, series);
+        Ok(())
     }
 
-    /// Counts one more series of a measurement, if it may come.
-    pub(crate) fn admit(&self, database: &str, measurement: &str) -> Result<(), TooManySeries> {
+    /// Counts new series of several measurements, or none of them if some may not come.
+    pub(crate) fn admit_all(&self, database: &str, wanted: &[(Box<str>, u64)]) -> bool {
         let counts = &mut *self.0.lock();
-        counts.room(database, measurement)?;
-        counts.database += 1;
-        *counts.measurements.entry_ref(measurement).or_default() += 1;
-        Ok(())
+        let all = wanted.iter().map(|(_, series)| series).sum();
+        let fits = |(name, series): &(Box<str>, u64)| {
+            counts.room_of_database(database, all).is_ok()
+                && counts.room_of_measurement(name, *series).is_ok()
+        };
+        let all_fit = wanted.iter().all(fits);
+        if all_fit {
+            for (name, series) in wanted {
+                counts.add(name, *series);
+            }
+        }
+        all_fit
+    }
+
+    /// Counts series of a measurement that have come, whatever the limits.
+    pub(crate) fn count(&self, measurement: &str, series: u64) {
+        self.0.lock().add(measurement, series);
+    }
+
+    /// The counts of these measurements and of the database, to see which of many series would fit. No other count is right.
+    pub(crate) fn trial<'a>(&self, names: impl Iterator<Item = &'a str>) -> Trial {
+        let counts = self.0.lock();
+        let of = |name: &'a str| Some((name.into(), *counts.measurements.get(name)?));
+        Trial(Counts {
+            limits: counts.limits,
+            database: counts.database,
+            measurements: names.filter_map(of).collect(),
+        })
     }
 
     /// Counts series of a measurement that are gone.
@@ -158,29 +190,70 @@ impl SeriesCounts {
     }
 }
 
-impl Counts {
-    fn room(&self, database: &str, measurement: &str) -> Result<(), TooManySeries> {
-        let SeriesLimits {
-            database: of_database,
-            measurement: of_measurement,
-        } = self.limits;
-        let refused = |kind: &str, name: &str, setting, limit| {
-            let name: String = name.chars().take(80).collect();
-            let of = format!("{kind} {name}");
-            Err(TooManySeries { of, setting, limit })
-        };
-        if let Some(limit) = of_database
-            && self.database >= limit
-        {
-            return refused("database", database, SeriesLimits::NAMES[0], limit);
-        }
-        if let Some(limit) = of_measurement
-            && self.measurements.get(measurement).copied().unwrap_or(0) >= limit
-        {
-            return refused("measurement", measurement, SeriesLimits::NAMES[1], limit);
-        }
+/// Counts to try with, apart from those that hold.
+#[derive(Debug)]
+pub(crate) struct Trial(Counts);
+
+impl Trial {
+    /// As [`SeriesCounts::admit`].
+    pub(crate) fn admit(
+        &mut self,
+        database: &str,
+        measurement: &str,
+        series: u64,
+    ) -> Result<(), TooManySeries> {
+        self.0.room(database, measurement, series)?;
+        self.0.add(measurement, series);
         Ok(())
     }
+}
+
+impl Counts {
+    fn add(&mut self, measurement: &str, series: u64) {
+        self.database += series;
+        *self.measurements.entry_ref(measurement).or_default() += series;
+    }
+
+    fn room(&self, database: &str, measurement: &str, series: u64) -> Result<(), TooManySeries> {
+        self.room_of_database(database, series)?;
+        self.room_of_measurement(measurement, series)
+    }
+
+    fn room_of_database(&self, name: &str, series: u64) -> Result<(), TooManySeries> {
+        let room = |limit| has_room(self.database, series, limit);
+        match self.limits.database {
+            Some(limit) if !room(limit) => Err(TooManySeries {
+                of: format!("database {}", cut(name)),
+                setting: SeriesLimits::NAMES[0],
+                limit,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn room_of_measurement(&self, name: &str, series: u64) -> Result<(), TooManySeries> {
+        let Some(limit) = self.limits.measurement else {
+            return Ok(());
+        };
+        let count = self.measurements.get(name).copied().unwrap_or(0);
+        if has_room(count, series, limit) {
+            return Ok(());
+        }
+        Err(TooManySeries {
+            of: format!("measurement {}", cut(name)),
+            setting: SeriesLimits::NAMES[1],
+            limit,
+        })
+    }
+}
+
+/// Nothing new always has room, also where there are more than a limit that was lowered.
+fn has_room(count: u64, series: u64, limit: u64) -> bool {
+    series == 0 || count.saturating_add(series) <= limit
+}
+
+fn cut(name: &str) -> String {
+    name.chars().take(80).collect()
 }
 
 #[cfg(test)]
@@ -210,16 +283,49 @@ mod tests {
             database: Some(3),
             measurement: Some(2),
         });
-        counts.admit("db", "cpu").unwrap();
-        counts.admit("db", "cpu").unwrap();
-        let full = counts.admit("db", "cpu").unwrap_err();
+        counts.admit("db", "cpu", 1).unwrap();
+        counts.admit("db", "cpu", 1).unwrap();
+        let full = counts.admit("db", "cpu", 1).unwrap_err();
         assert_eq!((full.of.as_str(), full.limit), ("measurement cpu", 2));
-        counts.admit("db", "mem").unwrap();
-        assert_eq!(counts.room("db", "disk").unwrap_err().of, "database db");
+        counts.admit("db", "mem", 1).unwrap();
+        assert_eq!(counts.admit("db", "disk", 1).unwrap_err().of, "database db");
         counts.forget("cpu", 1);
         assert_eq!(counts.counted("cpu"), (2, 1));
-        counts.admit("db", "cpu").unwrap();
+        counts.admit("db", "cpu", 1).unwrap();
         counts.set_limits(SeriesLimits::default());
-        counts.admit("db", "cpu").unwrap();
+        counts.admit("db", "cpu", 1).unwrap();
+    }
+
+    #[test]
+    fn many_series_are_counted_all_or_none() {
+        let counts = SeriesCounts::new(SeriesLimits {
+            database: Some(10),
+            measurement: Some(6),
+        });
+        let wanted = |cpu, mem| [("cpu".into(), cpu), ("mem".into(), mem)];
+        assert!(!counts.admit_all("db", &wanted(6, 5)));
+        assert!(!counts.admit_all("db", &wanted(2, 7)));
+        assert_eq!(counts.counted("cpu"), (0, 0));
+        assert!(counts.admit_all("db", &wanted(6, 4)));
+        assert_eq!(
+            (counts.counted("cpu"), counts.counted("mem")),
+            ((10, 6), (10, 4))
+        );
+        // Nothing new fits, whatever there is.
+        counts.count("cpu", 3);
+        assert!(counts.admit_all("db", &wanted(0, 0)));
+        let mut trial = counts.trial(["mem", "new"].into_iter());
+        assert_eq!(trial.admit("db", "new", 1).unwrap_err().of, "database db");
+        counts.set_limits(SeriesLimits {
+            database: None,
+            measurement: Some(6),
+        });
+        let mut trial = counts.trial(["mem", "new"].into_iter());
+        trial.admit("db", "mem", 2).unwrap();
+        assert_eq!(
+            trial.admit("db", "mem", 1).unwrap_err().of,
+            "measurement mem"
+        );
+        assert_eq!(counts.counted("mem"), (13, 4));
     }
 }

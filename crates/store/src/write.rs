@@ -4,6 +4,7 @@ mod committing;
 mod define;
 mod shapes;
 mod staging;
+mod whole;
 
 use std::sync::Arc;
 
@@ -17,7 +18,8 @@ use hashbrown::HashMap;
 
 use self::shapes::Shapes;
 use self::staging::Staging;
-use crate::commit::{Commit, LeftOut};
+use self::whole::Granted;
+use crate::commit::{Commit, LeftOutLines};
 use crate::config::Durability;
 use crate::databases::DatabaseState;
 use crate::error::{RefusedLine, WriteError};
@@ -93,7 +95,9 @@ pub struct Writer {
     fields: Vec<(u32, ValueKind)>,
     last_names: Vec<u32>,
     last_shape: u32,
-    left_out: Option<LeftOut>,
+    left_out: Option<Box<LeftOutLines>>,
+    /// While a batch is committed of which all is taken or nothing: the series it has room for.
+    granted: Option<Granted>,
     /// By partition: deletes of series up to here are known.
     removals: [u64; PARTITION_COUNT],
     /// By partition: rows that had left the name table by then were looked for.
@@ -126,6 +130,7 @@ impl Writer {
             last_names: Vec::new(),
             last_shape: NONE,
             left_out: None,
+            granted: None,
             removals: [0; PARTITION_COUNT],
             silences: [0; PARTITION_COUNT],
             come_back: Vec::new(),
@@ -276,7 +281,8 @@ impl Writer {
         self.bound_keys();
     }
 
-    /// Defines, logs and applies the lines since the last commit, and forgets them. Never waits, but for a page of the
+    /// Defines, logs and applies the lines since the last commit, and forgets them. Lines that only the index can refuse are
+    /// left out, see [`Commit::left_out`]. Never waits, but for a page of the
     /// index where a tag set comes that was silent for days, and for what series held that have left memory; no lock is
     /// held then. Queries see
     /// the points at once, before they are durable. `durability` may name another level than the database's.
@@ -284,10 +290,18 @@ impl Writer {
     /// # Errors
     /// See [`WriteError`]; the lines are forgotten also then.
     pub fn commit(&mut self, durability: Option<Durability>) -> Result<Commit, WriteError> {
+        self.commit_with(durability, Self::commit_batch)
+    }
+
+    fn commit_with(
+        &mut self,
+        durability: Option<Durability>,
+        commit: impl FnOnce(&mut Self, Durability) -> Result<Commit, WriteError>,
+    ) -> Result<Commit, WriteError> {
         self.cancel_line();
         let level = durability.unwrap_or(self.database.settings.durability);
         let admitted = self.admit_growth();
-        let result = admitted.and_then(|()| self.commit_batch(level));
+        let result = admitted.and_then(|()| commit(self, level));
         self.times = NO_TIMES;
         self.batch.clear();
         self.settle_staging();

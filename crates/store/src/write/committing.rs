@@ -42,6 +42,9 @@ impl Writer {
         for p in 0..PARTITION_COUNT {
             self.bring_back(p)?;
         }
+        if self.granted.is_some() {
+            self.grant()?;
+        }
         let mut looks_left = LOOKS_MAX;
         let mut tickets: SmallVec<[LogTicket; 2]> = SmallVec::new();
         let mut position = Position::default();

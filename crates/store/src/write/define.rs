@@ -2,13 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
-use alluvium_index::{IndexError, PartitionIndex};
-use alluvium_types::{FieldId, Row, ValueKind};
+use alluvium_index::{IndexError, KindSet, MeasurementId, PartitionIndex};
+use alluvium_types::{Row, ValueKind};
 use smallvec::SmallVec;
 
 use super::{BatchLine, Writer};
-use crate::commit::LeftOut;
-use crate::databases::DatabaseState;
 use crate::error::RefusedLine;
 use crate::open::StoreInner;
 use crate::partition::PartitionState;
@@ -52,14 +50,10 @@ impl Writer {
             }
             let result = self.define_line(state, part, &mut index, &mut table, line, &mut defined);
             if let Err(error) = result {
-                // What was defined for it so far stays and is logged; the line itself is left out.
+                // A row or field that was made before a number ran out stays and is logged.
                 line.shape = NONE;
-                let first = || LeftOut {
-                    why: error,
-                    number: line.number,
-                    lines: 0,
-                };
-                self.left_out.get_or_insert_with(first).lines += 1;
+                let left_out = self.left_out.get_or_insert_default();
+                left_out.push(error, line.number);
             }
         }
         let created = index.series_count() - before;
@@ -68,7 +62,7 @@ impl Writer {
     }
 
     /// Series that were known to exist may have been deleted since.
-    fn note_removals(&mut self, part: &PartitionState) {
+    pub(super) fn note_removals(&mut self, part: &PartitionState) {
         let seen = &mut self.removals[usize::from(part.partition.0)];
         let now = part.removals.load(Ordering::Relaxed);
         if std::mem::replace(seen, now) != now {
@@ -79,6 +73,8 @@ impl Writer {
         }
     }
 
+    /// Decides what a line's values are stored as, and makes what is not there for them: all of it, or nothing if there is no
+    /// room for all its series.
     fn define_line(
         &mut self,
         state: &mut ShardState,
@@ -88,51 +84,48 @@ impl Writer {
         line: &mut BatchLine,
         defined: &mut bool,
     ) -> Result<(), RefusedLine> {
-        let known = &self.keys.known[line.token as usize];
-        let row = if let Some(row) = known.row() {
-            row
-        } else {
-            let (row, new) = define_row(index, state, &mut self.keys, &self.database, line.token)?;
-            *defined |= new;
-            row
-        };
-        let measurement = index
-            .measurement_of(row)
-            .ok_or(IndexError::UnknownRow { row })?;
-        let known = &mut self.keys.known[line.token as usize];
-        known.set_measurement(measurement.0);
+        let row = self.row_there(index, line.token);
+        let measurement = row.map(|row| {
+            let of = index.measurement_of(row);
+            of.ok_or(IndexError::UnknownRow { row })
+        });
+        let measurement = measurement.transpose()?;
         let shape = self.shapes.lists[line.shape as usize].clone();
         let mut decided: SmallVec<[(u32, ValueKind); 16]> = SmallVec::new();
+        let mut new: SmallVec<[(u32, ValueKind); 16]> = SmallVec::new();
         for (i, (name, raw)) in shape.iter().enumerate() {
-            let name_text = &self.shapes.names[*name as usize];
-            let field = if let Some(field) = index.field(measurement, name_text) {
-                field
-            } else {
-                let field = index.insert_field(measurement, name_text)?;
-                let measurement_name = index.measurement_name(measurement).unwrap_or_default();
-                state.section.field(measurement_name, field, name_text);
-                *defined = true;
-                field
+            let text = &self.shapes.names[*name as usize];
+            let field = measurement.and_then(|of| index.field(of, text));
+            let kinds = match (row, field) {
+                (Some(row), Some(field)) => index.kinds(row, field),
+                _ => KindSet::EMPTY,
             };
             let bits = &mut self.batch.bits[line.values as usize + i];
-            let kind = self.store.settle_kind(index, row, field, *raw, bits);
-            // A series is defined by its first point in the log; no entry of its own is needed.
-            if !index.kinds(row, field).contains(kind) {
-                let name = index.measurement_name(measurement).unwrap_or_default();
-                let counts = &self.database.series_counts;
-                counts.admit(&self.database.name, name)?;
-                index.add_series(row, field, kind)?;
-                let place = SeriesPlace {
-                    partition: part.partition,
-                    row,
-                    field,
-                };
-                if table.ensure(place) {
-                    self.database.charge(SERIES_BYTES);
-                }
+            let kind = self.store.settle_kind(kinds, *raw, bits);
+            if !kinds.contains(kind) {
+                new.push((*name, kind));
             }
             decided.push((*name, kind));
         }
+        if !new.is_empty() {
+            let counts = &self.database.series_counts;
+            let name = measurement_name(index, &self.keys, line.token, measurement);
+            let mut left = new.len() as u64;
+            match &mut self.granted {
+                Some(granted) => granted.take(counts, name, left),
+                None => counts.admit(&self.database.name, name, left)?,
+            }
+            let noted = (&mut left, defined);
+            let made = self.make(state, part, index, table, line.token, &new, noted);
+            if left > 0 {
+                let name = measurement_name(index, &self.keys, line.token, measurement);
+                self.database.series_counts.forget(name, left);
+            }
+            made?;
+        }
+        let known = &mut self.keys.known[line.token as usize];
+        let measurement = known.row().and_then(|row| index.measurement_of(row));
+        known.set_measurement(measurement.map_or(NONE, |of| of.0));
         if *decided == *shape {
             known.ensured = line.shape;
         } else {
@@ -140,59 +133,117 @@ impl Writer {
         }
         Ok(())
     }
+
+    /// The row of a tag set, if it is there.
+    fn row_there(&mut self, index: &PartitionIndex, token: u32) -> Option<Row> {
+        let known = self.keys.known[token as usize].row();
+        known.or_else(|| {
+            let row = index.lookup(self.keys.unresolved_hash(token)?)?;
+            self.keys.settle(token, row);
+            Some(row)
+        })
+    }
+
+    /// Makes the row of a tag set if need be, and new series of it. Counts `left` down by each, and notes
+    /// whether a row or a field was defined: a series is by its first point in the log, and needs no entry of its own.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what its caller has locked, and what is new"
+    )]
+    fn make(
+        &mut self,
+        state: &mut ShardState,
+        part: &PartitionState,
+        index: &mut PartitionIndex,
+        table: &mut SeriesTable,
+        token: u32,
+        new: &[(u32, ValueKind)],
+        (left, defined): (&mut u64, &mut bool),
+    ) -> Result<(), RefusedLine> {
+        let row = match self.keys.known[token as usize].row() {
+            Some(row) => row,
+            None => {
+                let row = insert_row(index, state, &mut self.keys, token)?;
+                *defined = true;
+                row
+            }
+        };
+        let measurement = index.measurement_of(row);
+        let measurement = measurement.ok_or(IndexError::UnknownRow { row })?;
+        for (name, kind) in new {
+            let text = &self.shapes.names[*name as usize];
+            let field = if let Some(field) = index.field(measurement, text) {
+                field
+            } else {
+                let field = index.insert_field(measurement, text)?;
+                let of = index.measurement_name(measurement).unwrap_or_default();
+                state.section.field(of, field, text);
+                *defined = true;
+                field
+            };
+            index.add_series(row, field, *kind)?;
+            *left -= 1;
+            let place = SeriesPlace {
+                partition: part.partition,
+                row,
+                field,
+            };
+            if table.ensure(place) {
+                self.database.charge(SERIES_BYTES);
+            }
+        }
+        Ok(())
+    }
 }
 
-fn define_row(
+/// The measurement of a tag set, which is there or is still to be made.
+fn measurement_name<'a>(
+    index: &'a PartitionIndex,
+    keys: &'a RawKeys,
+    token: u32,
+    there: Option<MeasurementId>,
+) -> &'a str {
+    let of_row = there.and_then(|of| index.measurement_name(of));
+    let new = || keys.unresolved.get(&token).map(|u| u.key.measurement());
+    of_row.or_else(new).unwrap_or_default()
+}
+
+fn insert_row(
     index: &mut PartitionIndex,
     state: &mut ShardState,
     keys: &mut RawKeys,
-    database: &DatabaseState,
     token: u32,
-) -> Result<(Row, bool), RefusedLine> {
+) -> Result<Row, RefusedLine> {
     let unresolved = keys.unresolved.get(&token);
     let Unresolved { key, hash, .. } = unresolved.expect("a key is kept until its row is known");
-    let hash = *hash;
-    if let Some(row) = index.lookup(hash) {
-        keys.settle(token, row);
-        return Ok((row, false));
-    }
-    // A row is for ever: none without room for one series.
-    database
-        .series_counts
-        .room(&database.name, key.measurement())?;
-    let row = index.insert_flat(hash, key)?;
+    let row = index.insert_flat(*hash, key)?;
     let section = &mut state.section;
     section.row_of_parts(row, key.measurement(), key.tag_count(), key.tags());
     keys.settle(token, row);
-    Ok((row, true))
+    Ok(row)
 }
 
 impl StoreInner {
-    /// The kind a value is stored as: an integer goes into a float series if nothing is lost, any other
-    /// stranger opens a sibling. `bits` follows the kind.
-    fn settle_kind(
-        &self,
-        index: &PartitionIndex,
-        row: Row,
-        field: FieldId,
-        raw: ValueKind,
-        bits: &mut u64,
-    ) -> ValueKind {
-        let kinds = index.kinds(row, field);
-        let Some(first) = kinds.first() else {
-            return raw;
-        };
-        if first == ValueKind::F64
-            && let Some(widened) = widen(raw, *bits)
-        {
-            *bits = widened.to_bits();
+    /// The kind a value is stored as, see [`kind_in`]; counts what is not as it was sent. `bits` follows the kind.
+    fn settle_kind(&self, kinds: KindSet, raw: ValueKind, bits: &mut u64) -> ValueKind {
+        let (kind, widened) = kind_in(kinds, raw, *bits);
+        if let Some(widened) = widened {
+            *bits = widened;
             self.counters.widened.fetch_add(1, Ordering::Relaxed);
-            return ValueKind::F64;
-        }
-        if !kinds.contains(raw) {
+        } else if !kinds.is_empty() && !kinds.contains(raw) {
             self.counters.conflicts.fetch_add(1, Ordering::Relaxed);
         }
-        raw
+        kind
+    }
+}
+
+/// The kind a value is stored as where a field has these: an integer goes into a float series if nothing is lost, with the
+/// bits returned; any other stranger opens a sibling.
+pub(super) fn kind_in(kinds: KindSet, raw: ValueKind, bits: u64) -> (ValueKind, Option<u64>) {
+    let first = kinds.first().filter(|first| *first == ValueKind::F64);
+    match first.and_then(|_| widen(raw, bits)) {
+        Some(widened) => (ValueKind::F64, Some(widened.to_bits())),
+        None => (raw, None),
     }
 }
 

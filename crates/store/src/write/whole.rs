@@ -1,0 +1,308 @@
+//! A batch of which all is taken or nothing. What it would make is found before any shard's lock is taken, and the limits of
+//! series are asked for all of it at once; then it is written as any other.
+//!
+//! What it has found stays so: while a partition is held nothing leaves its memory or its name table, and room that was
+//! granted is this batch's. If a delete takes series of it between that look and the writing they are made again, beyond a
+//! limit if others have taken their room.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use alluvium_index::{IndexError, KeyHash, KindSet};
+use alluvium_types::{FieldId, Owner, PARTITION_COUNT, Partition};
+use hashbrown::{HashMap, HashSet};
+use smallvec::SmallVec;
+
+use super::define::kind_in;
+use super::{BatchLine, Writer};
+use crate::commit::{Commit, LeftOutLines};
+use crate::config::Durability;
+use crate::error::WriteError;
+use crate::partition::PartitionState;
+use crate::raw_keys::NONE;
+use crate::series_limits::{SeriesCounts, Trial};
+
+/// Bytes of memory that looking at one value of a new series takes, at most.
+const VALUE_BYTES: u64 = 128;
+
+/// Room for series that the limits have granted a batch, by measurement.
+#[derive(Debug, Default)]
+pub(super) struct Granted(HashMap<Box<str>, u64, foldhash::fast::FixedState>);
+
+impl Granted {
+    /// Uses room for new series; what was not granted is counted all the same.
+    pub(super) fn take(&mut self, counts: &SeriesCounts, measurement: &str, series: u64) {
+        let left = self.0.get_mut(measurement);
+        let granted = left.map_or(0, |left| {
+            let taken = series.min(*left);
+            *left -= taken;
+            taken
+        });
+        if series > granted {
+            counts.count(measurement, series - granted);
+        }
+    }
+
+    /// Gives back what was not used.
+    fn give_back(self, counts: &SeriesCounts) {
+        for (measurement, left) in self.0.iter().filter(|(_, left)| **left > 0) {
+            counts.forget(measurement, *left);
+        }
+    }
+}
+
+/// Partitions that keep what they have in memory, until it is dropped.
+struct Held(Vec<Arc<PartitionState>>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        for part in &self.0 {
+            part.held.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+/// What a batch would make that is not there.
+#[derive(Default)]
+struct Wanted {
+    measurements: Vec<(Box<str>, u64)>,
+    by_name: HashMap<Box<str>, u32, foldhash::fast::FixedState>,
+    refused: LeftOutLines,
+    /// Tried line by line: what is refused makes nothing.
+    trial: Option<Trial>,
+}
+
+impl Wanted {
+    fn measurement(&mut self, name: &str) -> u32 {
+        if let Some(number) = self.by_name.get(name) {
+            return *number;
+        }
+        let number = self.measurements.len() as u32;
+        self.measurements.push((name.into(), 0));
+        self.by_name.insert(name.into(), number);
+        number
+    }
+}
+
+/// A tag set, whether it is there or not.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Place {
+    Row(u32),
+    New(KeyHash),
+}
+
+impl Writer {
+    /// As [`Self::commit`], but if a line would be left out nothing of the batch is taken: neither points nor names. A crash
+    /// before the commit has ended may leave a part, as of any batch: for each partition all of it, or its first so many
+    /// lines where they are more than a section of the log.
+    ///
+    /// Costs a look at every line whose series this writer does not know, and nothing for others.
+    ///
+    /// # Errors
+    /// [`WriteError::Lines`] if the limits have no room for all new series, or the index has no number for a new row or
+    /// field; otherwise as [`Self::commit`].
+    pub fn commit_whole(&mut self, durability: Option<Durability>) -> Result<Commit, WriteError> {
+        self.commit_with(durability, |writer, level| {
+            let _held = writer.hold();
+            writer.granted = Some(Granted::default());
+            let result = writer.commit_batch(level);
+            if let Some(granted) = writer.granted.take() {
+                granted.give_back(&writer.database.series_counts);
+            }
+            result
+        })
+    }
+
+    fn hold(&self) -> Held {
+        let with_lines = (0..PARTITION_COUNT).filter(|p| !self.batch.lines[*p].is_empty());
+        let parts = with_lines.map(|p| Arc::clone(self.database.partition(Partition(p as u8))));
+        let held = Held(parts.collect());
+        for part in &held.0 {
+            part.held.fetch_add(1, Ordering::AcqRel);
+        }
+        held
+    }
+
+    /// Finds what the batch would make and asks for room for all of it.
+    pub(super) fn grant(&mut self) -> Result<(), WriteError> {
+        for p in 0..PARTITION_COUNT {
+            if let Some(part) = self.database.touched_partition(Partition(p as u8)) {
+                let part = Arc::clone(part);
+                self.note_removals(&part);
+            }
+        }
+        let values = |p: usize| {
+            let unsettled = self.batch.lines[p].iter().filter(|l| !self.is_settled(l));
+            let of = |line: &BatchLine| self.shapes.lists[line.shape as usize].len() as u64;
+            unsettled.map(of).sum()
+        };
+        let most: u64 = (0..PARTITION_COUNT).map(values).max().unwrap_or(0);
+        if most == 0 {
+            return Ok(());
+        }
+        let bytes = most * VALUE_BYTES;
+        let budget = &self.store.budget;
+        budget.reserve_within(Owner::Staging, bytes, self.store.staging_limit())?;
+        let granted = self.ask_for_room();
+        budget.release(Owner::Staging, bytes);
+        self.granted = Some(granted?);
+        Ok(())
+    }
+
+    fn ask_for_room(&self) -> Result<Granted, WriteError> {
+        let counts = &self.database.series_counts;
+        let mut wanted = Wanted::default();
+        (0..PARTITION_COUNT).for_each(|p| self.want(p, &mut wanted));
+        let fits = wanted.refused.lines() == 0
+            && counts.admit_all(&self.database.name, &wanted.measurements);
+        if fits {
+            return Ok(Granted(wanted.measurements.into_iter().collect()));
+        }
+        // Once more, to tell which lines do not.
+        let names = wanted.measurements.iter().map(|(name, _)| &**name);
+        let mut tried = Wanted {
+            trial: Some(counts.trial(names)),
+            ..Wanted::default()
+        };
+        (0..PARTITION_COUNT).for_each(|p| self.want(p, &mut tried));
+        if tried.refused.lines() == 0 {
+            // A delete has made room since.
+            return Err(WriteError::Backlog { pending_bytes: 0 });
+        }
+        Err(WriteError::Lines(Box::new(tried.refused)))
+    }
+
+    fn is_settled(&self, line: &BatchLine) -> bool {
+        let known = &self.keys.known[line.token as usize];
+        known.row != NONE && known.ensured == line.shape
+    }
+
+    /// Finds what the lines of one partition would make.
+    fn want(&self, p: usize, wanted: &mut Wanted) {
+        let lines = &self.batch.lines[p];
+        let Some(part) = self.database.touched_partition(Partition(p as u8)) else {
+            return;
+        };
+        let index = part.index.read();
+        let rows_left = u32::MAX - index.row_count();
+        let mut new_rows = HashSet::<KeyHash, foldhash::fast::FixedState>::default();
+        let mut new_fields = HashSet::<(u32, u32), foldhash::fast::FixedState>::default();
+        let mut kinds = HashMap::<(Place, u32), KindSet, foldhash::fast::FixedState>::default();
+        for line in lines.iter().filter(|line| !self.is_settled(line)) {
+            let unresolved = self.keys.unresolved.get(&line.token);
+            let row = self.keys.known[line.token as usize].row();
+            let row = row.or_else(|| index.lookup(unresolved?.hash));
+            let (measurement, name) = match (row, unresolved) {
+                (Some(row), _) => {
+                    let of = index.measurement_of(row);
+                    (of, of.and_then(|of| index.measurement_name(of)))
+                }
+                (None, Some(new)) => {
+                    let name = new.key.measurement();
+                    (index.measurement(name), Some(name))
+                }
+                (None, None) => (None, None),
+            };
+            let number = wanted.measurement(name.unwrap_or_default());
+            let place = match (row, unresolved) {
+                (Some(row), _) => Place::Row(row.0),
+                (None, unresolved) => {
+                    let hash = unresolved.map_or(KeyHash::from_bits(0), |u| u.hash);
+                    if new_rows.insert(hash) && new_rows.len() > rows_left as usize {
+                        let rows = index.row_count();
+                        let why = IndexError::PartitionFull { rows };
+                        wanted.refused.push(why.into(), line.number);
+                    }
+                    Place::New(hash)
+                }
+            };
+            let shape = &self.shapes.lists[line.shape as usize];
+            let mut new: SmallVec<[((Place, u32), KindSet); 16]> = SmallVec::new();
+            for (i, (field_name, raw)) in shape.iter().enumerate() {
+                let text = &self.shapes.names[*field_name as usize];
+                let field = measurement.and_then(|of| index.field(of, text));
+                if field.is_none() && new_fields.insert((number, *field_name)) {
+                    let there = measurement.map_or(0, |of| index.field_count(of));
+                    let limit = FieldId::LIMIT as usize;
+                    let of_it = || new_fields.iter().filter(|(of, _)| *of == number);
+                    let may_pass = there as usize + new_fields.len() > limit;
+                    if may_pass && there as usize + of_it().count() > limit {
+                        let measurement = name.unwrap_or_default().to_owned();
+                        let why = IndexError::TooManyFields { measurement };
+                        wanted.refused.push(why.into(), line.number);
+                    }
+                }
+                let there = match (row, field, kinds.get(&(place, *field_name))) {
+                    (_, _, Some(met)) => *met,
+                    (Some(row), Some(field), None) => index.kinds(row, field),
+                    _ => KindSet::EMPTY,
+                };
+                let kind = kind_in(there, *raw, self.batch.bits[line.values as usize + i]).0;
+                if !there.contains(kind) {
+                    new.push(((place, *field_name), there.with(kind)));
+                }
+            }
+            if new.is_empty() {
+                continue;
+            }
+            let series = new.len() as u64;
+            if let Some(trial) = &mut wanted.trial {
+                let name = name.unwrap_or_default();
+                if let Err(why) = trial.admit(&self.database.name, name, series) {
+                    wanted.refused.push(why.into(), line.number);
+                    continue;
+                }
+            }
+            wanted.measurements[number as usize].1 += series;
+            kinds.extend(new);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alluvium_io::{Device, MemoryDevice};
+    use alluvium_sim::SimClock;
+    use alluvium_types::{SeriesKey, ValueRef};
+
+    use super::*;
+    use crate::{Store, StoreConfig};
+
+    #[test]
+    fn nothing_of_a_held_partition_leaves_memory() {
+        let device: Arc<dyn Device> = Arc::new(MemoryDevice::new(3));
+        let clock = Arc::new(SimClock::new(1_700_000_000_000_000_000));
+        let config = StoreConfig {
+            shards: 2,
+            volume_bytes: 1 << 20,
+            memory_bytes: 64 << 20,
+            spill_idle_ms: 1000,
+            govern_ms: 1,
+            ..StoreConfig::default()
+        };
+        let store = Store::open(device, Arc::<SimClock>::clone(&clock), config).unwrap();
+        let (database, created) = store.create_database("db").unwrap();
+        created.wait().unwrap();
+        let mut writer = database.writer();
+        for host in 0..200 {
+            let key = SeriesKey::new("m", [("host", host.to_string())]).unwrap();
+            let row = writer.resolve(format!("m,host={host}").as_bytes(), key);
+            writer.begin_line(row, 1).unwrap();
+            writer.field("a", ValueRef::F64(1.0)).unwrap();
+            writer.end_line().unwrap();
+        }
+        let held = writer.hold();
+        writer.commit_whole(None).unwrap().wait().unwrap();
+        store.checkpoint().wait().unwrap();
+        let away = || {
+            for _ in 0..2000 {
+                store.drive();
+                clock.advance_ns(2_000_000);
+            }
+            store.status().governor.series_away
+        };
+        assert_eq!(away(), 0);
+        drop(held);
+        assert_eq!(away(), 200);
+    }
+}
