@@ -11,6 +11,7 @@ use crate::logic_addr::PageRef;
 use crate::manifest::Manifest;
 use crate::page::Page;
 use crate::store::{BlockConfig, BlockStore, Expect};
+use crate::volume::Volume;
 
 impl BlockStore {
     /// As [`Self::open`], but volumes that are missing or foreign are left out and told: their pages read as expired.
@@ -65,5 +66,33 @@ impl BlockStore {
             self.checked(Arc::new(buffer), *page, expect, false)
         };
         pages.iter().map(read_one).collect()
+    }
+
+    /// The volumes whose headers have reached the device, ascending.
+    pub fn headed_volumes(&self) -> Vec<u32> {
+        let volumes = self.volumes.read();
+        let headed = volumes
+            .values()
+            .filter(|v| v.header_written.load(Ordering::Acquire));
+        let mut ids: Vec<u32> = headed.map(|v| v.id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Reads the header of one of [`Self::headed_volumes`] from the device. One that has gone since is sound. Waits.
+    ///
+    /// # Errors
+    /// If the header is damaged, or another's.
+    pub fn check_volume_header(&self, id: u32) -> Result<(), RootError> {
+        let volume = self.volumes.read().get(&id).map(Arc::clone);
+        let Some((volume, file)) = volume.and_then(|v| v.file().map(|file| (v, file))) else {
+            return Ok(());
+        };
+        let checked = volume.check_header(self.device.as_ref(), file, self.instance);
+        let is_there = |now: &Arc<Volume>| Arc::ptr_eq(now, &volume);
+        if self.volumes.read().get(&id).is_some_and(is_there) {
+            return checked;
+        }
+        Ok(())
     }
 }

@@ -290,6 +290,25 @@ impl Volume {
             volume: self.id,
             problem,
         };
+        self.check_header(device, file, instance)?;
+        *self.file.lock() = FileState::Open(file);
+        self.header_written.store(true, Ordering::Release);
+        // The manifest names it: it was synced before that.
+        self.name_synced.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Reads page 0 from the device and checks that it is this volume's. Waits.
+    pub(crate) fn check_header(
+        &self,
+        device: &dyn Device,
+        file: FileId,
+        instance: [u8; 16],
+    ) -> Result<(), RootError> {
+        let bad = |problem| RootError::Volume {
+            volume: self.id,
+            problem,
+        };
         let mut reads = [alluvium_io::Read {
             file,
             offset: 0,

@@ -283,8 +283,10 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>, request: Request) -> Re
     let (head, params) = head_of(request);
     let inner = || {
         app.authorize_or_reply(&head.headers, &params, None)?;
-        let status = app.store().ok().map(alluvium_store::Store::status);
-        let text = app.metrics.text(status.as_ref());
+        let store = app.store().ok().map(|s| (s.status(), s.scrub_status()));
+        let text = app
+            .metrics
+            .text(store.as_ref().map(|(s, scrub)| (s, scrub)));
         Ok(reply::plain(
             "application/openmetrics-text; version=1.0.0; charset=utf-8",
             text,

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use alluvium_store::Status;
+use alluvium_store::{ScrubStatus, Status};
 
 /// A counter that only grows.
 #[derive(Debug, Default)]
@@ -51,7 +51,7 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// OpenMetrics text. Without a store only the server's own part.
-    pub(crate) fn text(&self, store: Option<&Status>) -> String {
+    pub(crate) fn text(&self, store: Option<(&Status, &ScrubStatus)>) -> String {
         let mut out = String::with_capacity(8 << 10);
         let counters = [
             (
@@ -186,8 +186,9 @@ impl Metrics {
             "Resident memory.",
             alluvium_io::resident_bytes(),
         );
-        if let Some(status) = store {
+        if let Some((status, scrub)) = store {
             store_text(&mut out, status);
+            scrub_text(&mut out, scrub);
         }
         out.push_str("# EOF\n");
         out
@@ -332,6 +333,30 @@ fn store_text(out: &mut String, s: &Status) {
             database.name, database.series
         );
     }
+}
+
+fn scrub_text(out: &mut String, s: &ScrubStatus) {
+    for (name, help, value) in [
+        (
+            "store_scrub_rounds",
+            "Rounds of the scrubber through everything.",
+            s.rounds,
+        ),
+        (
+            "store_scrub_bytes",
+            "Bytes that the scrubber has read.",
+            s.bytes,
+        ),
+    ] {
+        family(out, name, "counter", help);
+        let _ = writeln!(out, "alluvium_{name}_total {value}");
+    }
+    gauge(
+        out,
+        "store_scrub_findings",
+        "Damaged places that the scrubber's last round found; /status lists them.",
+        s.findings.len() as u64,
+    );
 }
 
 fn family(out: &mut String, name: &str, kind: &str, help: &str) {

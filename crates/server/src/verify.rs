@@ -34,7 +34,8 @@ async fn answer(app: &Arc<App>, request: Request) -> Result<Reply, Reply> {
 pub(crate) fn value(s: &ScrubStatus) -> Value {
     let findings: Vec<Value> = s.findings.iter().map(finding).collect();
     json!({
-        "rounds": s.rounds, "pages": s.pages, "runs": s.runs, "files": s.files, "bytes": s.bytes,
+        "rounds": s.rounds, "pages": s.pages, "runs": s.runs, "files": s.files,
+        "volumes": s.volumes, "frames": s.frames, "bytes": s.bytes,
         "round_pages": s.round_pages, "findings": findings,
     })
 }

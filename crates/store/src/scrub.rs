@@ -1,16 +1,18 @@
-//! Looks for rot while the store is open: every page that a series leads to, and the files that the superblock names,
-//! read from the device at a set rate, round after round. Of what there is a copy of, the one that does not hold is written anew.
+//! Looks for rot while the store is open: every page that a series leads to, the headers of volumes, the files that the
+//! superblock names, and the frames of the log that are durable and still needed, read from the device at a set rate, round
+//! after round. Of what there is a copy of, the one that does not hold is written anew.
 //!
-//! A page whose run is written anew meanwhile does not count any more. The log is not looked at: it is short-lived, and an
-//! opening or [`verify`](crate::verify()) reads it.
+//! A page whose run is written anew meanwhile does not count any more, nor does a frame that was trimmed. The log of an
+//! earlier life, which an opening has read and which goes with the first checkpoint, is not looked at.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use alluvium_block::{OtherSlot, load_roots};
+use alluvium_block::{OtherSlot, load_roots, volume_path};
 use alluvium_nbtree::{PageCheck, ReadStats};
 use alluvium_types::PAGE_SIZE;
+use alluvium_wal::StreamCheck;
 use hashbrown::HashSet;
 use parking_lot::Mutex;
 
@@ -19,12 +21,15 @@ use crate::database::Store;
 use crate::databases::DatabaseState;
 use crate::ledger::NamedFile;
 use crate::named_file::check_named;
-use crate::open::StoreInner;
+use crate::open::{StoreInner, salt};
+use crate::shard::Shard;
 use crate::space::SeriesWalk;
 use crate::verify::{FINDINGS_MAX, Finding};
 
 /// Pages of one step.
 const STEP_PAGES: usize = 64;
+/// Bytes of the log of one step.
+const STEP_LOG_BYTES: u64 = 1 << 20;
 /// Series looked at in one step, however few pages they have.
 const STEP_SERIES: usize = 256;
 
@@ -39,6 +44,10 @@ pub struct ScrubStatus {
     pub runs: u64,
     /// Files of this round so far.
     pub files: u64,
+    /// Headers of volumes of this round so far.
+    pub volumes: u64,
+    /// Frames of the log of this round so far.
+    pub frames: u64,
     /// Bytes read since the store was opened.
     pub bytes: u64,
     /// Pages of the last whole round.
@@ -53,6 +62,8 @@ struct Round {
     files: VecDeque<(String, NamedFile)>,
     /// Segments that were looked at before their turn.
     hurried: HashSet<u64>,
+    volumes: VecDeque<u32>,
+    streams: Vec<StreamCheck>,
     databases: VecDeque<Arc<DatabaseState>>,
     walk: SeriesWalk,
     runs: Vec<(u32, PageCheck)>,
@@ -60,6 +71,8 @@ struct Round {
     pages: u64,
     runs_begun: u64,
     files_read: u64,
+    volumes_read: u64,
+    frames: u64,
     bytes: u64,
 }
 
@@ -68,6 +81,8 @@ impl Round {
         let mut round = Self {
             files: store.checkpointer.lock().plain_files().into(),
             hurried: HashSet::new(),
+            volumes: store.block.headed_volumes().into(),
+            streams: store.stream_checks(),
             databases: store.catalog.read().all().into(),
             walk: SeriesWalk::default(),
             runs: Vec::new(),
@@ -75,6 +90,8 @@ impl Round {
             pages: 0,
             runs_begun: 0,
             files_read: 0,
+            volumes_read: 0,
+            frames: 0,
             bytes: 0,
         };
         round.check_root(store);
@@ -162,9 +179,61 @@ impl Round {
         self.walk = SeriesWalk::default();
     }
 
-    /// Reads a file, or about [`STEP_PAGES`] pages. Returns whether there is more.
+    /// Headers of some volumes.
+    fn check_volumes(&mut self, store: &StoreInner) {
+        let many = self.volumes.len().min(STEP_PAGES);
+        for id in self.volumes.drain(..many).collect::<Vec<_>>() {
+            self.volumes_read += 1;
+            self.bytes += PAGE_SIZE as u64;
+            if let Err(error) = store.block.check_volume_header(id) {
+                self.find(Finding {
+                    place: volume_path(id),
+                    what: error.to_string(),
+                    lost: None,
+                });
+            }
+        }
+    }
+
+    /// A piece of a stream of the log.
+    fn check_stream(&mut self, store: &StoreInner, mut stream: StreamCheck) {
+        let (frames, bytes) = (stream.frames, stream.bytes);
+        let read = stream.step(store.device.as_ref(), STEP_LOG_BYTES);
+        self.frames += stream.frames - frames;
+        self.bytes += stream.bytes - bytes;
+        match read {
+            Ok(false) => {}
+            Ok(true) => self.streams.push(stream),
+            Err(error) => {
+                let shard = usize::from(stream.shard());
+                let shard = store.shards.get(shard);
+                let trimmed = shard.map_or(0, |s| s.state.lock().log.trimmed_seq());
+                if trimmed >= stream.needed() {
+                    // Perhaps it was trimmed while it was read.
+                    stream.restart(trimmed + 1);
+                    self.streams.push(stream);
+                    return;
+                }
+                self.find(Finding {
+                    place: format!("wal/{}", stream.name()),
+                    what: error.to_string(),
+                    lost: None,
+                });
+            }
+        }
+    }
+
+    /// Reads a file, some headers, a piece of the log, or about [`STEP_PAGES`] pages. Returns whether there is more.
     fn step(&mut self, store: &StoreInner) -> bool {
         self.hurry(store);
+        if let Some(stream) = self.streams.pop() {
+            self.check_stream(store, stream);
+            return true;
+        }
+        if !self.volumes.is_empty() {
+            self.check_volumes(store);
+            return true;
+        }
         if let Some((path, file)) = self.files.pop_front() {
             self.check_file(store, path, file);
             return true;
@@ -243,11 +312,26 @@ impl Scrubber {
             status.pages = round.pages;
             status.runs = round.runs_begun;
             status.files = round.files_read;
+            status.volumes = round.volumes_read;
+            status.frames = round.frames;
             status.bytes += round.bytes;
             findings.extend(round.found.clone());
         }
         status.findings = findings.into_values().take(FINDINGS_MAX).collect();
         status
+    }
+}
+
+impl StoreInner {
+    /// Checks of what is durable of the log at this moment.
+    fn stream_checks(&self) -> Vec<StreamCheck> {
+        let of_shard = |(number, shard): (usize, &Shard)| {
+            let state = shard.state.lock();
+            let (needed, durable) = (state.log.trimmed_seq() + 1, state.log.durable_seq());
+            let stream = (self.incarnation, number as u16);
+            StreamCheck::new(stream, salt(self.instance), needed, durable)
+        };
+        self.shards.iter().enumerate().map(of_shard).collect()
     }
 }
 
@@ -284,6 +368,7 @@ impl Store {
         let mut round = Round::begin(inner);
         while round.step(inner) {}
         let (runs, files, pages) = (round.runs_begun, round.files_read, round.pages);
+        let (volumes, frames) = (round.volumes_read, round.frames);
         let mut scrubber = inner.scrubber.lock();
         let findings = round.found.values().cloned().collect();
         scrubber.end(round);
@@ -291,6 +376,8 @@ impl Store {
             pages,
             runs,
             files,
+            volumes,
+            frames,
             findings,
             ..scrubber.totals.clone()
         }

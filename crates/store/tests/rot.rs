@@ -311,6 +311,10 @@ fn rot_of_files_is_found_while_the_store_is_open() {
         let found = store.scrub_round().findings;
         assert!(found.iter().any(|f| f.place == path), "{path}: {found:?}");
     }
+    let (header, _) = &pages(&device)["volume"];
+    assert!(device.flip_bit(header, 100, 2));
+    let found = store.scrub_round().findings;
+    assert!(found.iter().any(|f| f.place == *header), "{found:?}");
     let seq = store.status().superblock_seq;
     assert!(device.flip_bit("superblock", (seq + 1) % 2 * (1 << 20) + 100, 2));
     let found = store.scrub_round().findings;
@@ -502,6 +506,75 @@ fn a_checkpoint_that_was_passed_over_may_hold_again() {
         assert_eq!((points, errors), (before.0 + 3000, 0), "{drives}");
         assert_eq!(store.scrub_round().findings, []);
     }
+}
+
+#[test]
+fn rot_of_the_log_is_found_while_it_is_written_and_not_where_it_is_trimmed() {
+    let device = world();
+    let (store, database) = open(&device).unwrap();
+    let mut time = 1_000_000_000;
+    let mut more = |batches: u32| {
+        for _ in 0..batches {
+            let line = |i| Line {
+                host: i,
+                time: time + i64::from(i),
+                fields: vec![("f", Value::F64(f64::from(i) / 3.0))],
+            };
+            let lines: Vec<Line> = (0..500).map(line).collect();
+            time += 1000;
+            write(&database, &lines, None).unwrap().wait().unwrap();
+        }
+    };
+    // What a checkpoint has made needless, then several segments.
+    more(10);
+    for _ in 0..2 {
+        store.checkpoint().wait().unwrap();
+    }
+    more(100);
+    let round = store.scrub_round();
+    assert!(round.findings.is_empty(), "{:?}", round.findings);
+    assert!(round.frames >= 100 && round.volumes > 0, "{round:?}");
+    let life = store.status().incarnation;
+    let segments = device.list("wal").unwrap().into_iter().map(|f| f.name);
+    let mut segments: Vec<_> = segments
+        .filter(|f| f.starts_with(&format!("{life}-")) || f.starts_with(&format!("{life:08}-")))
+        .collect();
+    segments.sort_unstable();
+    assert!(segments.len() > 2, "{segments:?}");
+    let in_the_middle = format!("wal/{}", segments[segments.len() / 2]);
+    let places = frames(&device, &in_the_middle);
+    let newest = format!("wal/{}", segments.last().unwrap());
+    let last = *frames(&device, &newest).last().unwrap();
+    // A payload, the header of a segment's first frame, and the newest frame that was flushed.
+    for (path, at) in [
+        (&in_the_middle, places[places.len() / 2] + 100),
+        (&in_the_middle, 16),
+        (&newest, last + 100),
+    ] {
+        assert!(device.flip_bit(path, at, 3), "{path}");
+        let found = store.scrub_round().findings;
+        let of_log = found.iter().filter(|f| f.place.starts_with("wal/"));
+        let said: Vec<_> = of_log.map(|f| &f.what).collect();
+        assert!(
+            said.len() == 1 && said[0].contains("damaged"),
+            "{path}: {found:?}"
+        );
+        // By steps, too, and it is read on while there are writes.
+        let rounds = store.scrub_status().rounds;
+        while store.scrub_status().rounds < rounds + 2 {
+            store.scrub_step();
+            more(1);
+        }
+        assert!(!store.scrub_status().findings.is_empty(), "{path}");
+        assert!(device.flip_bit(path, at, 3), "{path}");
+        assert!(store.scrub_round().findings.is_empty(), "{path}");
+    }
+    // Nobody needs it any more.
+    assert!(device.flip_bit(&in_the_middle, 16, 3));
+    for _ in 0..2 {
+        store.checkpoint().wait().unwrap();
+    }
+    assert!(store.scrub_round().findings.is_empty());
 }
 
 /// Where the frames of a segment are.

@@ -29,12 +29,13 @@
 //! ```
 //!
 //! What it is not: it does not decide what may be trimmed, and nothing in it waits but [`replay`],
-//! [`list_streams`] and [`sync_stream`], which belong to opening. [`LogWriter::drive`] moves the writer on; the
+//! [`list_streams`] and [`sync_stream`], which belong to opening, and [`StreamCheck`], to the scrubber. [`LogWriter::drive`] moves the writer on; the
 //! lane itself is driven by whoever owns it.
 //!
 //! Limits: one frame in flight a stream; frames below 4 GiB; 2^32 segments a stream; at most two trimmed
 //! segments a stream are kept for reuse. What the bytes are stands in `docs/format/log.md`.
 
+mod check;
 mod error;
 mod folder;
 mod group;
@@ -47,6 +48,7 @@ mod tombstone;
 mod whole;
 mod writer;
 
+pub use check::StreamCheck;
 pub use error::LogError;
 pub use folder::FolderSync;
 pub use group::{GROUP_VALUES_MAX, PointGroup};

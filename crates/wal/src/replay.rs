@@ -56,9 +56,32 @@ impl<'a> SegmentReader<'a> {
         path: &str,
         batch_bytes: u64,
     ) -> Result<Self, LogError> {
+        Self::open_as(device, path, batch_bytes, OpenMode::default())
+    }
+
+    /// As [`Self::open`], past the memory of the operating system: `batch_bytes` is a multiple of a page, and so is the file.
+    pub(crate) fn open_direct(
+        device: &'a dyn Device,
+        path: &str,
+        batch_bytes: u64,
+    ) -> Result<Self, LogError> {
+        let mode = OpenMode {
+            direct: true,
+            ..OpenMode::default()
+        };
+        Self::open_as(device, path, batch_bytes, mode)
+    }
+
+    fn open_as(
+        device: &'a dyn Device,
+        path: &str,
+        batch_bytes: u64,
+        mode: OpenMode,
+    ) -> Result<Self, LogError> {
+        let path = path.to_owned();
         let op = Op::Open {
-            path: path.to_owned(),
-            mode: OpenMode::default(),
+            path: path.clone(),
+            mode,
         };
         match device.submit(Lane(0), op).wait(device, Lane(0))? {
             Completion::Opened { file, len } => Ok(Self {
@@ -70,7 +93,7 @@ impl<'a> SegmentReader<'a> {
                 base: 0,
                 spare: Vec::new(),
             }),
-            Completion::Done => Err(not_opened(path).into()),
+            Completion::Done => Err(not_opened(&path).into()),
         }
     }
 

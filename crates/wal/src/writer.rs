@@ -608,6 +608,11 @@ impl LogWriter {
         self.written_seq
     }
 
+    /// Frames up to here are no longer needed.
+    pub fn trimmed_seq(&self) -> u64 {
+        self.trimmed
+    }
+
     /// Number of the newest frame flushed.
     pub fn durable_seq(&self) -> u64 {
         self.durable_seq
