@@ -78,6 +78,31 @@ impl PartitionIndex {
 
     /// Names of the fields of these series, sorted. `selected` is in the order of [`Self::select_with`]. Never waits.
     pub fn fields_selected(&self, selected: &[SelectedRow]) -> Vec<&str> {
+        let seen = self.fields_seen(selected);
+        let fields = self.measurements.iter().zip(&seen);
+        let names = fields.flat_map(|(m, fields)| fields.iter().filter_map(|f| m.fields.name(f)));
+        let mut names: Vec<&str> = names.collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// Measurement and field of these series, each pair once. `selected` is in the order of [`Self::select_with`]. Never waits.
+    pub fn metrics_selected(&self, selected: &[SelectedRow]) -> Vec<(&str, &str)> {
+        let seen = self.fields_seen(selected);
+        let mut pairs = Vec::new();
+        for ((of, fields), number) in self.measurements.iter().zip(&seen).zip(0..) {
+            let Some(measurement) = self.measurement_names.name(number) else {
+                continue;
+            };
+            let names = fields.iter().filter_map(|f| of.fields.name(f));
+            pairs.extend(names.map(|name| (measurement, name)));
+        }
+        pairs
+    }
+
+    /// By measurement: the fields of these series.
+    fn fields_seen(&self, selected: &[SelectedRow]) -> Vec<RoaringBitmap> {
         let mut seen: Vec<RoaringBitmap> = Vec::new();
         seen.resize_with(self.measurements.len(), RoaringBitmap::new);
         for of_row in selected.chunk_by(|a, b| a.row == b.row) {
@@ -91,12 +116,7 @@ impl PartitionIndex {
                 fields.insert(item.field.0);
             }
         }
-        let fields = self.measurements.iter().zip(&seen);
-        let names = fields.flat_map(|(m, fields)| fields.iter().filter_map(|f| m.fields.name(f)));
-        let mut names: Vec<&str> = names.collect();
-        names.sort_unstable();
-        names.dedup();
-        names
+        seen
     }
 
     /// Rows that have a series: all but those of which everything was deleted.

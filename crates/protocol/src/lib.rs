@@ -16,6 +16,7 @@
 //! JSON query 1 MiB and 32 levels; 100 refused lines listed in a reply.
 
 mod error_reply;
+mod found;
 pub mod influxql;
 pub mod json;
 pub mod line;
@@ -24,4 +25,5 @@ mod text;
 pub mod time;
 
 pub use error_reply::{LEFT_OUT_MAX, LISTED_LINES_MAX, PartialWrite, error_body, v2_error_body};
+pub use found::FoundWriter;
 pub use render::{RowWriter, SeriesName};

@@ -4,7 +4,14 @@
 pub(crate) fn write_json_string(out: &mut Vec<u8>, text: &str) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     out.push(b'"');
-    for byte in text.bytes() {
+    // Most texts have nothing to escape, and are copied at once.
+    let plain = |b: &u8| !matches!(b, b'"' | b'\\' | 0..0x20 | 0x7f);
+    let (head, rest) = match text.bytes().position(|b| !plain(&b)) {
+        None => (text.as_bytes(), &[][..]),
+        Some(at) => text.as_bytes().split_at(at),
+    };
+    out.extend_from_slice(head);
+    for &byte in rest {
         match byte {
             b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
             b'\n' => out.extend_from_slice(b"\\n"),

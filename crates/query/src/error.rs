@@ -100,6 +100,14 @@ pub enum QueryError {
     /// The process-wide memory budget.
     #[error("the server is short of memory: {0}; try again later")]
     Budget(#[source] BudgetExceeded),
+    /// More metrics than a query takes without naming them.
+    #[error(
+        "\"*\" stands for more than {limit} metrics; narrow it by __name__, __measurement__ or __field__ in where"
+    )]
+    TooManyMetrics {
+        /// The limit.
+        limit: usize,
+    },
     /// The query's row limit.
     #[error(
         "the answer has more than {limit} rows; ask for fewer with limit, range or a longer step"
@@ -145,6 +153,7 @@ impl QueryError {
             Self::Selector(_) => "bad_selector",
             Self::Memory { .. } => "query_memory",
             Self::Budget(_) => "memory_budget",
+            Self::TooManyMetrics { .. } => "too_many_metrics",
             Self::TooManyRows { .. } => "too_many_rows",
             Self::Deadline { .. } => "deadline_exceeded",
             Self::Cancelled => "cancelled",

@@ -10,6 +10,7 @@ use crate::ReadStats;
 use crate::buckets::BucketMerge;
 use crate::combined::{Combined, TextAt};
 use crate::error::QueryError;
+use crate::every::expand;
 use crate::groups::{Group, resolve};
 use crate::limits::{Guard, Limits};
 use crate::plan::{ColumnName, Order, Plan, Window};
@@ -111,11 +112,12 @@ impl Execution {
     /// If the plan is refused, its only metric is unknown, or too many series match.
     pub fn start(
         source: Box<dyn Source>,
-        plan: Plan,
+        mut plan: Plan,
         limits: Limits,
         cancel: Arc<AtomicBool>,
     ) -> Result<Self, QueryError> {
         plan.check()?;
+        expand(&mut plan, &*source)?;
         let mut guard = Guard::new(limits, cancel);
         let mut warnings = Vec::new();
         let groups = resolve(&*source, &plan, &mut guard, &mut warnings)?;

@@ -8,7 +8,7 @@ use alluvium_types::{SeriesId, TimeRange, ValueKind};
 use crate::error::QueryError;
 use crate::limits::Guard;
 use crate::output_series::{OutputSeries, Tags, write_name};
-use crate::plan::{Plan, Selection, Window};
+use crate::plan::{EVERY_METRIC, Plan, Selection, Window};
 use crate::source::Source;
 use crate::{Label, Matcher, Selector, SeriesInfo, Test};
 
@@ -42,7 +42,8 @@ pub(crate) fn resolve(
     for (index, selection) in plan.selections.iter().enumerate() {
         guard.check()?;
         let found = select(source, selection, plan.range, guard)?;
-        if found.is_empty() && !is_known(source, &selection.metric)? {
+        let is_every = selection.metric == EVERY_METRIC;
+        if found.is_empty() && !is_every && !is_known(source, &selection.metric)? {
             unknown.push(&selection.metric);
             continue;
         }
@@ -171,7 +172,9 @@ fn without_strings(
         .filter(|i| !is_text(i))
         .map(|i| (Arc::clone(&i.key), Arc::clone(&i.field)))
         .collect();
-    if let (Some(function), true, Some(info)) = (numeric_only, numeric.is_empty(), found.first()) {
+    if let (Some(function), true, Some(info)) = (numeric_only, numeric.is_empty(), found.first())
+        && !selection.is_of_every
+    {
         return Err(QueryError::StringSeries {
             function: function.name(),
             series: write_name(&info.metric_name(), info.key.tags()),

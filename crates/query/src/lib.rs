@@ -40,6 +40,7 @@
 mod buckets;
 mod combined;
 mod error;
+mod every;
 mod execution;
 mod explain;
 mod fill;
@@ -60,6 +61,7 @@ mod tolerant;
 pub use alluvium_index::{Label, Matcher, Selector, Test};
 pub use alluvium_store::{Direction, ReadStats, SeriesInfo};
 pub use error::QueryError;
+pub use every::EVERY_METRIC_MAX;
 pub use execution::{Execution, Stats};
 pub use explain::explain;
 pub use function::Function;
@@ -67,7 +69,9 @@ pub use limits::Limits;
 pub use lower::plan;
 pub use lower_delete::delete;
 pub use output_series::OutputSeries;
-pub use plan::{Alternative, ColumnName, Fill, Grouping, Order, Plan, Selection, TagSet, Window};
+pub use plan::{
+    Alternative, ColumnName, EVERY_METRIC, Fill, Grouping, Order, Plan, Selection, TagSet, Window,
+};
 pub use row_batch::{BATCH_ROWS, RowBatch, RowRef};
 pub use selector_text::{MATCHERS_MAX, SelectorTextError, parse_selector};
 pub use source::{SeriesReader, SeriesScan, Source};

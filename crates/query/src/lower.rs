@@ -9,7 +9,9 @@ use alluvium_protocol::json;
 use crate::Direction;
 use crate::error::QueryError;
 use crate::function::Function;
-use crate::plan::{Alternative, Fill, Grouping, Order, Plan, Selection, TagSet, Window};
+use crate::plan::{
+    Alternative, EVERY_METRIC, Fill, Grouping, Order, Plan, Selection, TagSet, Window,
+};
 use crate::selector_text::label_named;
 
 /// The plan of a request. How its answer is written is not part of it, except that an answer in the shape of
@@ -37,6 +39,7 @@ pub fn plan(request: &json::Request) -> Result<Plan, QueryError> {
         .map(|(metric, functions)| Selection {
             alternatives: wheres.iter().map(|a| with_metric(a, &metric)).collect(),
             metric,
+            is_of_every: false,
             functions,
         })
         .collect();
@@ -134,7 +137,10 @@ fn window(request: &json::Request, direction: Direction) -> Result<Window, Query
 }
 
 fn with_metric(alternative: &Alternative, metric: &str) -> Alternative {
-    let mut matchers = vec![Matcher::new(Label::Name, Test::Equal(metric.into()))];
+    let mut matchers = Vec::new();
+    if metric != EVERY_METRIC {
+        matchers.push(Matcher::new(Label::Name, Test::Equal(metric.into())));
+    }
     matchers.extend(alternative.selector.matchers.iter().cloned());
     Alternative {
         selector: Selector { matchers },

@@ -33,11 +33,17 @@ pub struct Plan {
     pub limit: Option<u64>,
 }
 
-/// One metric.
+/// Stands for every metric that the selectors beside it leave.
+pub const EVERY_METRIC: &str = "*";
+
+/// One metric, or every one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Selection {
-    /// Its name: the derived label `__name__`.
+    /// Its name: the derived label `__name__`; or [`EVERY_METRIC`].
     pub metric: String,
+    /// It was not spelt out, but found for [`EVERY_METRIC`]: where functions need numbers one of strings is left out
+    /// instead of refused.
+    pub is_of_every: bool,
     /// Series that match any of these.
     pub alternatives: Vec<Alternative>,
     /// Functions, in the order of columns. Empty for [`Window::Raw`].

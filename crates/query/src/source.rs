@@ -1,5 +1,6 @@
 //! The seam between the query engine and whatever holds series.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use alluvium_types::{Aggregate, Column, TimeRange};
@@ -31,6 +32,22 @@ pub trait Source: Send {
     fn knows(&self, selector: &Selector) -> Result<bool, QueryError> {
         let found = self.select(selector, TimeRange::ALL, u64::MAX)?;
         Ok(!found.is_empty())
+    }
+
+    /// Names of the metrics that a selector leaves, the first `limit` of them in their order. Those without a point in
+    /// `range` may be left out.
+    ///
+    /// # Errors
+    /// As [`Source::select`].
+    fn metrics(
+        &self,
+        selector: &Selector,
+        range: TimeRange,
+        limit: usize,
+    ) -> Result<Vec<String>, QueryError> {
+        let found = self.select(selector, range, u64::MAX)?;
+        let names: BTreeSet<String> = found.iter().map(SeriesInfo::metric_name).collect();
+        Ok(names.into_iter().take(limit).collect())
     }
 
     /// Says that these are opened next, so that what must be read for that is read for many at a time.

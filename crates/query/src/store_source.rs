@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use alluvium_index::Selector;
-use alluvium_store::{SeriesCursor, SeriesSnapshot, Snapshot, StoreError};
+use alluvium_store::{NameKind, SeriesCursor, SeriesSnapshot, Snapshot, StoreError};
 use alluvium_types::{Aggregate, Column, TimeRange};
 
 use crate::error::QueryError;
@@ -24,6 +24,16 @@ impl Source for Snapshot {
 
     fn knows(&self, selector: &Selector) -> Result<bool, QueryError> {
         Snapshot::knows(self, selector).map_err(index_failed)
+    }
+
+    fn metrics(
+        &self,
+        selector: &Selector,
+        range: TimeRange,
+        limit: usize,
+    ) -> Result<Vec<String>, QueryError> {
+        self.suggest(NameKind::Metric, selector, range, "", limit)
+            .map_err(index_failed)
     }
 
     fn prepare(&self, series: &[SeriesInfo]) {

@@ -90,6 +90,15 @@ impl Source for Tolerant {
         Source::knows(&self.snapshot, selector)
     }
 
+    fn metrics(
+        &self,
+        selector: &Selector,
+        range: TimeRange,
+        limit: usize,
+    ) -> Result<Vec<String>, QueryError> {
+        Source::metrics(&self.snapshot, selector, range, limit)
+    }
+
     fn prepare(&self, series: &[SeriesInfo]) {
         Source::prepare(&self.snapshot, series);
     }

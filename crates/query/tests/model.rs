@@ -96,6 +96,7 @@ fn selection(metric: &str, functions: Vec<Function>, hosts: Option<Vec<&str>>) -
         });
     }
     Selection {
+        is_of_every: false,
         metric: metric.into(),
         alternatives: vec![Alternative {
             selector: Selector { matchers },

@@ -106,10 +106,10 @@ impl Asked {
         })
     }
 
-    /// Answers on a thread that may wait for blocks of the index, in its turn among the queries.
+    /// Answers with JSON, from a thread that may wait for blocks of the index, in its turn among the queries.
     pub(crate) async fn answer(
         self,
-        work: impl FnOnce(&Database) -> Result<serde_json::Value, StoreError> + Send + 'static,
+        work: impl FnOnce(&Database) -> Result<Vec<u8>, StoreError> + Send + 'static,
     ) -> Result<Reply, Reply> {
         let turn = permit(&self.app).await?;
         let database = self.database;
@@ -118,7 +118,7 @@ impl Asked {
             work(&database)
         });
         match answered.await {
-            Ok(Ok(value)) => Ok(reply::json(StatusCode::OK, value.to_string())),
+            Ok(Ok(text)) => Ok(reply::json(StatusCode::OK, text)),
             Ok(Err(error)) => Err(refusal(&error)),
             Err(_) => Err(reply::error(
                 StatusCode::INTERNAL_SERVER_ERROR,

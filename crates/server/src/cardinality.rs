@@ -30,7 +30,7 @@ pub(crate) async fn cardinality(State(app): State<Arc<App>>, request: Request) -
         let (top, days) = (asked.limit("top", top)?, asked.limit("days", days)?);
         let work = move |database: &Database| {
             let counted = database.cardinality(top, days)?;
-            Ok(value(&counted))
+            Ok(value(&counted).to_string().into_bytes())
         };
         asked.answer(work).await
     };

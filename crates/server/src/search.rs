@@ -6,16 +6,17 @@
 
 use std::sync::Arc;
 
+use alluvium_protocol::FoundWriter;
 use alluvium_query::{Label, Matcher, Test};
 use alluvium_store::{Found, NameKind};
 use axum::extract::{Request, State};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use crate::app::App;
 use crate::asked::{Asked, LimitRange, bad};
 use crate::reply::Reply;
 
-const KINDS: &str = "must be one of measurement, tag, value, field";
+const KINDS: &str = "must be one of metric, measurement, tag, value, field";
 
 /// `GET /api/search?db=&match=&from=&to=&limit=`.
 pub(crate) async fn search(State(app): State<Arc<App>>, request: Request) -> Reply {
@@ -30,29 +31,26 @@ pub(crate) async fn search(State(app): State<Arc<App>>, request: Request) -> Rep
         let limit = asked.limit("limit", limits)?;
         let work = move |database: &alluvium_store::Database| {
             let found = database.snapshot().search(&selector, range, limit)?;
-            Ok(found_value(&found, limit))
+            Ok(found_text(&found, limit))
         };
         asked.answer(work).await
     };
     inner.await.unwrap_or_else(|reply: Reply| reply)
 }
 
-fn found_value(found: &Found, limit: usize) -> Value {
-    let series = found.tag_sets.iter().map(|set| {
-        let tags = set.key.tags().iter();
-        let tags: Map<String, Value> = tags.map(|(k, v)| (k.clone(), v.clone().into())).collect();
-        let fields: Vec<&str> = set.fields.iter().map(|f| &**f).collect();
-        json!({ "measurement": set.key.measurement(), "tags": tags, "fields": fields })
-    });
-    let series: Vec<Value> = series.collect();
-    json!({
-        "is_complete": found.matching == series.len() as u64,
-        "series": series, "matching": found.matching, "limit": limit,
-    })
+fn found_text(found: &Found, limit: usize) -> Vec<u8> {
+    let mut writer = FoundWriter::new();
+    for set in &found.tag_sets {
+        let tags = set.key.tags().iter().map(|(k, v)| (&**k, &**v));
+        let fields = set.fields.iter().map(|f| &**f);
+        writer.tag_set(set.key.measurement(), tags, fields);
+    }
+    writer.finish(found.matching, limit)
 }
 
 /// What `kind` asks for.
 enum Kind {
+    Metric,
     Measurement,
     Tag,
     Value(String),
@@ -89,6 +87,7 @@ pub(crate) async fn suggest(State(app): State<Arc<App>>, request: Request) -> Re
         let prefix = asked.get("prefix").unwrap_or_default().to_owned();
         let work = move |database: &alluvium_store::Database| {
             let kind = match &kind {
+                Kind::Metric => NameKind::Metric,
                 Kind::Measurement => NameKind::Measurement,
                 Kind::Tag => NameKind::Tag,
                 Kind::Value(tag) => NameKind::Value(tag),
@@ -99,7 +98,8 @@ pub(crate) async fn suggest(State(app): State<Arc<App>>, request: Request) -> Re
             let mut names = snapshot.suggest(kind, &selector, range, &prefix, limit + 1)?;
             let is_complete = names.len() <= limit;
             names.truncate(limit);
-            Ok(json!({ "names": names, "is_complete": is_complete, "limit": limit }))
+            let answer = json!({ "names": names, "is_complete": is_complete, "limit": limit });
+            Ok(answer.to_string().into_bytes())
         };
         asked.answer(work).await
     };
@@ -108,6 +108,7 @@ pub(crate) async fn suggest(State(app): State<Arc<App>>, request: Request) -> Re
 
 fn kind_of(asked: &Asked) -> Result<Kind, Reply> {
     let kind = match asked.get("kind") {
+        Some("metric") => Kind::Metric,
         Some("measurement") => Kind::Measurement,
         Some("tag") => Kind::Tag,
         Some("field") => Kind::Field,
@@ -121,5 +122,55 @@ fn kind_of(asked: &Asked) -> Result<Kind, Reply> {
     match asked.get("tag") {
         None => Ok(kind),
         Some(_) => Err(bad("tag", "goes with kind=value; leave it out")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use alluvium_store::FoundTagSet;
+    use alluvium_types::SeriesKey;
+    use serde_json::{Map, Value};
+
+    use super::*;
+
+    fn some(tag_sets: u32) -> Found {
+        let tag_set = |i: u32| {
+            let tags = (0..10).map(|t| (format!("tag\"{t}"), format!("välue {}\n", i * t)));
+            let key = SeriesKey::new("cpu", tags).unwrap();
+            let fields = ["idle", "us\\er"].map(Arc::from).to_vec();
+            let key = Arc::new(key);
+            FoundTagSet { key, fields }
+        };
+        Found {
+            tag_sets: (0..tag_sets).map(tag_set).collect(),
+            matching: 7,
+        }
+    }
+
+    fn by_values(found: &Found, limit: usize) -> Value {
+        let series = found.tag_sets.iter().map(|set| {
+            let tags = set.key.tags().iter();
+            let tags: Map<String, Value> =
+                tags.map(|(k, v)| (k.clone(), v.clone().into())).collect();
+            let fields: Vec<&str> = set.fields.iter().map(|f| &**f).collect();
+            json!({ "measurement": set.key.measurement(), "tags": tags, "fields": fields })
+        });
+        let series: Vec<Value> = series.collect();
+        json!({
+            "is_complete": found.matching == series.len() as u64,
+            "series": series, "matching": found.matching, "limit": limit,
+        })
+    }
+
+    #[test]
+    fn what_is_written_piece_by_piece_is_the_json_it_should_be() {
+        for tag_sets in [0, 1, 6, 7] {
+            let found = some(tag_sets);
+            let text = found_text(&found, 100);
+            let read: Value = serde_json::from_slice(&text).unwrap();
+            assert_eq!(read, by_values(&found, 100), "{tag_sets}");
+        }
     }
 }

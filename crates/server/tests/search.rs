@@ -100,6 +100,15 @@ fn names_are_suggested_by_prefix_limit_and_day() {
         for (rest, expected) in [
             ("&kind=measurement", vec!["cpu", "mem"]),
             ("&kind=measurement&prefix=m", vec!["mem"]),
+            (
+                "&kind=metric",
+                vec!["cpu_idle", "cpu_steal", "cpu_user", "mem"],
+            ),
+            (
+                "&kind=metric&prefix=cpu_&limit=2",
+                vec!["cpu_idle", "cpu_steal"],
+            ),
+            ("&kind=metric&match=%7Bhost%3D%22f%22%7D", vec!["cpu_steal"]),
             ("&kind=tag", vec!["dc", "host", "rack"]),
             ("&kind=tag&measurement=mem", vec!["host"]),
             ("&kind=tag&prefix=r&limit=1", vec!["rack"]),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use alluvium_index::{CompiledSelector, PartitionIndex, SealedRows, SelectedRow, Selector};
-use alluvium_types::{Row, SeriesId, SeriesKey, TimeRange};
+use alluvium_types::{Row, SeriesId, SeriesKey, TimeRange, metric_name};
 use roaring::RoaringBitmap;
 
 use crate::error::StoreError;
@@ -40,6 +40,8 @@ pub enum NameKind<'a> {
     Value(&'a str),
     /// Fields.
     Field,
+    /// Metrics: values of the derived label `__name__`.
+    Metric,
 }
 
 impl Snapshot {
@@ -159,6 +161,15 @@ impl Snapshot {
                         NameKind::Field => {
                             let selected = index.select_with(&compiled, sealed, live);
                             owned(index.fields_selected(&selected))
+                        }
+                        NameKind::Metric => {
+                            let selected = index.select_with(&compiled, sealed, live);
+                            let names = index.metrics_selected(&selected).into_iter();
+                            let names = names.map(|(of, field)| metric_name(of, field));
+                            let fitting = names.filter(|name| name.starts_with(prefix));
+                            // Different pairs may have one name.
+                            let fitting: BTreeSet<String> = fitting.collect();
+                            fitting.into_iter().take(limit).collect()
                         }
                     };
                     (rows, Arc::clone(index.segments()), in_memory)

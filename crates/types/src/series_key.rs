@@ -71,11 +71,16 @@ impl SeriesKey {
     /// The derived label `__name__` of one of its fields: the measurement when the field is `value`,
     /// otherwise measurement, underscore, field.
     pub fn metric_name(&self, field: &str) -> String {
-        if field == "value" {
-            self.measurement.clone()
-        } else {
-            format!("{}_{field}", self.measurement)
-        }
+        metric_name(&self.measurement, field)
+    }
+}
+
+/// As [`SeriesKey::metric_name`], of a measurement and a field.
+pub fn metric_name(measurement: &str, field: &str) -> String {
+    if field == "value" {
+        measurement.to_owned()
+    } else {
+        format!("{measurement}_{field}")
     }
 }
 
