@@ -102,6 +102,10 @@ async fn ended(app: &App, what: &'static str, commit: Commit) -> Result<(), Repl
     match confirmed(app, what, commit).await {
         Ok(_) => Ok(()),
         Err(Unconfirmed::Store(error)) => Err(store_error(&error)),
+        Err(full @ Unconfirmed::Full { .. }) => {
+            let status = StatusCode::INSUFFICIENT_STORAGE;
+            Err(reply::error(status, "disk_full", &full.to_string()))
+        }
         Err(late @ Unconfirmed::Late { .. }) => {
             let status = StatusCode::SERVICE_UNAVAILABLE;
             Err(reply::error(status, "unavailable", &late.to_string()))
@@ -204,6 +208,10 @@ pub(crate) async fn drop_database(
         let ended = confirmed(&app, "the removal", commit).await;
         let position = ended.map_err(|error| match error {
             Unconfirmed::Store(error) => store_error(&error),
+            Unconfirmed::Full { .. } => {
+                let status = StatusCode::INSUFFICIENT_STORAGE;
+                reply::error(status, "disk_full", &error.to_string())
+            }
             Unconfirmed::Late { .. } => {
                 let status = StatusCode::SERVICE_UNAVAILABLE;
                 reply::error(status, "unavailable", &error.to_string())

@@ -85,12 +85,14 @@ fn asked(root: &Path, params: &Params) -> Result<Asked, Reply> {
         Some("false") => false,
         Some(_) => return Err(bad("parameter link is true or false")),
     };
-    if let Err(error) = std::fs::create_dir_all(root)
-        && error.kind() == std::io::ErrorKind::StorageFull
-    {
+    if let Err(error) = std::fs::create_dir_all(root) {
         let sentence = format!("the directory of --backup-dir cannot be made ({error})");
-        let full = StatusCode::INSUFFICIENT_STORAGE;
-        return Err(reply::error(full, "disk_full", &sentence));
+        let (status, code) = if error.kind() == std::io::ErrorKind::StorageFull {
+            (StatusCode::INSUFFICIENT_STORAGE, "disk_full")
+        } else {
+            (StatusCode::INTERNAL_SERVER_ERROR, "storage")
+        };
+        return Err(reply::error(status, code, &sentence));
     }
     let inside = |asked: &str| {
         confined(root, Path::new(asked)).map_err(|reason| {

@@ -134,6 +134,9 @@ fn refusal(refused: &Refused) -> Reply {
             DeleteError::Store(StoreError::Selector(_)) => (StatusCode::BAD_REQUEST, "bad_regex"),
             _ => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         },
+        Refused::Unconfirmed(Unconfirmed::Full { .. }) => {
+            (StatusCode::INSUFFICIENT_STORAGE, "disk_full")
+        }
         Refused::Unconfirmed(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         Refused::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
         Refused::Bug => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),

@@ -101,7 +101,9 @@ async fn answer(app: &Arc<App>, request: Request) -> Result<Reply, Reply> {
 /// Statements fail inside a 200, as clients expect; but not where a sound disk, room or a restart would have it succeed.
 fn status_of(error: &Unconfirmed) -> StatusCode {
     match error {
-        Unconfirmed::Store(StoreError::Full) => StatusCode::INSUFFICIENT_STORAGE,
+        Unconfirmed::Store(StoreError::Full) | Unconfirmed::Full { .. } => {
+            StatusCode::INSUFFICIENT_STORAGE
+        }
         Unconfirmed::Late { .. }
         | Unconfirmed::Store(StoreError::Failed { .. } | StoreError::Closing) => {
             StatusCode::SERVICE_UNAVAILABLE

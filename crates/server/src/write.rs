@@ -303,6 +303,7 @@ fn disk_full(app: &App, error: impl ToString) -> Refusal {
 fn unconfirmed(app: &App, error: &Unconfirmed) -> Refusal {
     match error {
         Unconfirmed::Store(error) => store_refusal(app, error),
+        Unconfirmed::Full { .. } => disk_full(app, error),
         Unconfirmed::Late { .. } => refusal(StatusCode::SERVICE_UNAVAILABLE, "unavailable", error),
     }
 }

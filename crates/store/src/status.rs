@@ -6,6 +6,7 @@ use alluvium_block::{Role, SetUsage};
 use alluvium_types::{ByteCount, Owner, PAGE_SIZE};
 
 use crate::believed_clock::ClockStatus;
+use crate::database::Store;
 use crate::databases::DatabaseState;
 use crate::governor::GovernorStatus;
 use crate::merging::MergingStatus;
@@ -262,5 +263,14 @@ impl StoreInner {
             failure: self.failure().map(|f| f.to_string()),
             full,
         }
+    }
+}
+
+impl Store {
+    /// Whether a shard's log waits for room: what is being written is not durable before there is some. Takes each shard's
+    /// lock for a moment.
+    pub fn is_log_full(&self) -> bool {
+        let mut shards = self.0.shards.iter();
+        shards.any(|shard| shard.state.lock().log.is_full())
     }
 }

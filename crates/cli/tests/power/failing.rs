@@ -2,6 +2,7 @@
 //! reads go on, and everybody is told why.
 
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use crate::client::{Answer, Client};
 use crate::disk::{Failing, Mode};
@@ -15,9 +16,16 @@ const DISK_BYTES: u64 = 1 << 30;
 /// Answers before the disk fails.
 const ANSWERS: u64 = 40;
 
+/// A refusal comes within.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+
 fn post(url: &str, path: &str, body: &str) -> Answer {
+    send(url, "POST", path, body)
+}
+
+fn send(url: &str, method: &str, path: &str, body: &str) -> Answer {
     let mut client = Client::new(url, None).unwrap();
-    client.request("POST", path, &[], body.as_bytes()).unwrap()
+    client.request(method, path, &[], body.as_bytes()).unwrap()
 }
 
 /// Two connections write until the server refuses.
@@ -46,7 +54,9 @@ pub(crate) fn run(io: &str, failing: Failing) -> Result<(), String> {
     let mut machine = Machine::forgetful(DISK_BYTES)?;
     machine.up()?;
     let directory = machine.mount_point().join("data");
-    let mut server = match Server::start(&directory, io) {
+    let backups = machine.mount_point().join("backups");
+    let flags = ["--backup-dir", backups.to_str().unwrap()];
+    let mut server = match Server::start_with(&directory, io, &flags) {
         Ok(server) => server,
         Err(error) if io == "uring" => return Err(format!("io_uring: {error}")),
         Err(error) => panic!("{error}"),
@@ -73,14 +83,23 @@ pub(crate) fn run(io: &str, failing: Failing) -> Result<(), String> {
         .unwrap_or_default()
         .to_owned();
     assert!(!reason.is_empty(), "{status}");
-    for (path, body) in [
-        ("/write?db=kill", "m,connection=0,series=0 n=1i,w=1.5 1"),
-        ("/write?db=new", "m n=1i 1"),
-        ("/api/delete?db=kill", r#"{"measurement": "m"}"#),
-        ("/query?q=CREATE+DATABASE+another", ""),
-        ("/api/checkpoint", ""),
+    for (method, path, body) in [
+        (
+            "POST",
+            "/write?db=kill",
+            "m,connection=0,series=0 n=1i,w=1.5 1",
+        ),
+        ("POST", "/write?db=new", "m n=1i 1"),
+        ("POST", "/api/delete?db=kill", r#"{"measurement": "m"}"#),
+        ("POST", "/query?q=CREATE+DATABASE+another", ""),
+        ("PUT", "/api/databases/another", ""),
+        ("PUT", "/api/databases/kill?series_max=1000000", ""),
+        ("POST", "/api/checkpoint", ""),
     ] {
-        let refused = post(&server.url, path, body);
+        let begin = Instant::now();
+        let refused = send(&server.url, method, path, body);
+        let took = begin.elapsed();
+        assert!(took < ANSWER_LIMIT, "{path}: the refusal took {took:?}");
         assert_eq!(refused.status, 503, "{path}: {}", refused.text());
         let text = refused.text();
         assert!(
@@ -88,6 +107,17 @@ pub(crate) fn run(io: &str, failing: Failing) -> Result<(), String> {
             "{path}: {text}, but not {reason}"
         );
     }
+    // Of a flush that failed ext4 makes the whole file system read-only: then not even its directory can be made.
+    let begin = Instant::now();
+    let refused = post(&server.url, "/api/backup?to=monday", "");
+    assert!(begin.elapsed() < ANSWER_LIMIT);
+    let said = refused.text();
+    let is_named = match refused.status {
+        503 => said.contains(&reason),
+        500 => said.contains("Read-only file system"),
+        _ => false,
+    };
+    assert!(is_named, "{}: {said}", refused.status);
     oracle::check(&server.url, &oracles);
 
     // What was never flushed may be gone by then.
@@ -96,9 +126,64 @@ pub(crate) fn run(io: &str, failing: Failing) -> Result<(), String> {
     machine.down();
     machine.power_on(Mode::Subset, &mut rng);
     machine.up().unwrap();
-    let mut server = Server::start(&directory, io).unwrap();
+    let mut server = Server::start_with(&directory, io, &flags).unwrap();
     server.wait_ready();
     oracle::compare(&server.url, &mut oracles);
+    // What was refused was not done, and is done now.
+    let made = send(&server.url, "PUT", "/api/databases/another", "");
+    assert_eq!(made.status, 201, "{}", made.text());
+    let copied = post(&server.url, "/api/backup?to=tuesday", "");
+    assert_eq!(copied.status, 200, "{}", copied.text());
     load(&server, &mut oracles, &mut rng, || disk.cut());
+    Ok(())
+}
+
+/// Backups go to a disk that answers EIO, the data is on another: the backup alone is refused, and by name.
+///
+/// # Errors
+///
+/// What this system lacks for it.
+pub(crate) fn backups() -> Result<(), String> {
+    let mut machine = Machine::forgetful(DISK_BYTES)?;
+    machine.up()?;
+    let data = tempfile::tempdir().map_err(|e| e.to_string())?;
+    let root = machine.mount_point().join("backups");
+    let flags = ["--backup-dir", root.to_str().unwrap()];
+    let mut server = Server::start_with(&data.path().join("data"), "auto", &flags).unwrap();
+    server.wait_ready();
+    let write = |time: u64| post(&server.url, "/write?db=data", &format!("m v=1 {time}"));
+    assert_eq!(write(1).status, 204);
+    for (turn, failing) in [Failing::Writes, Failing::Syncs].into_iter().enumerate() {
+        let turn = turn as u64;
+        machine.disk().fail(failing);
+        let begin = Instant::now();
+        let refused = post(&server.url, &format!("/api/backup?to=bad{turn}"), "");
+        let took = begin.elapsed();
+        assert_eq!(refused.status, 500, "{failing:?}: {}", refused.text());
+        assert!(
+            took < ANSWER_LIMIT,
+            "{failing:?}: the refusal took {took:?}"
+        );
+        // The server's own work is not touched.
+        let answer = write(10 + turn);
+        assert_eq!(answer.status, 204, "{failing:?}: {}", answer.text());
+        let status = send(&server.url, "GET", "/status", "").text().to_owned();
+        assert!(status.contains(r#""failure":null"#), "{status}");
+        // The disk is well again, with what it has kept.
+        machine.disk().cut();
+        machine.down();
+        machine.power_on(Mode::None, &mut Rng::new(turn + 1));
+        machine.disk().fail(Failing::Nothing);
+        machine.up()?;
+        let copied = post(&server.url, &format!("/api/backup?to=good{turn}"), "");
+        assert_eq!(copied.status, 200, "{failing:?}: {}", copied.text());
+    }
+    let query = r#"{"aggregate": {"m_v": "count"}, "output": {"format": "csv"}}"#;
+    let answer = post(&server.url, "/api/query?db=data", query);
+    assert!(
+        answer.text().trim_end().ends_with(",3"),
+        "{}",
+        answer.text()
+    );
     Ok(())
 }

@@ -83,7 +83,16 @@ impl Small {
     ///
     /// What this system lacks for it.
     fn new() -> Result<Self, String> {
-        let mut machine = Machine::plain(DISK_BYTES)?;
+        Self::on(DISK_BYTES)
+    }
+
+    /// The same on a disk of so many bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`].
+    fn on(bytes: u64) -> Result<Self, String> {
+        let mut machine = Machine::plain(bytes)?;
         machine.up()?;
         let backups = machine.mount_point().join("backups");
         let flags = ["--backup-dir", backups.to_str().unwrap(), "--shards", "1"];
@@ -362,6 +371,90 @@ pub(crate) fn while_it_backs_up() -> Result<(), String> {
     assert_eq!(answer.status, 507, "{}", answer.text());
     small.read();
     small.goes_on();
+    small.ends();
+    Ok(())
+}
+
+/// # Errors
+///
+/// What this system lacks for it.
+pub(crate) fn while_a_database_is_made() -> Result<(), String> {
+    // Room for the series that fill the log, twice, and the logs of two lives.
+    let mut small = Small::on(4 * DISK_BYTES)?;
+    let put = |small: &mut Small, name: &str| {
+        let begin = Instant::now();
+        let path = format!("/api/databases/{name}");
+        let answer = small.client.request("PUT", &path, &[], b"").unwrap();
+        (answer, begin.elapsed())
+    };
+    small.ballast.fill();
+    // New series take room in the log alone: that is what must be full.
+    let mut turns = 0..400;
+    let full = turns.any(|turn| {
+        let line = |i: u32| format!("n,s={turn}-{i}-{} v=1 1\n", "x".repeat(400));
+        let answer = small.post("/write?db=small", &(0..500).map(line).collect::<String>());
+        assert!([204, 507].contains(&answer.status), "{}", answer.text());
+        answer.status == 507
+    });
+    assert!(full, "the log never filled: {}", small.status());
+    let mut refused = Vec::new();
+    let mut made = Vec::new();
+    for n in 0..10 {
+        let name = format!("put{n}");
+        let (answer, took) = put(&mut small, &name);
+        assert!(took < ANSWER_LIMIT, "{} took {took:?}", answer.status);
+        match answer.status {
+            // The log has kept some room.
+            201 => made.push(name),
+            507 => {
+                assert!(answer.text().contains("disk is full"), "{}", answer.text());
+                refused.push(name);
+            }
+            other => panic!("{other}: {}", answer.text()),
+        }
+        // A first write is refused as it would be of any other database.
+        let begin = Instant::now();
+        let answer = small.post(&format!("/write?db=write{n}"), "m v=1 1");
+        assert_eq!(answer.status, 507, "{}", answer.text());
+        assert!(begin.elapsed() < ANSWER_LIMIT);
+    }
+    println!("{} were made, {} refused", made.len(), refused.len());
+    small.is_full_and_sound();
+    small.goes_on();
+    for name in &refused {
+        // 200: it was in the log when it was refused, and went out with it.
+        let (answer, _) = put(&mut small, name);
+        assert!([200, 201].contains(&answer.status), "{}", answer.text());
+        made.push(name.clone());
+    }
+    for round in 0..2 {
+        for name in &made {
+            let answer = small.post(&format!("/write?db={name}"), &format!("m v=1 {round}"));
+            let said = answer.text();
+            assert_eq!(
+                answer.status,
+                204,
+                "{name}: {said} {}",
+                small.status()["store"]
+            );
+        }
+        if round == 0 {
+            small.server.kill();
+            let directory = small.machine.mount_point().join("data");
+            small.server = Server::start(&directory, "auto").unwrap();
+            small.server.wait_ready();
+            small.client = Client::new(&small.server.url, None).unwrap();
+        }
+    }
+    let query = r#"{"aggregate": {"m_v": "count"}, "output": {"format": "csv"}}"#;
+    for name in &made {
+        let answer = small.post(&format!("/api/query?db={name}"), query);
+        assert!(
+            answer.text().trim_end().ends_with(",2"),
+            "{name}: {}",
+            answer.text()
+        );
+    }
     small.ends();
     Ok(())
 }

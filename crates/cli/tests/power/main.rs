@@ -167,6 +167,16 @@ fn failing_flushes_on_uring() {
 }
 
 #[test]
+fn failing_disk_of_backups() {
+    shown(failing::backups());
+}
+
+#[test]
+fn full_while_a_database_is_made() {
+    shown(full::while_a_database_is_made());
+}
+
+#[test]
 fn full_while_writing() {
     shown(full::while_writing());
 }
