@@ -3,6 +3,8 @@
 //! Telegraf searches the text for known phrases, so the texts of the classic paths are InfluxDB's own; every path
 //! also gets the refused lines by number.
 
+use std::fmt::Write;
+
 use crate::line::LineError;
 use crate::text::{one_line, write_integer, write_json_string};
 
@@ -167,7 +169,8 @@ impl PartialWrite {
                 text.push_str(&refused.reason);
                 if refused.lines > 1 {
                     let (lines, first) = (refused.lines, refused.line);
-                    text.push_str(&format!(" ({lines} lines, the first is {first})"));
+                    // Writing to a string cannot fail.
+                    let _ = write!(text, " ({lines} lines, the first is {first})");
                 }
             } else {
                 text.push_str("unable to parse '");

@@ -37,7 +37,7 @@ pub(crate) async fn confirmed(
     let mut commit = pin!(commit);
     let mut waited = Duration::ZERO;
     while waited < limit {
-        let slice = LOOK_AFTER.min(limit - waited);
+        let slice = LOOK_AFTER.min(limit.saturating_sub(waited));
         if let Ok(ended) = tokio::time::timeout(slice, commit.as_mut()).await {
             return Ok(ended?);
         }

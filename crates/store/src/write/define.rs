@@ -160,13 +160,12 @@ impl Writer {
         new: &[(u32, ValueKind)],
         (left, defined): (&mut u64, &mut bool),
     ) -> Result<(), RefusedLine> {
-        let row = match self.keys.known[token as usize].row() {
-            Some(row) => row,
-            None => {
-                let row = insert_row(index, state, &mut self.keys, token)?;
-                *defined = true;
-                row
-            }
+        let row = if let Some(row) = self.keys.known[token as usize].row() {
+            row
+        } else {
+            let row = insert_row(index, state, &mut self.keys, token)?;
+            *defined = true;
+            row
         };
         let measurement = index.measurement_of(row);
         let measurement = measurement.ok_or(IndexError::UnknownRow { row })?;

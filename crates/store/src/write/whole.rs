@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use alluvium_index::{IndexError, KeyHash, KindSet};
+use alluvium_index::{IndexError, KeyHash, KindSet, PartitionIndex};
 use alluvium_types::{FieldId, Owner, PARTITION_COUNT, Partition};
 use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
@@ -89,6 +89,26 @@ impl Wanted {
 enum Place {
     Row(u32),
     New(KeyHash),
+}
+
+/// What the lines of one partition looked at so far would make.
+#[derive(Default)]
+struct Seen {
+    rows: HashSet<KeyHash, foldhash::fast::FixedState>,
+    /// By number of the measurement and name.
+    fields: HashSet<(u32, u32), foldhash::fast::FixedState>,
+    kinds: HashMap<(Place, u32), KindSet, foldhash::fast::FixedState>,
+}
+
+impl Seen {
+    /// Whether a measurement with `there` fields would have too many.
+    fn is_past_limit(&self, measurement: u32, there: u32) -> bool {
+        let limit = FieldId::LIMIT as usize;
+        let there = there as usize;
+        let new = || self.fields.iter().filter(|(of, _)| *of == measurement);
+        // Counted only where it may be.
+        there + self.fields.len() > limit && there + new().count() > limit
+    }
 }
 
 impl Writer {
@@ -179,83 +199,79 @@ impl Writer {
 
     /// Finds what the lines of one partition would make.
     fn want(&self, p: usize, wanted: &mut Wanted) {
-        let lines = &self.batch.lines[p];
         let Some(part) = self.database.touched_partition(Partition(p as u8)) else {
             return;
         };
         let index = part.index.read();
-        let rows_left = u32::MAX - index.row_count();
-        let mut new_rows = HashSet::<KeyHash, foldhash::fast::FixedState>::default();
-        let mut new_fields = HashSet::<(u32, u32), foldhash::fast::FixedState>::default();
-        let mut kinds = HashMap::<(Place, u32), KindSet, foldhash::fast::FixedState>::default();
-        for line in lines.iter().filter(|line| !self.is_settled(line)) {
-            let unresolved = self.keys.unresolved.get(&line.token);
-            let row = self.keys.known[line.token as usize].row();
-            let row = row.or_else(|| index.lookup(unresolved?.hash));
-            let (measurement, name) = match (row, unresolved) {
-                (Some(row), _) => {
-                    let of = index.measurement_of(row);
-                    (of, of.and_then(|of| index.measurement_name(of)))
-                }
-                (None, Some(new)) => {
-                    let name = new.key.measurement();
-                    (index.measurement(name), Some(name))
-                }
-                (None, None) => (None, None),
-            };
-            let number = wanted.measurement(name.unwrap_or_default());
-            let place = match (row, unresolved) {
-                (Some(row), _) => Place::Row(row.0),
-                (None, unresolved) => {
-                    let hash = unresolved.map_or(KeyHash::from_bits(0), |u| u.hash);
-                    if new_rows.insert(hash) && new_rows.len() > rows_left as usize {
-                        let rows = index.row_count();
-                        let why = IndexError::PartitionFull { rows };
-                        wanted.refused.push(why.into(), line.number);
-                    }
-                    Place::New(hash)
-                }
-            };
-            let shape = &self.shapes.lists[line.shape as usize];
-            let mut new: SmallVec<[((Place, u32), KindSet); 16]> = SmallVec::new();
-            for (i, (field_name, raw)) in shape.iter().enumerate() {
-                let text = &self.shapes.names[*field_name as usize];
-                let field = measurement.and_then(|of| index.field(of, text));
-                if field.is_none() && new_fields.insert((number, *field_name)) {
-                    let there = measurement.map_or(0, |of| index.field_count(of));
-                    let limit = FieldId::LIMIT as usize;
-                    let of_it = || new_fields.iter().filter(|(of, _)| *of == number);
-                    let may_pass = there as usize + new_fields.len() > limit;
-                    if may_pass && there as usize + of_it().count() > limit {
-                        let measurement = name.unwrap_or_default().to_owned();
-                        let why = IndexError::TooManyFields { measurement };
-                        wanted.refused.push(why.into(), line.number);
-                    }
-                }
-                let there = match (row, field, kinds.get(&(place, *field_name))) {
-                    (_, _, Some(met)) => *met,
-                    (Some(row), Some(field), None) => index.kinds(row, field),
-                    _ => KindSet::EMPTY,
-                };
-                let kind = kind_in(there, *raw, self.batch.bits[line.values as usize + i]).0;
-                if !there.contains(kind) {
-                    new.push(((place, *field_name), there.with(kind)));
-                }
-            }
-            if new.is_empty() {
-                continue;
-            }
-            let series = new.len() as u64;
-            if let Some(trial) = &mut wanted.trial {
-                let name = name.unwrap_or_default();
-                if let Err(why) = trial.admit(&self.database.name, name, series) {
-                    wanted.refused.push(why.into(), line.number);
-                    continue;
-                }
-            }
-            wanted.measurements[number as usize].1 += series;
-            kinds.extend(new);
+        let mut seen = Seen::default();
+        for line in self.batch.lines[p].iter().filter(|l| !self.is_settled(l)) {
+            self.want_line(&index, line, &mut seen, wanted);
         }
+    }
+
+    fn want_line(
+        &self,
+        index: &PartitionIndex,
+        line: &BatchLine,
+        seen: &mut Seen,
+        wanted: &mut Wanted,
+    ) {
+        let unresolved = self.keys.unresolved.get(&line.token);
+        let row = self.keys.known[line.token as usize].row();
+        let row = row.or_else(|| index.lookup(unresolved?.hash));
+        let (place, measurement, name) = match (row, unresolved) {
+            (Some(row), _) => {
+                let of = index.measurement_of(row);
+                let name = of.and_then(|of| index.measurement_name(of));
+                (Place::Row(row.0), of, name.unwrap_or_default())
+            }
+            (None, Some(new)) => {
+                let name = new.key.measurement();
+                (Place::New(new.hash), index.measurement(name), name)
+            }
+            // A key is kept until its row is known.
+            (None, None) => return,
+        };
+        let number = wanted.measurement(name);
+        let mut refuse = |why: IndexError| wanted.refused.push(why.into(), line.number);
+        if let Place::New(hash) = place
+            && seen.rows.insert(hash)
+            && seen.rows.len() > (u32::MAX - index.row_count()) as usize
+        {
+            let rows = index.row_count();
+            refuse(IndexError::PartitionFull { rows });
+        }
+        let shape = &self.shapes.lists[line.shape as usize];
+        let mut new: SmallVec<[((Place, u32), KindSet); 16]> = SmallVec::new();
+        for (i, (field_name, raw)) in shape.iter().enumerate() {
+            let text = &self.shapes.names[*field_name as usize];
+            let field = measurement.and_then(|of| index.field(of, text));
+            if field.is_none() && seen.fields.insert((number, *field_name)) {
+                let there = measurement.map_or(0, |of| index.field_count(of));
+                if seen.is_past_limit(number, there) {
+                    let measurement = name.to_owned();
+                    refuse(IndexError::TooManyFields { measurement });
+                }
+            }
+            let there = match (row, field, seen.kinds.get(&(place, *field_name))) {
+                (_, _, Some(met)) => *met,
+                (Some(row), Some(field), None) => index.kinds(row, field),
+                _ => KindSet::EMPTY,
+            };
+            let kind = kind_in(there, *raw, self.batch.bits[line.values as usize + i]).0;
+            if !there.contains(kind) {
+                new.push(((place, *field_name), there.with(kind)));
+            }
+        }
+        let series = new.len() as u64;
+        if let (Some(trial), true) = (&mut wanted.trial, series > 0)
+            && let Err(why) = trial.admit(&self.database.name, name, series)
+        {
+            wanted.refused.push(why.into(), line.number);
+            return;
+        }
+        wanted.measurements[number as usize].1 += series;
+        seen.kinds.extend(new);
     }
 }
 
