@@ -88,7 +88,7 @@ impl BlockStore {
         let Some((volume, file)) = volume.and_then(|v| v.file().map(|file| (v, file))) else {
             return Ok(());
         };
-        let checked = volume.check_header(self.device.as_ref(), file, self.instance);
+        let checked = volume.check_header(self.device.as_ref(), file, self.instance, None);
         let is_there = |now: &Arc<Volume>| Arc::ptr_eq(now, &volume);
         if self.volumes.read().get(&id).is_some_and(is_there) {
             return checked;

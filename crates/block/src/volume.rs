@@ -254,7 +254,8 @@ impl Volume {
         mended: Option<u32>,
     ) -> Result<(), RootError> {
         let file = self.open_file(device, lane)?;
-        let checked = self.check_header(device, (lane, file), instance, mended);
+        let mended = mended.map(|incarnation| (lane, incarnation));
+        let checked = self.check_header(device, file, instance, mended);
         if checked.is_err() {
             drop(device.submit(lane, Op::Close { file }));
             return checked;
@@ -279,31 +280,14 @@ impl Volume {
         }
     }
 
-    fn check_header(
-        &self,
-        device: &dyn Device,
-        (lane, file): (Lane, FileId),
-        instance: [u8; 16],
-        mended: Option<u32>,
-    ) -> Result<(), RootError> {
-        let bad = |problem| RootError::Volume {
-            volume: self.id,
-            problem,
-        };
-        self.check_header(device, file, instance)?;
-        *self.file.lock() = FileState::Open(file);
-        self.header_written.store(true, Ordering::Release);
-        // The manifest names it: it was synced before that.
-        self.name_synced.store(true, Ordering::Release);
-        Ok(())
-    }
-
-    /// Reads page 0 from the device and checks that it is this volume's. Waits.
+    /// Reads page 0 from the device and checks that it is this volume's; `mended`: on which lane and in which life one that has
+    /// rotted is written anew. Waits.
     pub(crate) fn check_header(
         &self,
         device: &dyn Device,
         file: FileId,
         instance: [u8; 16],
+        mended: Option<(Lane, u32)>,
     ) -> Result<(), RootError> {
         let bad = |problem| RootError::Volume {
             volume: self.id,
@@ -321,7 +305,7 @@ impl Volume {
             Some(VolumeHeader::read_from_prefix(page.body()).ok()?.0)
         });
         let Some(header) = header else {
-            let Some(incarnation) = mended else {
+            let Some((lane, incarnation)) = mended else {
                 read?;
                 return Err(bad("damaged in its header"));
             };
