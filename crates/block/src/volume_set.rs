@@ -81,3 +81,35 @@ pub struct SetUsage {
     /// Bytes of them that mean something, headers included.
     pub used: ByteCount,
 }
+
+#[cfg(test)]
+mod tests {
+    use alluvium_types::DatabaseId;
+
+    use super::*;
+    use crate::retention::VolumeTimes;
+    use crate::volume::{Role, VolumeSetId};
+
+    #[test]
+    fn volumes_grow_up_to_the_configured_size() {
+        let sizes = |volume_bytes: u64| {
+            let mut set = VolumeSet::default();
+            let mut sizes = Vec::new();
+            while sizes.len() < 5 {
+                set.take(u32::MAX, volume_bytes, |pages| {
+                    sizes.push(u64::from(pages) * PAGE_SIZE as u64);
+                    let id = VolumeSetId {
+                        database: DatabaseId(1),
+                        role: Role::Leaves,
+                    };
+                    let times = VolumeTimes::new(0);
+                    Arc::new(Volume::new(1, 1, id, pages, (0, 0), times))
+                });
+            }
+            sizes.iter().map(|bytes| bytes >> 20).collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(4 << 30), [1, 16, 256, 4096, 4096]);
+        assert_eq!(sizes(64 << 20), [1, 16, 64, 64, 64]);
+        assert_eq!(sizes(1 << 20), [1, 1, 1, 1, 1]);
+    }
+}

@@ -566,3 +566,37 @@ fn a_database_may_have_smaller_volumes() {
     };
     assert_eq!((volumes(1), volumes(2)), (10, 2));
 }
+
+/// A database takes little until it has much, in each of its two sets.
+#[test]
+fn volumes_of_each_set_grow() {
+    let config = BlockConfig {
+        volume_bytes: 24 << 20,
+        extent_pages: 64,
+        batch_pages: 64,
+        cache_bytes: 0,
+    };
+    let device = Arc::new(MemoryDevice::new(1));
+    let budget = Arc::new(Budget::new(u64::MAX));
+    let below: Arc<dyn Device> = Arc::<MemoryDevice>::clone(&device);
+    let store = BlockStore::create(below, config, [9; 16], 1, budget);
+    let mut appender = store.appender(Lane(0));
+    // Pages of 1, 16 and 24 MiB without their headers, and some more.
+    for n in 0..255 + 4095 + 6143 + 10 {
+        append(&mut appender, 1, n);
+        if n < 300 {
+            append(&mut appender, 2, n);
+        }
+        if n % 500 == 0 {
+            settle(&*device, &mut appender);
+        }
+    }
+    let pages = |database| {
+        let mut all = store.volumes();
+        all.retain(|v| v.database == DatabaseId(database));
+        all.sort_by_key(|v| v.id);
+        all.iter().map(|v| v.pages).collect::<Vec<_>>()
+    };
+    assert_eq!(pages(1), [255, 4095, 6143, 10]);
+    assert_eq!(pages(2), [255, 45]);
+}

@@ -333,7 +333,9 @@ impl StoreInner {
         }
         let live = self.live_log_bytes();
         checkpointer.log_floor = checkpointer.log_floor.min(live);
-        if live - checkpointer.log_floor > self.config.checkpoint_log_bytes {
+        let grown = live - checkpointer.log_floor;
+        // Very many series that get a point now and then would have their tails written more often than their points.
+        if grown > self.config.checkpoint_log_bytes && grown > self.dirty_heap_bytes() {
             return true;
         }
         let age = now.saturating_sub(checkpointer.last_ended_ns);
@@ -341,6 +343,11 @@ impl StoreInner {
         age >= self.config.checkpoint_ms * 1_000_000
             && (!checkpointer.removals.is_empty()
                 || self.shards.iter().any(|s| !s.state.lock().dirty.is_empty()))
+    }
+
+    fn dirty_heap_bytes(&self) -> u64 {
+        let dirty = |s: &crate::shard::Shard| s.state.lock().dirty_heap_bytes;
+        self.shards.iter().map(dirty).sum()
     }
 
     fn live_log_bytes(&self) -> u64 {

@@ -159,7 +159,8 @@ pub struct StoreConfig {
     pub redo_threads_max: usize,
     /// Milliseconds until an idle shard declares what it has flushed.
     pub idle_frame_ms: u64,
-    /// Growth of the log since the last checkpoint, all shards together, at which the next one starts, bytes.
+    /// Growth of the log since the last checkpoint, all shards together, at which the next one starts, bytes; or twice the
+    /// bytes of tails that changed since, if that is more.
     pub checkpoint_log_bytes: u64,
     /// Milliseconds between checkpoints when anything changed.
     pub checkpoint_ms: u64,

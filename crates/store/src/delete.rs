@@ -620,6 +620,7 @@ pub(crate) fn apply_delete(
                 let visible = state.visible_kinds(&hidden);
                 if is_changed && !state.dirty {
                     state.dirty = true;
+                    shard.dirty_heap_bytes += state.heap_bytes() as u64;
                     shard.dirty.push((Arc::clone(database), Arc::clone(series)));
                 }
                 if state.is_empty() {

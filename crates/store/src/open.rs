@@ -279,6 +279,7 @@ impl StoreInner {
                     section: SectionBuilder::default(),
                     last_lsn: ledger.last_lsn,
                     dirty: Vec::new(),
+                    dirty_heap_bytes: 0,
                     several_runs: Vec::new(),
                     flush_due_ns: None,
                     last_push_ns: 0,

@@ -111,6 +111,7 @@ impl Purge {
                 heap += state.heap_bytes() as i64 - before;
                 if !state.dirty {
                     state.dirty = true;
+                    shard.dirty_heap_bytes += state.heap_bytes() as u64;
                     shard.dirty.push((Arc::clone(database), Arc::clone(series)));
                 }
             }

@@ -53,6 +53,8 @@ pub(crate) struct ShardState {
     pub last_lsn: [Lsn; PARTITION_COUNT],
     /// Series touched since the last checkpoint took this list.
     pub dirty: Vec<(Arc<DatabaseState>, Arc<Series>)>,
+    /// Heap of their open tails when they came there, bytes: about twice what the next checkpoint writes of them.
+    pub dirty_heap_bytes: u64,
     /// Series that have got a second run since the merger took this list.
     pub several_runs: Vec<(Arc<DatabaseState>, Arc<Series>)>,
     /// When unflushed frames of interval databases must be flushed, monotonic nanoseconds.
@@ -181,6 +183,7 @@ impl ShardState {
                 }
                 if !state.dirty {
                     state.dirty = true;
+                    self.dirty_heap_bytes += state.heap_bytes() as u64;
                     self.dirty.push((Arc::clone(database), Arc::clone(series)));
                 }
             }

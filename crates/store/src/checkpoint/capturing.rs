@@ -41,6 +41,7 @@ impl StoreInner {
                 }
             }
             let mut dirty = std::mem::take(&mut state.dirty);
+            state.dirty_heap_bytes = 0;
             if running.full {
                 // A database that came in between has all its series on the list of dirty ones.
                 let is_new = |d: &DatabaseState| databases.iter().all(|known| known.id != d.id);
