@@ -124,6 +124,69 @@ fn nothing_acknowledged_is_lost_where_memory_is_short() {
     assert!(enough, "too little to mean anything: {counts}");
 }
 
+/// Flushed at intervals: after a power cut, what is older than one and a flush is there, and of each partition a prefix; after a
+/// kill, all of it.
+#[test]
+fn what_is_older_than_an_interval_survives_a_power_cut() {
+    let counts = run_all(
+        seeds()
+            .step_by(2)
+            .map(|seed| (seed, Kind::of(seed).at_interval(seed))),
+    );
+    let enough = counts.aged > 20_000 && counts.acked > 2 * counts.aged;
+    assert!(enough, "too little to mean anything: {counts}");
+}
+
+/// Where points are not logged, each series is as some moment had it that is not before the last checkpoint, with every delete
+/// since, and everything that asked to be logged.
+#[test]
+fn where_points_are_not_logged_checkpoints_and_deletes_survive() {
+    let counts = run_all(
+        seeds()
+            .step_by(2)
+            .map(|seed| (seed, Kind::of(seed).unlogged(seed))),
+    );
+    let enough = counts.deletes > counts.lives && counts.acked > 10 * counts.lives;
+    assert!(enough, "too little to mean anything: {counts}");
+}
+
+/// Five to eight shards, another number in each life.
+#[test]
+fn nothing_acknowledged_is_lost_with_many_shards() {
+    let wide = |seed: u64| {
+        let kind = Kind {
+            wide: true,
+            ..Kind::of(seed)
+        };
+        (seed, kind)
+    };
+    run_all(seeds().step_by(3).map(wide));
+}
+
+/// Thousands of tag sets, whose names freeze into segments of the index and are merged there.
+#[test]
+fn nothing_acknowledged_is_lost_of_many_series() {
+    let many = |seed: u64| (seed, Kind::of(seed).with_many_series(seed));
+    let counts = run_all(seeds().step_by(6).map(many));
+    let enough = counts.segments > 40 && counts.index_merges > counts.lives;
+    assert!(enough, "too little to mean anything: {counts}");
+}
+
+/// Lines beyond a limit of series are left out, as many as are said to be, and no others; nothing of them is there, then or after
+/// the end.
+#[test]
+fn lines_beyond_a_limit_of_series_leave_nothing() {
+    let counts = run_all(
+        seeds()
+            .step_by(2)
+            .map(|seed| (seed, Kind::of(seed).with_limits(seed))),
+    );
+    assert!(
+        counts.left_out > 10 * counts.lives,
+        "too few were refused: {counts}"
+    );
+}
+
 /// Dead pages are given back in the middle of everything, and no page that lives ever is: by holes and by volumes, with
 /// and without retention, whenever the end comes.
 #[test]

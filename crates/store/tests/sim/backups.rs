@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use alluvium_io::{Lane, Op};
 use alluvium_sim::{Fault, FaultPlan, SimConfig, SimDevice, SimFolder};
-use alluvium_store::{BackupTarget, Database, Device, Durability, Store, restore};
+use alluvium_store::{BackupTarget, Database, Device, Store, restore};
 use parking_lot::Mutex;
 
 use super::beside::{Beside, Others, Sent};
@@ -132,7 +132,8 @@ impl World {
                 }
                 Sent::Removal(removal) => {
                     self.counts.deletes += 1;
-                    (self.oracle.send_removal(&removal), Durability::Sync)
+                    let number = self.oracle.send_removal(&removal);
+                    (number, self.kind.delete_level())
                 }
             };
             match commit {
@@ -223,7 +224,7 @@ impl World {
             self.counts.backups_refused += 1;
             return;
         }
-        let shards = 1 + self.dice.below(LANES as u64 - 1) as usize;
+        let shards = self.shards();
         let store = self.open_on(third, shards).unwrap();
         taken.check(&store);
         self.counts.backups_restored += 1;

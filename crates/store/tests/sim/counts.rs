@@ -20,6 +20,12 @@ pub struct Counts {
     pub faults: u64,
     /// Values that were acknowledged and had to survive.
     pub acked: u64,
+    /// Of them: acknowledged before a flush that had to come.
+    pub aged: u64,
+    /// Lines left out for a limit of series.
+    pub left_out: u64,
+    /// Most index segments at the end of a life.
+    pub segments: u64,
     /// Deletes that were acknowledged.
     pub deletes: u64,
     /// Merges that ended.
@@ -67,6 +73,9 @@ impl AddAssign for Counts {
         self.data_pages += more.data_pages;
         self.faults += more.faults;
         self.acked += more.acked;
+        self.aged += more.aged;
+        self.left_out += more.left_out;
+        self.segments = self.segments.max(more.segments);
         self.deletes += more.deletes;
         self.merges += more.merges;
         self.volumes_freed += more.volumes_freed;
@@ -95,7 +104,8 @@ impl fmt::Display for Counts {
             "worlds={} lives={} crashes={} page_writes={} data_pages={} faults={} acked={} deletes={} merges={} \
              volumes_freed={} given_back={} left={} seals={} \
              index_merges={} compared={} damage_named={} spilled={} recalled={} parted={} joined={} \
-             backups={} backups_restored={} backups_refused={} files_linked={} linked_again={}",
+             backups={} backups_restored={} backups_refused={} files_linked={} linked_again={} aged={} left_out={} \
+             segments_max={}",
             self.worlds,
             self.lives,
             self.crashes,
@@ -121,6 +131,9 @@ impl fmt::Display for Counts {
             self.backups_refused,
             self.files_linked,
             self.linked_again,
+            self.aged,
+            self.left_out,
+            self.segments,
         )
     }
 }

@@ -113,7 +113,7 @@ pub fn every_operation_may_be_the_last(seed: u64, kind: Kind, step: u64, deep: b
     let mut counts = Counts::default();
     let mut cut = 0;
     loop {
-        let mut world = World::new(seed, kind);
+        let mut world = World::new(seed, kind.strongest());
         world.device.set_faults(cut_after(cut));
         let finished = workload(&mut world);
         let power_cut = seed.is_multiple_of(2) || cut % 3 > 0;
@@ -138,7 +138,7 @@ pub fn a_power_cut_may_follow_every_kill(seed: u64, kind: Kind, step: u64) -> Co
     let mut counts = Counts::default();
     let mut cut = 0;
     loop {
-        let mut world = World::new(seed, kind);
+        let mut world = World::new(seed, kind.strongest());
         world.device.set_faults(cut_after(cut));
         let finished = workload(&mut world);
         world.end(false);
@@ -183,7 +183,7 @@ fn every_operation_of_the_recovery(world: &mut World, power_cut: bool) -> Counts
 /// The N-th read of an opening fails, for N = 0, 1, 2 … until it passes without meeting the failure: it is refused, or
 /// what it opened is right; and the next opening finds everything.
 pub fn every_read_of_a_recovery_may_fail(seed: u64, kind: Kind) -> (Counts, u64) {
-    let mut world = World::new(seed, kind);
+    let mut world = World::new(seed, kind.strongest());
     assert!(workload(&mut world), "nothing fails yet");
     world.end(seed.is_multiple_of(2));
     let mut counts = Counts::default();
@@ -241,7 +241,7 @@ pub fn every_operation_may_fail(seed: u64, kind: Kind, fault: Fault) -> (Counts,
     let mut counts = Counts::default();
     let mut failing = 0;
     loop {
-        let mut world = World::new(seed, kind);
+        let mut world = World::new(seed, kind.strongest());
         world.device.set_faults(FaultPlan {
             ops: BTreeMap::from([(failing, fault)]),
             ..FaultPlan::default()

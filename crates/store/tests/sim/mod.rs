@@ -18,8 +18,10 @@ pub mod counts;
 pub mod damage;
 pub mod days;
 pub mod exhaustive;
+pub mod limits;
 pub mod lives;
 pub mod oracle;
+pub mod unlogged;
 pub mod world;
 
 pub use counts::Counts;

@@ -5,21 +5,28 @@ use std::fmt::Write;
 
 use alluvium_types::Value;
 
+use super::unlogged;
 use crate::model::{Line, Model, Removal};
 
 /// Series of the model: host, field, whether text.
 pub type Key = (u32, String, bool);
 
+/// What was sent.
 #[derive(Debug, Clone)]
-enum What {
+pub enum What {
     Lines(Vec<Line>),
     Removal(Removal),
+    /// A delete by value that takes no more than it found.
+    Points(BTreeMap<Key, BTreeSet<i64>>),
 }
 
 #[derive(Debug, Clone)]
-struct Sent {
-    what: What,
-    must: bool,
+pub struct Sent {
+    pub what: What,
+    /// It was acknowledged and must survive.
+    pub must: bool,
+    /// It is in the log.
+    pub logged: bool,
 }
 
 /// What was there when the life began, and what was sent since, in order.
@@ -33,6 +40,8 @@ pub struct Oracle {
     sent: Vec<Sent>,
     /// Partition of each host that was met.
     partitions: BTreeMap<u32, u8>,
+    /// Where lines may be unlogged: how many of those sent a finished checkpoint has, and what there is now.
+    unlogged: Option<(usize, Model)>,
 }
 
 /// One partition while its sequence is gone through.
@@ -55,10 +64,28 @@ impl Default for Progress {
 }
 
 impl Oracle {
+    /// An oracle of a world where lines may be unlogged.
+    pub fn of_unlogged() -> Self {
+        Self {
+            unlogged: Some((0, Model::default())),
+            ..Self::default()
+        }
+    }
+
     /// What was found is what must be found again.
     pub fn restart(&mut self, found: Model) {
+        if let Some(unlogged) = &mut self.unlogged {
+            *unlogged = (0, found.clone());
+        }
         self.base = found;
         self.sent.clear();
+    }
+
+    /// A checkpoint that was asked for when so much had been sent has ended.
+    pub fn captured(&mut self, sent: usize) {
+        if let Some((captured, _)) = &mut self.unlogged {
+            *captured = sent.max(*captured);
+        }
     }
 
     /// Notes that a host is in a partition. A host that was never met is compared on its own.
@@ -78,16 +105,38 @@ impl Oracle {
 
     /// Notes a batch before it is sent; returns its number.
     pub fn send(&mut self, lines: &[Line]) -> usize {
-        self.push(What::Lines(lines.to_vec()))
+        self.send_at(lines, true)
+    }
+
+    /// As [`Self::send`], of a batch that may not be logged.
+    pub fn send_at(&mut self, lines: &[Line], logged: bool) -> usize {
+        if let Some((_, now)) = &mut self.unlogged {
+            now.apply(lines);
+        }
+        self.push(What::Lines(lines.to_vec()), logged)
     }
 
     /// Notes a delete before it is sent; returns its number.
     pub fn send_removal(&mut self, removal: &Removal) -> usize {
-        self.push(What::Removal(removal.clone()))
+        let Some((_, now)) = &mut self.unlogged else {
+            return self.push(What::Removal(removal.clone()), true);
+        };
+        // It is resolved by what is there now, which may not be there when it is redone.
+        let mut hit = BTreeMap::new();
+        for (key, points) in &mut now.series {
+            let hits = |(time, value): &(&i64, &Value)| removal.hits(key.0, &key.1, **time, value);
+            let times: BTreeSet<i64> = points.iter().filter(hits).map(|(time, _)| *time).collect();
+            if !times.is_empty() {
+                points.retain(|time, _| !times.contains(time));
+                hit.insert(key.clone(), times);
+            }
+        }
+        self.push(What::Points(hit), true)
     }
 
-    fn push(&mut self, what: What) -> usize {
-        self.sent.push(Sent { what, must: false });
+    fn push(&mut self, what: What, logged: bool) -> usize {
+        let must = false;
+        self.sent.push(Sent { what, must, logged });
         self.sent.len() - 1
     }
 
@@ -97,7 +146,7 @@ impl Oracle {
         sent.must = true;
         match &sent.what {
             What::Lines(lines) => lines.iter().map(|line| line.fields.len() as u64).sum(),
-            What::Removal(_) => 0,
+            What::Removal(_) | What::Points(_) => 0,
         }
     }
 
@@ -109,6 +158,14 @@ impl Oracle {
                 What::Lines(lines) => model.apply(lines),
                 What::Removal(removal) => {
                     model.remove(removal);
+                }
+                What::Points(hit) => {
+                    for (key, times) in hit {
+                        if let Some(points) = model.series.get_mut(key) {
+                            points.retain(|time, _| !times.contains(time));
+                        }
+                    }
+                    model.series.retain(|_, points| !points.is_empty());
                 }
             }
         }
@@ -131,6 +188,14 @@ impl Oracle {
             {
                 return Err(format!("{key:?} at {time} has expired, {cut} is the cut"));
             }
+        }
+        if let Some((captured, _)) = self.unlogged {
+            let sent = unlogged::Sequence {
+                base: &self.base,
+                sent: &self.sent,
+                captured,
+            };
+            return sent.check(found, cut, |host| self.part_of(host));
         }
         let mut state = std::mem::take(&mut self.base).series;
         let mut parts: BTreeMap<u32, Progress> = BTreeMap::new();
@@ -157,6 +222,8 @@ impl Oracle {
                         progress.met = progress.mismatches == 0 || progress.met && !sent.must;
                     }
                 }
+                // Of other worlds.
+                What::Points(_) => {}
                 What::Removal(removal) => {
                     let mut touched = BTreeSet::new();
                     for (key, points) in &mut state {
@@ -200,7 +267,7 @@ impl Oracle {
     }
 }
 
-fn same(a: Option<&Value>, b: Option<&Value>) -> bool {
+pub fn same(a: Option<&Value>, b: Option<&Value>) -> bool {
     match (a, b) {
         (Some(a), Some(b)) => a.as_ref().same(b.as_ref()),
         (None, None) => true,

@@ -6,8 +6,8 @@ use std::task::{Poll, Waker};
 
 use alluvium_sim::{FaultPlan, SimClock, SimConfig, SimDevice};
 use alluvium_store::{
-    Age, Clock, Commit, Database, Device, KeepAggregates, OpenError, Retention, Selector, Store,
-    StoreConfig,
+    Age, Clock, Commit, Database, Device, Durability, KeepAggregates, OpenError, Retention,
+    Selector, SeriesLimits, Store, StoreConfig,
 };
 use alluvium_types::{SeriesKey, Value};
 
@@ -19,7 +19,13 @@ use super::oracle::Oracle;
 use crate::model::{self, Dice, Line, Model, late_batch, read_all};
 
 /// Lanes of the device: the most shards that an opening draws, and one for checkpoints.
-pub const LANES: usize = 5;
+pub const LANES: usize = 9;
+
+/// Shards that an opening draws where the world is not wide; there so many more.
+pub const SHARDS: u64 = 4;
+
+/// Series of a database that is limited.
+pub const SERIES_MAX: u64 = 40;
 
 /// Simulated time of one drive: a device with `sync_drives_max` 4 flushes in 0 to 9 ms.
 pub const DRIVE_NS: u64 = 3_000_000;
@@ -39,6 +45,14 @@ pub struct Kind {
     pub tight: bool,
     /// Hot backups are taken now and then, and restored after the end of the life.
     pub backups: bool,
+    /// Level of the databases, where it is not the strongest. A quarter of the batches ask for that all the same.
+    pub durability: Option<Durability>,
+    /// Five to eight shards.
+    pub wide: bool,
+    /// Thousands of tag sets, most of them in segments of the index.
+    pub many: bool,
+    /// Databases take [`SERIES_MAX`] series.
+    pub limited: bool,
 }
 
 impl Kind {
@@ -61,13 +75,114 @@ impl Kind {
             },
             _ => Retention::default(),
         };
-        Self {
+        let kind = Self {
             retention,
             heavy: !seed.is_multiple_of(3),
             churn: seed % 7 < 2,
             busy: seed % 6 == 5,
             tight: seed % 5 < 2,
             backups: seed % 3 == 1,
+            ..Self::default()
+        };
+        // The seeds that once failed are none of these, and stay as they were.
+        match seed % 13 {
+            1 | 8 => kind.at_interval(seed),
+            2 => kind.unlogged(seed),
+            6 | 9 => Self { wide: true, ..kind },
+            11 => kind.with_many_series(seed),
+            12 => kind.with_limits(seed),
+            _ => kind,
+        }
+    }
+
+    /// The same, flushed at intervals.
+    #[must_use]
+    pub fn at_interval(self, seed: u64) -> Self {
+        let ms = 1 + (seed % 40) as u32;
+        Self {
+            many: false,
+            limited: false,
+            durability: Some(Durability::Interval { ms }),
+            wide: seed % 2 == 1,
+            ..self
+        }
+    }
+
+    /// The same, where points are not logged unless somebody asks for it. A backup would have to say what it must have.
+    #[must_use]
+    pub fn unlogged(self, seed: u64) -> Self {
+        Self {
+            retention: Retention::default(),
+            heavy: false,
+            busy: false,
+            backups: false,
+            many: false,
+            limited: false,
+            durability: Some(Durability::None),
+            wide: seed % 2 == 1,
+            ..self
+        }
+    }
+
+    /// The same with thousands of tag sets.
+    #[must_use]
+    pub fn with_many_series(self, seed: u64) -> Self {
+        Self {
+            heavy: false,
+            churn: false,
+            busy: false,
+            backups: false,
+            many: true,
+            limited: false,
+            wide: seed % 2 == 1,
+            ..self
+        }
+    }
+
+    /// The same, in databases that refuse series.
+    #[must_use]
+    pub fn with_limits(self, seed: u64) -> Self {
+        Self {
+            retention: Retention::default(),
+            heavy: false,
+            backups: false,
+            limited: true,
+            many: false,
+            wide: seed % 2 == 1,
+            ..self
+        }
+    }
+
+    /// The same at the strongest level, with series as many as come.
+    #[must_use]
+    pub fn strongest(self) -> Self {
+        Self {
+            durability: None,
+            many: false,
+            limited: false,
+            ..self
+        }
+    }
+
+    /// What an acknowledged delete survives: it is as durable as the database says, but always in the log.
+    pub fn delete_level(self) -> Durability {
+        match self.durability {
+            Some(Durability::None) => Durability::Os,
+            level => level.unwrap_or(Durability::Sync),
+        }
+    }
+
+    /// Whether lines may be in no log.
+    pub fn is_unlogged(self) -> bool {
+        self.durability == Some(Durability::None)
+    }
+
+    /// Hosts that a batch is about.
+    pub fn hosts(self) -> u64 {
+        match self {
+            Self { many: true, .. } => 2500,
+            Self { limited: true, .. } => 14,
+            _ => 6,
         }
     }
 }
@@ -103,6 +218,10 @@ pub struct World {
     pub backups: u64,
     /// Files were damaged: only then may an opening need the checkpoint before the newest.
     pub rotten: bool,
+    /// What was acknowledged with a flush to come, and by when it must be there, monotonic nanoseconds.
+    pub aging: Vec<(usize, u64)>,
+    /// Checkpoints that were asked for, with how much had been sent.
+    pub checkpoints: Vec<(usize, Commit)>,
     /// What the device had written and refused when it was last counted.
     counted: (u64, u64),
 }
@@ -127,7 +246,11 @@ impl World {
             dice: Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
             clock: Arc::new(SimClock::new(1_700_000_000_000_000_000)),
             device: SimDevice::new(seed, sim),
-            oracle: Oracle::default(),
+            oracle: if kind.is_unlogged() {
+                Oracle::of_unlogged()
+            } else {
+                Oracle::default()
+            },
             now: 1_000_000,
             power_cut: true,
             cut: i64::MIN,
@@ -143,6 +266,8 @@ impl World {
             linked: None,
             backups: 0,
             rotten: false,
+            aging: Vec::new(),
+            checkpoints: Vec::new(),
             counted: (0, 0),
         }
     }
@@ -184,10 +309,15 @@ impl World {
             space_hole_pages_min: 1,
             space_readers_ms: 0,
             retention: self.kind.retention,
+            durability: self.kind.durability.unwrap_or(Durability::Sync),
+            series_limits: SeriesLimits {
+                database: self.kind.limited.then_some(SERIES_MAX),
+                measurement: None,
+            },
             // Segments of single rows, merged in twos.
-            index_segment_rows: 1,
+            index_segment_rows: if self.kind.many { 24 } else { 1 },
             index_merge_segments: 2,
-            index_merge_rows_max: 64,
+            index_merge_rows_max: if self.kind.many { 100 } else { 64 },
             index_cache_bytes: 16 << 10,
             // One after the other: a seed decides everything.
             redo_threads_max: 1,
@@ -198,8 +328,14 @@ impl World {
 
     /// Opens with a number of shards that the dice choose.
     pub fn open(&mut self) -> Result<Store, OpenError> {
-        let shards = 1 + self.dice.below(LANES as u64 - 1) as usize;
+        let shards = self.shards();
         self.open_with(shards)
+    }
+
+    /// A number of shards.
+    pub fn shards(&mut self) -> usize {
+        let least = if self.kind.wide { SHARDS } else { 0 };
+        (least + 1 + self.dice.below(SHARDS)) as usize
     }
 
     pub fn open_with(&mut self, shards: usize) -> Result<Store, OpenError> {
@@ -252,6 +388,8 @@ impl World {
             ticks: Arc::default(),
             base: None,
             linked: None,
+            aging: Vec::new(),
+            checkpoints: Vec::new(),
             counted: (0, 0),
             ..*self
         }
@@ -318,6 +456,11 @@ impl World {
         self.cut = cut;
         self.counts.compared += found.series.values().map(|s| s.len() as u64).sum::<u64>();
         self.oracle.check(&found, cut).unwrap();
+        if let Some(database) = &database
+            && self.kind.limited
+        {
+            self.check_limit(database);
+        }
         if let Some(database) = &database {
             days::check(database, &found);
         }
