@@ -155,7 +155,7 @@ pub struct LogWriter {
     /// Oldest first; the last one is written to.
     segments: VecDeque<Segment>,
     opening: Option<Opening>,
-    /// The sync of the segment before, which the first frame of a new one waits for.
+    /// A sync that the next frame waits for: of the segment before, or where there is no room for the frame.
     closing: Option<Ticket>,
     next_segment: u32,
     pushed_seq: u64,
@@ -314,7 +314,7 @@ impl LogWriter {
                 return opening || self.trimming.is_some();
             }
             if !self.submit_next() {
-                return !self.full;
+                return !self.full || self.closing.is_some();
             }
         }
     }
@@ -473,6 +473,10 @@ impl LogWriter {
             .back()
             .is_some_and(|s| s.used + frame_bytes <= s.capacity);
         if !has_room {
+            if self.full && self.groups.iter().any(|g| g.sync) {
+                // What waits finds no room, and must not keep what is written from being flushed.
+                self.sync_written();
+            }
             match self.opening.take() {
                 Some(Opening::Ready(segment)) if frame_bytes <= segment.capacity => {
                     return self.enter(segment);
@@ -497,18 +501,21 @@ impl LogWriter {
 
     /// Makes a segment the one written to, once the one before is flushed.
     fn enter(&mut self, segment: Segment) -> bool {
-        if let Some(before) = self.segments.back()
-            && self.durable_seq < self.sent_seq
-        {
-            self.closing = Some(
-                self.device
-                    .submit(self.lane, Op::Sync { file: before.file }),
-            );
-            self.device.drive(self.lane);
-        }
+        self.sync_written();
         self.next_segment = segment.number + 1;
         self.segments.push_back(segment);
         true
+    }
+
+    /// Flushes the segment written to, unless it is. Nothing is in flight, and nothing is sent until it has ended.
+    fn sync_written(&mut self) {
+        if let Some(Segment { file, .. }) = self.segments.back()
+            && self.durable_seq < self.sent_seq
+        {
+            let sync = Op::Sync { file: *file };
+            self.closing = Some(self.device.submit(self.lane, sync));
+            self.device.drive(self.lane);
+        }
     }
 
     fn send(&mut self) {

@@ -268,6 +268,45 @@ fn a_full_disk_stops_and_goes_on_without_loss() {
     );
 }
 
+/// A flush that is due reaches what is written, though what waits behind it finds no room.
+#[test]
+fn a_full_disk_does_not_keep_what_is_written_from_being_flushed() {
+    let device = tame(7);
+    let mut log = writer(&device, 1);
+    put(&*device, &mut log, 1, 10, true);
+    device.set_faults(FaultPlan {
+        capacity: Some(common::SEGMENT),
+        ..FaultPlan::default()
+    });
+    let mut written = 1;
+    loop {
+        let ticket = log.push(&section(written + 1, 3_000), 1, false, 0);
+        settle(&*device, &mut log, 100);
+        if ticket.result().is_none() {
+            break;
+        }
+        assert!(ended_well(&ticket));
+        written += 1;
+    }
+    assert!(written > 3 && log.is_full());
+    assert!(log.durable_seq() < log.written_seq());
+    let waiting = log.flush(0);
+    settle(&*device, &mut log, 100);
+    assert!(waiting.result().is_none(), "what waits is not there");
+    assert_eq!(log.durable_seq(), written);
+    let syncs = device.syncs();
+    settle(&*device, &mut log, 100);
+    assert_eq!(device.syncs(), syncs, "once is enough");
+    let all: Vec<u64> = (1..=written).collect();
+    assert_eq!(numbers(&*device.copy().crash(), 1, 0).unwrap().0, all);
+    device.set_faults(FaultPlan::default());
+    log.retry();
+    settle(&*device, &mut log, 1_000);
+    assert!(ended_well(&waiting));
+    let all: Vec<u64> = (1..=written + 1).collect();
+    assert_eq!(numbers(&*device.crash(), 1, 0).unwrap().0, all);
+}
+
 /// Who asks from frame 4 on says that what is before was flushed, though no frame that is left says so.
 #[test]
 fn rot_before_the_first_frame_that_is_needed_is_damage_if_one_that_is_needed_is_there() {
