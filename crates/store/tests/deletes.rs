@@ -5,9 +5,12 @@
 mod model;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use alluvium_io::MemoryDevice;
-use alluvium_store::{DeleteError, Durability, Store, StoreConfig, SystemClock, ValueRef};
+use alluvium_store::{
+    DeleteError, Durability, ReadStats, Selector, Store, StoreConfig, SystemClock, ValueRef,
+};
 use alluvium_types::{SeriesKey, TimeRange, Value};
 use model::{Dice, Line, Model, Removal, batch, check_lists, check_reads, read_all, same, write};
 
@@ -418,4 +421,76 @@ fn a_series_emptied_while_a_full_checkpoint_goes_by_leaves_nothing_behind() {
         same(&read_all(&database), &model)
             .unwrap_or_else(|e| panic!("{before} before, {drives} drives: {e}"));
     }
+}
+
+/// Readers take no lock: one that was held up between two looks must not show what is deleted beside what was written after
+/// the delete. Each series is such a chance once, and the readers, more than there are processors, are ahead of the writer.
+#[test]
+fn readers_see_no_deleted_points_beside_newer_ones() {
+    const SERIES: usize = 8_000;
+    const OLD: i64 = 10;
+    const READERS: u64 = 6;
+    let device = Arc::new(MemoryDevice::new(5));
+    let store = open(&device, 2);
+    let (database, created) = store.create_database("db").unwrap();
+    created.wait().unwrap();
+    let point = |host: usize, time: i64| Line {
+        host: host as u32,
+        time,
+        fields: vec![("f", Value::F64(time as f64))],
+    };
+    // One that stays, and those that go.
+    let all: Vec<usize> = (0..SERIES).collect();
+    for hosts in all.chunks(1_000) {
+        let of_host = |host: &usize| (0..=OLD).map(|time| point(*host, time)).collect::<Vec<_>>();
+        let lines: Vec<Line> = hosts.iter().flat_map(of_host).collect();
+        write(&database, &lines, None).unwrap().wait().unwrap();
+    }
+    let mut series = database.snapshot().select(&Selector::default()).unwrap();
+    series.sort_by_key(|info| info.key.tag("host").unwrap()[1..].parse::<usize>().unwrap());
+    let removal = |host: usize| Removal {
+        hosts: Some(vec![host as u32]),
+        ..of(None, TimeRange::new(1, OLD + 1).unwrap())
+    };
+    let at = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..READERS)
+            .map(|reader| {
+                let (at, series, database) = (&at, &series, &database);
+                scope.spawn(move || {
+                    let mut dice = Dice(reader + 1);
+                    let mut newer = 0_u64;
+                    loop {
+                        let now = at.load(Ordering::Acquire);
+                        if now >= SERIES {
+                            return newer;
+                        }
+                        let Some(info) = series.get(now + dice.below(4) as usize) else {
+                            continue;
+                        };
+                        let snapshot = database.snapshot().series(info);
+                        let count = snapshot.aggregate(TimeRange::ALL, &mut ReadStats::default());
+                        let count = count.unwrap().count as i64;
+                        // Before the delete, behind it, and with the newer point.
+                        assert!([OLD + 1, 1, 2].contains(&count), "{count} points");
+                        newer += u64::from(count == 2);
+                    }
+                })
+            })
+            .collect();
+        for host in 0..SERIES {
+            at.store(host, Ordering::Release);
+            drop(database.delete(&removal(host).request()).unwrap());
+            drop(write(&database, &[point(host, 1_000)], None).unwrap());
+            if host % 16 == 0 {
+                store.drive();
+            }
+        }
+        at.store(SERIES, Ordering::Release);
+        let newer: u64 = readers
+            .into_iter()
+            .map(|reader| reader.join().unwrap())
+            .sum();
+        assert!(newer > 100, "the readers were elsewhere");
+    });
 }

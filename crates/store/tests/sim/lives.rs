@@ -196,7 +196,7 @@ impl World {
         self.counts.volumes_freed += freed.sum::<u64>();
         trace(|| {
             format!(
-                "  life with {trouble:?} ends in {}, checkpoints {}, failure {:?}, {} not acknowledged",
+                "  life with {trouble:?} ends in {}, checkpoints {}, failure {:?}, {} not acknowledged, met {:?}",
                 if self.power_cut {
                     "a power cut"
                 } else {
@@ -205,6 +205,7 @@ impl World {
                 status.checkpoints,
                 status.failure,
                 pending.len(),
+                self.device.last_fault(),
             )
         });
         self.checkpoints.clear();
