@@ -168,6 +168,7 @@ impl<'a> Slice<'a> {
             lsn: state.lsn,
         };
         state.only_pushed = true;
+        state.captured = true;
         let runs = state.snapshots();
         let buffer = state.rare().and_then(|r| r.late.as_ref());
         if let Some(older) = state.older() {
@@ -346,6 +347,8 @@ impl StoreInner {
         let file = file.map(|file| TailsFile::new(device, lane, file, tails.named()));
         let Some(number) = self.tail_files.add(file) else {
             // The files before it stay open for those that are away.
+            let series = captured.iter().flat_map(|c| &c.series);
+            series.for_each(|c| c.series.lock().captured = false);
             return;
         };
         let (used, soft) = (self.budget.used(), self.soft_limit());

@@ -397,6 +397,7 @@ impl StoreInner {
                 offset += u64::from(captured.len());
                 let series = &captured.series;
                 let mut state = series.lock();
+                state.captured = false;
                 if !state.dirty {
                     state.set_record(place);
                 }

@@ -68,6 +68,8 @@ pub(crate) struct SeriesState {
     is_changed: bool,
     /// Used since the governor last came by.
     pub is_recent: bool,
+    /// The checkpoint under way has written it. If it is dirty all the same it is on its shard's list for the next one.
+    pub captured: bool,
     /// Nothing but points behind the newest came since the last checkpoint took what there was.
     pub only_pushed: bool,
 }
@@ -196,6 +198,11 @@ impl SeriesState {
         rare.barrier.is_none()
             && late.is_none_or(|late| late < time)
             && (rare.more.is_empty() || rare.more_last < last)
+    }
+
+    /// Whether it is dirty, and whether the checkpoint under way has written it.
+    pub(crate) fn marks(&self) -> (bool, bool) {
+        (self.dirty, self.captured)
     }
 
     pub(crate) fn rare(&self) -> Option<&Rare> {

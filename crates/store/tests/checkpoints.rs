@@ -275,3 +275,46 @@ fn a_clean_stop_leaves_nothing_to_redo() {
     assert_eq!((report.sections, report.points), (0, 0));
     same(&model, &read_all(&world.store.database("db").unwrap())).unwrap();
 }
+
+/// Found by the crash simulator with thousands of series: behind the walk of a full checkpoint a series was put on the list of
+/// the next one again, that one wrote it, and once more with a point that had come meanwhile; of the two records in its file an opening took
+/// the first, and nothing redid the point.
+#[test]
+fn a_series_that_was_listed_twice_is_written_once() {
+    const HOSTS: u64 = 2500;
+    let short = StoreConfig {
+        // One that begins anew, the one that writes it twice, and one by which the log of that is gone.
+        tail_chain_max: 3,
+        shards: 1,
+        checkpoint_log_bytes: u64::MAX / 2,
+        ..config()
+    };
+    let mut world = World::new(short.clone());
+    let database = world.create("db");
+    let mut model = Model::default();
+    let lines = world.fill(0..HOSTS as u32, 1);
+    world.write(&database, &lines);
+    model.apply(&lines);
+    let mut time = 10;
+    for round in 0..9 {
+        let mut checkpoint = world.store.checkpoint();
+        let mut commits = Vec::new();
+        while checkpoint.poll(Waker::noop()).is_pending() {
+            time += 1;
+            // Nothing beside every third, which is behind the one that writes it twice: what came then would be written once
+            // more, with all that is missing.
+            if round % 3 != 1 && commits.len() < 60 {
+                let host = |dice: &mut Dice| line(dice.below(HOSTS) as u32, time, 1.0);
+                let lines: Vec<Line> = (0..200).map(|_| host(&mut world.dice)).collect();
+                commits.push(write(&database, &lines, None).unwrap());
+                model.apply(&lines);
+            }
+            world.drive(1);
+        }
+        commits.into_iter().for_each(|commit| world.settle(commit));
+        // Nothing but what is behind the last checkpoint is redone.
+        let copy = World::open(world.device.copy().crash(), short.clone());
+        let found = read_all(&copy.store.database("db").unwrap());
+        same(&model, &found).unwrap_or_else(|what| panic!("round {round}: {what}"));
+    }
+}

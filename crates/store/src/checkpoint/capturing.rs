@@ -72,8 +72,10 @@ impl StoreInner {
             && let Some((database, series)) = list.pop()
         {
             // A walk of the checkpoint before may have come by behind the mark that put it here. It may have left the
-            // table since, and its record would take the place of its successor's.
-            if series.lock().dirty {
+            // table since, and its record would take the place of its successor's. Or it was put here again behind the
+            // walk, and this checkpoint has met it: of two records in one file the first counts.
+            let (is_dirty, is_captured) = series.lock().marks();
+            if is_dirty && !is_captured {
                 slice.capture(&database, &series);
             }
         }

@@ -149,6 +149,7 @@ impl StoreInner {
             let mut state = series.lock();
             // Those still to be captured are marked, but no longer on the list.
             state.dirty = true;
+            state.captured = false;
             shard.dirty_heap_bytes += state.heap_bytes() as u64;
             drop(state);
             shard.dirty.push((database, series));
