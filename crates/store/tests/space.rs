@@ -458,7 +458,11 @@ fn long_queries_get_all_or_are_told() {
         if limit_ms == 1 {
             world.settle();
         } else {
-            for _ in 0..5000 {
+            // Both superblocks are past them, again and again.
+            for turn in 0..8000 {
+                if turn % 1000 == 999 {
+                    world.store.checkpoint().wait().unwrap();
+                }
                 world.store.drive();
                 world.clock.advance_ns(1_000_000);
             }
