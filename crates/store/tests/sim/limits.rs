@@ -41,7 +41,7 @@ impl World {
         let mut expected = before;
         expected.apply(lines);
         model::same(&expected, &after).unwrap();
-        let series = self.check_limit(database);
+        let series = Self::check_limit(database);
         let number = self.oracle.send_at(lines, level != Durability::None);
         let commit = result?;
         let told = commit.left_out().map_or(0, |left_out| left_out.lines());
@@ -68,7 +68,7 @@ impl World {
     }
 
     /// There are no more series than may be. Returns how many there are.
-    pub fn check_limit(&self, database: &Database) -> u64 {
+    pub fn check_limit(database: &Database) -> u64 {
         let all = database.snapshot().select(&Selector::default()).unwrap();
         let series = all.len() as u64;
         assert!(series <= SERIES_MAX, "{series} series");

@@ -459,7 +459,7 @@ impl World {
         if let Some(database) = &database
             && self.kind.limited
         {
-            self.check_limit(database);
+            Self::check_limit(database);
         }
         if let Some(database) = &database {
             days::check(database, &found);
