@@ -44,7 +44,9 @@ impl World {
         let series = Self::check_limit(database);
         let number = self.oracle.send_at(lines, level != Durability::None);
         let commit = result?;
-        let told = commit.left_out().map_or(0, |left_out| left_out.lines());
+        let told = commit
+            .left_out()
+            .map_or(0, alluvium_store::LeftOutLines::lines);
         let seen = refused.len() as u64;
         assert!(
             (seen..=seen + doubtful).contains(&told),
