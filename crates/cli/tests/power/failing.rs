@@ -167,7 +167,8 @@ pub(crate) fn backups() -> Result<(), String> {
         // The server's own work is not touched.
         let answer = write(10 + turn);
         assert_eq!(answer.status, 204, "{failing:?}: {}", answer.text());
-        let status = send(&server.url, "GET", "/status", "").text().clone();
+        let status = send(&server.url, "GET", "/status", "");
+        let status = status.text();
         assert!(status.contains(r#""failure":null"#), "{status}");
         // The disk is well again, with what it has kept.
         machine.disk().cut();
