@@ -200,6 +200,8 @@ pub struct World {
     pub now: i64,
     /// How the last life ended: after a kill, what was acknowledged as written may still be volatile.
     pub power_cut: bool,
+    /// The power went once: a slot of the superblock may be torn until the next commits.
+    pub was_cut: bool,
     /// The furthest cut that was seen: no restart goes behind it.
     pub cut: i64,
     /// A database beside the one that is compared, and whether it must be there.
@@ -253,6 +255,7 @@ impl World {
             },
             now: 1_000_000,
             power_cut: true,
+            was_cut: false,
             cut: i64::MIN,
             beside: Some(false),
             first_host: 0,
@@ -365,6 +368,7 @@ impl World {
     /// The power goes or the process is killed, and what is left is the disk from now on.
     pub fn end(&mut self, power_cut: bool) {
         self.count_device();
+        self.was_cut |= power_cut;
         self.device = if power_cut {
             self.device.crash()
         } else {
