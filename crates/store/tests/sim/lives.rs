@@ -290,6 +290,13 @@ impl World {
             let is_long = self.kind.busy || self.kind.many;
             let turns = self.dice.below(if is_long { 120 } else { 12 });
             drive_some(store, &self.clock, turns);
+            if let Some(Durability::Interval { ms }) = self.kind.durability
+                && self.dice.below(6) == 0
+            {
+                // Until what was written is old enough.
+                let wait_ns = self.flush_ns() + u64::from(ms) * 1_000_000;
+                drive_some(store, &self.clock, wait_ns / DRIVE_NS + 1);
+            }
             self.cut = self.cut.max(database.live().0.begin());
             self.take_acknowledgements(store, pending);
         }
@@ -298,7 +305,9 @@ impl World {
 
     /// What a batch asks for.
     fn level(&mut self) -> Durability {
-        let is_rare = self.dice.below(4) == 0;
+        // Whatever is flushed takes with it what is flushed at intervals: seldom, or nothing would wait for those.
+        let at_intervals = matches!(self.kind.durability, Some(Durability::Interval { .. }));
+        let is_rare = self.dice.below(if at_intervals { 24 } else { 4 }) == 0;
         match self.kind.durability {
             Some(_) if is_rare => Durability::Sync,
             Some(level) => level,
