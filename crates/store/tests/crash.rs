@@ -136,7 +136,7 @@ fn what_is_older_than_an_interval_survives_a_power_cut() {
             .step_by(2)
             .map(|seed| (seed, Kind::of(seed).at_interval(seed))),
     );
-    let enough = counts.aged > 20_000 && counts.acked > 2 * counts.aged;
+    let enough = counts.aged > 50_000;
     assert!(enough, "too little to mean anything: {counts}");
 }
 
@@ -248,9 +248,12 @@ fn what_expires_stays_expired_and_nothing_else_goes() {
 #[test]
 fn a_backup_has_what_was_acknowledged_when_it_began() {
     let kind = |seed: u64| {
+        let of = Kind::of(seed);
+        // What is written beside a backup is not read back, so nobody knows what a limit has left out of it.
+        let is_exact = !of.is_unlogged() && !of.limited;
         let kind = Kind {
             backups: true,
-            ..Kind::of(seed)
+            ..if is_exact { of } else { of.strongest() }
         };
         (seed, kind)
     };
