@@ -27,14 +27,14 @@ impl SegmentFile for Sealed {
         &self,
         offset: u64,
         bytes: usize,
-        visit: &mut dyn FnMut(&[u8]),
+        visit: &mut dyn FnMut(&[u8]) -> bool,
     ) -> Result<(), SegmentError> {
         SegmentFile::read(&self.0, offset, bytes, &mut |block| {
             let mut block = block.to_vec();
             if let Some((content, crc)) = block.split_last_chunk_mut::<4>() {
                 *crc = crc32c(content).to_le_bytes();
             }
-            visit(&block);
+            visit(&block)
         })
     }
 }
