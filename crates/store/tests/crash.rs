@@ -378,8 +378,9 @@ fn every_read_of_a_recovery_may_fail() {
         let (counts, failed) = exhaustive::every_read_of_a_recovery_may_fail(seed, kind);
         println!("each of {failed} reads: {counts}");
         assert!(failed > 4, "too few reads to mean anything: {failed}");
+        // An opening does without headers of volumes, and without one of two files.
         assert!(
-            counts.damage_named >= failed / 2,
+            counts.damage_named >= failed / 3,
             "too few were noticed: {counts}"
         );
     }

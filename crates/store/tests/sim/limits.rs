@@ -11,7 +11,7 @@ use crate::model::{self, Line, Model, read_all, write};
 
 impl World {
     /// Writes a batch of which lines may be left out, and notes what was taken: whole lines, no line whose series are all there
-    /// is refused, and none is where there is room for another series. `lines` are those that were taken then.
+    /// is refused, and none is where there is room for all of its series. `lines` are those that were taken then.
     pub fn write_limited(
         &mut self,
         database: &Database,
@@ -61,10 +61,16 @@ impl World {
                 "refused for nothing: {line:?}"
             );
         }
+        // A line takes all of its series or none.
+        let most = refused.iter().chain(&*lines).map(|line| line.fields.len());
+        let most = most.max().unwrap_or(0) as u64;
         assert!(
-            told == 0 || series == SERIES_MAX,
+            told == 0 || series + most > SERIES_MAX,
             "refused at {series} series"
         );
+        let fits = |line: &&Line| series + line.fields.len() as u64 <= SERIES_MAX;
+        let fitting = refused.iter().find(fits);
+        assert!(fitting.is_none(), "{fitting:?} at {series} series");
         self.counts.left_out += told;
         Ok((number, commit))
     }
