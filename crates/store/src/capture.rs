@@ -15,7 +15,7 @@ use crate::open::StoreInner;
 use crate::partition::PartitionState;
 use crate::piece_file::PieceFile;
 use crate::series::Series;
-use crate::series_table::Slot;
+use crate::series_table::{PackedBlocks, SeriesTable, Slot};
 use crate::tail_files::{OpenFiles, RecordPlace, TailFiles, TailsFile};
 
 /// Series written per hold of a shard's lock.
@@ -23,6 +23,8 @@ pub(crate) const SLICE_SERIES: usize = 256;
 /// Bytes of late points read and of tails written at which a slice ends; the last series of one may pass it by
 /// what a series can hold, somewhat more than 1 MiB.
 pub(crate) const SLICE_BYTES: usize = 1 << 20;
+/// Stands for the number of a file until it has one.
+const UNNUMBERED: u8 = 0;
 
 /// A series that a checkpoint has written: the length of its record, and how many points its first run in memory had, modulo
 /// 2^32. There is one for each series of the checkpoint until its superblock is written, so it is kept small.
@@ -102,12 +104,11 @@ pub(crate) struct NewerPart {
     pub late: Option<LateBuffer>,
 }
 
-/// Records of one partition that were copied one behind the other: whose, and their lengths.
+/// Records of one partition that were copied, and where they are in the file that no superblock names yet.
 #[derive(Debug)]
 pub(crate) struct MovedRecords {
     part: Arc<PartitionState>,
-    records: Box<[(Row, FieldId, u32)]>,
-    offset: u64,
+    records: PackedBlocks,
 }
 
 /// What is written under one hold of a shard's lock.
@@ -269,8 +270,7 @@ impl TableWalk {
             return None;
         }
         'rows: while self.row.0 < table.row_count() {
-            for slot in table.slots_of_row(self.row) {
-                let field = slot.field();
+            for (field, slot) in table.slots_of_row(self.row) {
                 if self.field.is_some_and(|last| field <= last) {
                     continue;
                 }
@@ -281,7 +281,7 @@ impl TableWalk {
                 self.field = Some(field);
                 if let Some(series) = slot.here() {
                     slice.capture(database, series);
-                } else if let Some(record) = slot.record() {
+                } else if let Some(record) = slot.record().filter(|r| !r.is_pointless()) {
                     bytes += record.len();
                     records.push((self.row, field, record));
                 }
@@ -313,8 +313,15 @@ impl StoreInner {
         }
         let places: Vec<RecordPlace> = away.records.iter().map(|(.., place)| *place).collect();
         let records = away.files.read(self.device.as_ref(), &places)?;
-        let offset = tails.end();
-        let mut lens = Vec::with_capacity(records.len());
+        if moved
+            .last()
+            .is_none_or(|m| !Arc::ptr_eq(&m.part, &away.part))
+        {
+            moved.push(MovedRecords {
+                part: away.part,
+                records: PackedBlocks::default(),
+            });
+        }
         for (bytes, (row, field, _)) in records.iter().zip(&away.records) {
             // A damaged record must not get a new checksum of its file.
             let key = tail_record_head(bytes).map(|head| (head.key.row, head.key.field));
@@ -322,15 +329,13 @@ impl StoreInner {
                 let cause = std::io::Error::from(std::io::ErrorKind::InvalidData);
                 return Err(IoError::new("copy", "a series' checkpointed tail", cause));
             }
-            // As long as before: 24 bits.
-            lens.push((*row, *field, bytes.len() as u32));
+            // As long as before, so it has a place, unless the file is too long for one.
+            let place = RecordPlace::new(UNNUMBERED, tails.end(), bytes.len() as u64);
+            if let Some((place, moved)) = place.zip(moved.last_mut()) {
+                moved.records.push(*row, *field, place);
+            }
             tails.pending.extend_from_slice(bytes);
         }
-        moved.push(MovedRecords {
-            part: away.part,
-            records: lens.into(),
-            offset,
-        });
         Ok(())
     }
 
@@ -357,42 +362,12 @@ impl StoreInner {
         for captured in captured {
             self.note_captured(captured, number, is_short, &mut room);
         }
-        for MovedRecords {
-            part,
-            records,
-            offset,
-        } in moved
-        {
-            let mut offset = offset;
-            for slice in records.chunks(SLICE_SERIES) {
+        for MovedRecords { part, records } in moved {
+            for (block, mut packed) in records.into_blocks() {
+                packed.set_file(number);
                 let mut table = part.table.write();
-                for (row, field, len) in slice {
-                    let new = RecordPlace::new(number, offset, u64::from(*len));
-                    offset += u64::from(*len);
-                    match table.slot(*row, *field) {
-                        None => {}
-                        Some(Slot::Here { series, .. }) => {
-                            // It came back meanwhile: what has not changed since is what was copied.
-                            let mut state = series.lock();
-                            if state.record().is_some_and(|now| now.file() != number) {
-                                state.set_record(new);
-                            }
-                            // It was begun meanwhile. What was copied has had a place, so it has one here.
-                            if new.is_some()
-                                && state.older().is_some_and(|now| now.file() != number)
-                            {
-                                state.set_older(new);
-                            }
-                        }
-                        Some(Slot::Away { .. }) => {
-                            let now = table.slot(*row, *field).and_then(Slot::record);
-                            if let Some(new) = new
-                                && now.is_some_and(|now| now.file() != number)
-                            {
-                                table.put_away(*row, *field, new);
-                            }
-                        }
-                    }
+                if let Err(packed) = table.replace_away(block, packed, number) {
+                    move_records(&mut table, PackedBlocks::entries(block, &packed));
                 }
             }
         }
@@ -401,5 +376,30 @@ impl StoreInner {
         self.governor_counts
             .held_after
             .store(held, Ordering::Relaxed);
+    }
+}
+
+/// Says where records are now that were copied, as far as they are what counts still.
+fn move_records(
+    table: &mut SeriesTable,
+    records: impl Iterator<Item = (Row, FieldId, RecordPlace)>,
+) {
+    for (row, field, new) in records {
+        match table.slot(row, field) {
+            None => {}
+            Some(Slot::Here(series)) => {
+                // It came back meanwhile: what has not changed since is what was copied.
+                let mut state = series.lock();
+                if state.record().is_some_and(|now| now.file() != new.file()) {
+                    state.set_record(Some(new));
+                }
+                // It was begun meanwhile.
+                if state.older().is_some_and(|now| now.file() != new.file()) {
+                    state.set_older(Some(new));
+                }
+            }
+            Some(Slot::Away(now)) if now.file() == new.file() => {}
+            Some(Slot::Away(_)) => table.put_away(row, field, new),
+        }
     }
 }

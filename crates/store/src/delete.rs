@@ -25,9 +25,9 @@ use crate::databases::{DatabaseState, DeleteUnderWay};
 use crate::error::{DeleteError, StoreError};
 use crate::open::StoreInner;
 use crate::partition::PartitionState;
-use crate::recall::SERIES_BYTES;
+use crate::recall::{AWAY_BYTES, SERIES_BYTES};
 use crate::series::Series;
-use crate::series_table::SeriesTable;
+use crate::series_table::{SeriesTable, Slot};
 use crate::shard::ShardState;
 use crate::snapshot::SeriesSnapshot;
 use crate::tombstones::{Placed, Tombstones};
@@ -722,8 +722,16 @@ fn drop_emptied(database: &DatabaseState, part: &PartitionState) {
     let index = part.index.read();
     let mut table = part.table.write();
     for (row, field) in emptied {
-        let Some(series) = table.get(row, field) else {
-            continue;
+        let series = match table.slot(row, field) {
+            Some(Slot::Here(series)) => series,
+            Some(Slot::Away(place))
+                if place.is_pointless() && index.kinds(row, field).is_empty() =>
+            {
+                table.remove(row, field);
+                database.charge(-AWAY_BYTES);
+                continue;
+            }
+            _ => continue,
         };
         let mut state = series.lock();
         if !state.is_empty() || !index.kinds(row, field).is_empty() {

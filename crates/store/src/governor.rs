@@ -334,12 +334,12 @@ impl StoreInner {
                 };
             }
             let part = database.touched_partition(Partition(hand.partition));
-            let more = part.is_some_and(|part| {
+            let next = part.and_then(|part| {
                 let counts = (&mut governor.met, &mut governor.changed);
                 self.spill_rows(database, part, hand.row, counts)
             });
-            if more {
-                hand.row.0 += SLICE_ROWS;
+            if let Some(next) = next {
+                hand.row = next;
                 continue;
             }
             hand.row = Row(0);
@@ -352,21 +352,23 @@ impl StoreInner {
         self.budget.used() > self.soft_limit()
     }
 
-    /// Lets series of a slice of rows go that were not used since the hand last came by. Returns whether there are more
-    /// rows.
+    /// Lets series of a slice of rows go that were not used since the hand last came by. Returns the row to go on with, if
+    /// there are more.
     fn spill_rows(
         &self,
         database: &Arc<DatabaseState>,
         part: &PartitionState,
         from: Row,
         (met, changed): (&mut u64, &mut u64),
-    ) -> bool {
+    ) -> Option<Row> {
         // Writers of the partition have looked which series are away before they took this lock.
         let _shard = self.shard_of(part.partition).state.lock();
         let mut table = part.table.write();
+        let from = table.next_here(from)?;
         let end = table.row_count().min(from.0.saturating_add(SLICE_ROWS));
+        let next = (end < table.row_count()).then_some(Row(end));
         if part.is_held() {
-            return end < table.row_count();
+            return next;
         }
         let (mut heap, mut gone, mut parted) = (0, 0, 0);
         for row in from.0..end {
@@ -400,8 +402,8 @@ impl StoreInner {
             table.spill_row(Row(row), leave, held);
             (*met, *changed) = idle.get();
         }
-        let more = end < table.row_count();
         if gone > 0 {
+            table.pack(from.0..end);
             part.note_away(&table);
             part.parted.fetch_sub(parted, Ordering::Release);
             part.spills.fetch_add(1, Ordering::AcqRel);
@@ -411,7 +413,7 @@ impl StoreInner {
                 .spilled
                 .fetch_add(gone, Ordering::Relaxed);
         }
-        more
+        next
     }
 
     pub(crate) fn governor_status(&self) -> GovernorStatus {

@@ -20,7 +20,6 @@ use crate::open::StoreInner;
 use crate::partition::PartitionState;
 use crate::recall::{AWAY_BYTES, SERIES_BYTES};
 use crate::series::{Parts, Series, SeriesPlace, points_of};
-use crate::series_table::Slot;
 use crate::tail_files::{OpenFiles, RecordPlace};
 
 /// Series that are joined together.
@@ -61,10 +60,14 @@ impl Unready {
                 continue;
             };
             let few = plain && lines.len() <= LINES_OF_ROW;
-            for slot in table.slots_of_row(row) {
-                let field = slot.field();
+            for (field, slot) in table.slots_of_row(row) {
                 match (slot.record(), slot.here().map(|s| s.parts())) {
-                    (Some(record), _) if is_short && few && record.len() < OLDER_BYTES_MAX => {
+                    (Some(record), _)
+                        if is_short
+                            && few
+                            && record.len() < OLDER_BYTES_MAX
+                            && !record.is_pointless() =>
+                    {
                         unready.begin.push((row, field));
                     }
                     (Some(_), _) => unready.away.push((row, field)),
@@ -109,7 +112,7 @@ impl StoreInner {
         let mut table = part.table.write();
         for (row, field) in begin {
             // A checkpoint may have moved it, as it was.
-            let Some(record) = table.slot(*row, *field).and_then(Slot::record) else {
+            let Some(record) = table.slot(*row, *field).and_then(|s| s.record()) else {
                 continue;
             };
             let series = Arc::new(Series::new(SeriesPlace {

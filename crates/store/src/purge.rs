@@ -90,15 +90,17 @@ impl Purge {
         let table = part.table.read();
         let (mut heap, mut seen) = (0, 0);
         let mut end = Slice::Done;
-        for (row, fields) in table.rows_from(self.row) {
+        // Those that are away are passed over: reads go by the cut, and they are rid of what has expired when they come
+        // back and the next cut comes.
+        let mut next = table.next_here(self.row);
+        while let Some(row) = next {
             if seen >= SLICE_SERIES {
                 end = Slice::Ended(row);
                 break;
             }
-            // Those that are away are passed over: reads go by the cut, and they are rid of what has expired when they come
-            // back and the next cut comes.
+            next = table.next_here(Row(row.0 + 1));
             seen += 1;
-            for series in fields {
+            for (_, series) in table.of_row(row) {
                 seen += 1;
                 let mut state = series.lock();
                 let before = state.heap_bytes() as i64;

@@ -24,8 +24,8 @@ const SLICE_SERIES: usize = 256;
 const ATTEMPTS: usize = 16;
 /// Heap of one series beside its open leaf: its place in the table and its shared allocation.
 pub(crate) const SERIES_BYTES: i64 = 176;
-/// What is left of it when it is away: its place in the table.
-pub(crate) const AWAY_BYTES: i64 = 32;
+/// What is left of it when it is away: its place in the table, packed or soon to be.
+pub(crate) const AWAY_BYTES: i64 = 4;
 
 /// Series as their records have them, in no table.
 #[derive(Debug, Default)]
@@ -58,9 +58,9 @@ impl StoreInner {
         }
         let table = part.table.read();
         for row in rows {
-            let slots = table.slots_of_row(row).iter();
-            let of_row = slots.filter(|slot| slot.here().is_none());
-            away.extend(of_row.map(|slot| (row, slot.field())));
+            let slots = table.slots_of_row(row).into_iter();
+            let of_row = slots.filter(|(_, slot)| slot.here().is_none());
+            away.extend(of_row.map(|(field, _)| (row, field)));
         }
         drop(table);
         away.sort_unstable();
@@ -110,7 +110,7 @@ impl StoreInner {
         }
         let table = part.table.read();
         let away = wanted.into_iter().filter_map(|(row, field)| {
-            let place = table.slot(row, field).and_then(Slot::record)?;
+            let place = table.slot(row, field).and_then(|s| s.record())?;
             Some((place.order(), (row, field)))
         });
         let mut away: Vec<_> = away.collect();
@@ -164,8 +164,8 @@ impl StoreInner {
         for _ in 0..ATTEMPTS {
             match part.table.read().slot(row, field) {
                 None => return Ok(None),
-                Some(Slot::Here { series, .. }) => return Ok(Some(Arc::clone(series))),
-                Some(Slot::Away { .. }) => {}
+                Some(Slot::Here(series)) => return Ok(Some(Arc::clone(series))),
+                Some(Slot::Away(_)) => {}
             }
             let mut fetched = self.fetch(database, part, &[(row, field)], false)?;
             if may_stay && self.budget.used() < self.soft_limit() {
@@ -201,26 +201,39 @@ impl StoreInner {
     ) -> Result<Fetched, RecallError> {
         let mut places = Vec::new();
         let mut away = Vec::new();
+        let mut series = Vec::new();
+        let of = |(row, field)| SeriesPlace {
+            partition: part.partition,
+            row,
+            field,
+        };
         let files = {
             let table = part.table.read();
             for (row, field) in wanted {
-                if let Some(record) = table.slot(*row, *field).and_then(Slot::record) {
-                    places.push(record);
-                    away.push((*row, *field));
+                match table.slot(*row, *field).and_then(|s| s.record()) {
+                    None => {}
+                    Some(place) if place.is_pointless() => {
+                        series.push((place, Series::new(of((*row, *field)))));
+                    }
+                    Some(place) => {
+                        places.push(place);
+                        away.push((*row, *field));
+                    }
                 }
             }
             self.tail_files.open()
         };
-        if places.is_empty() {
+        if places.is_empty() && series.is_empty() {
             return Ok(Fetched::default());
         }
         if within_budget {
-            let asked = places.iter().map(|p| 2 * p.len() + SERIES_BYTES as u64);
-            self.admit_recall(asked.sum())?;
+            let asked = places.iter().map(|p| 2 * p.len());
+            let count = (places.len() + series.len()) as u64;
+            self.admit_recall(asked.sum::<u64>() + count * SERIES_BYTES as u64)?;
         }
         let records = files.read(self.device.as_ref(), &places);
         let records = records.map_err(|error| RecallError::Read(Arc::new(error)))?;
-        let mut series = Vec::with_capacity(records.len());
+        series.reserve(records.len());
         for ((bytes, place), (row, field)) in records.iter().zip(&places).zip(away) {
             let record = read_tail_record(bytes);
             let record = record.map_err(|error| RecallError::Record(Arc::new(error)))?;
@@ -229,12 +242,7 @@ impl StoreInner {
             if (key.database, key.partition, key.row, key.field) != wanted {
                 return Err(RecallError::Foreign);
             }
-            let of = SeriesPlace {
-                partition: part.partition,
-                row,
-                field,
-            };
-            let loaded = Series::new(of);
+            let loaded = Series::new(of((row, field)));
             loaded.load(record, Some(*place));
             series.push((*place, loaded));
         }
@@ -254,8 +262,9 @@ impl StoreInner {
         let open = self.tail_files.open();
         for (place, series) in fetched.series {
             let SeriesPlace { row, field, .. } = series.place;
-            let now = table.slot(row, field).and_then(Slot::record);
-            if now != Some(place) || !open.agree_on(&fetched.files, place.file()) {
+            let now = table.slot(row, field).and_then(|s| s.record());
+            let is_there = place.is_pointless() || open.agree_on(&fetched.files, place.file());
+            if now != Some(place) || !is_there {
                 continue;
             }
             let series = Arc::new(series);

@@ -15,7 +15,6 @@ use crate::open::StoreInner;
 use crate::partition::PartitionState;
 use crate::recall::Fetched;
 use crate::series::{Series, SeriesPlace};
-use crate::series_table::Slot;
 use crate::tail_files::{OpenFiles, RecordPlace};
 
 /// Bytes read at a time, unless a record is longer.
@@ -142,8 +141,8 @@ impl StoreInner {
         }
         let table = part.table.read();
         let places = wanted.iter().filter_map(|(row, field)| {
-            let slot = table.slot(*row, *field)?;
-            slot.record()
+            let record = table.slot(*row, *field)?.record()?;
+            (!record.is_pointless()).then_some(record)
         });
         let places: Vec<RecordPlace> = places.collect();
         let files = self.tail_files.open();
@@ -183,7 +182,7 @@ impl StoreInner {
             let part = database.and_then(|d| d.touched_partition(partition));
             let (row, field) = (head.key.row, head.key.field);
             let is_there = |part: &Arc<PartitionState>| {
-                part.table.read().slot(row, field).and_then(Slot::record) == Some(place)
+                part.table.read().slot(row, field).and_then(|s| s.record()) == Some(place)
             };
             if !part.is_some_and(is_there) {
                 continue;

@@ -658,12 +658,15 @@ impl SeriesLock<'_> {
         rare.more_last = rare.more.iter().filter_map(Tree::last_time).max();
     }
 
-    /// Where its record is, if that and the log have all of it and nobody works at it. One without points stays: a
-    /// checkpoint lets go of it.
+    /// Where its record is, if that and the log have all of it and nobody works at it. One without points needs none.
     pub(crate) fn may_leave(&mut self) -> Option<RecordPlace> {
-        let record = self.record()?;
-        let is_merging = self.rare().is_some_and(|r| r.merging.is_some());
-        (!is_merging && !self.is_empty()).then_some(record)
+        if self.dirty || self.rare().is_some_and(|r| r.merging.is_some()) {
+            return None;
+        }
+        if self.is_empty() {
+            return Some(RecordPlace::POINTLESS);
+        }
+        self.record()
     }
 
     /// Heap of its runs and late points.

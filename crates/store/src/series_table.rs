@@ -1,4 +1,7 @@
 //! The series of a partition by row and field: in memory, or away in a tails file.
+//!
+//! Rows lie in blocks of 128. One with a series in memory costs 24 bytes and 16 for each series but one; what is away is
+//! packed by and by and costs about a byte a series, so that tag sets nobody asks for may be many.
 
 use std::sync::Arc;
 
@@ -8,86 +11,87 @@ use smallvec::SmallVec;
 use crate::series::{Series, SeriesPlace};
 use crate::tail_files::RecordPlace;
 
-/// A series' place in the table: 16 bytes, which are all that one has that is away.
+mod block;
+mod packed;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use packed::{AwayEntry, Packed};
+
+use block::{Block, Entry};
+
+/// What there is of a series.
 #[derive(Debug)]
-pub(crate) enum Slot {
-    /// In memory.
-    Here { field: FieldId, series: Arc<Series> },
-    /// In a record; see [`RecordPlace::parts`]. Nobody has it in memory.
-    Away { file: u8, field: FieldId, at: u64 },
+pub(crate) enum Slot<'a> {
+    /// It is in memory.
+    Here(&'a Arc<Series>),
+    /// It is in a record. Nobody has it in memory.
+    Away(RecordPlace),
 }
 
-const _: () = assert!(size_of::<Slot>() == 16);
-
-impl Slot {
-    fn away(field: FieldId, record: RecordPlace) -> Self {
-        let (file, at) = RecordPlace::parts(Some(record));
-        Self::Away { file, field, at }
-    }
-
-    pub(crate) fn field(&self) -> FieldId {
-        match self {
-            Self::Here { field, .. } | Self::Away { field, .. } => *field,
+impl<'a> Slot<'a> {
+    fn of(entry: &'a Entry) -> Option<Self> {
+        match entry {
+            Entry::Here { series, .. } => Some(Self::Here(series)),
+            Entry::Away { .. } => entry.record().map(Self::Away),
         }
     }
 
     /// The series, if it is in memory.
-    #[inline]
-    pub(crate) fn here(&self) -> Option<&Arc<Series>> {
+    pub(crate) fn here(&self) -> Option<&'a Arc<Series>> {
         match self {
-            Self::Here { series, .. } => Some(series),
-            Self::Away { .. } => None,
+            Self::Here(series) => Some(series),
+            Self::Away(_) => None,
         }
     }
 
     /// Where its record is, if it is away.
-    #[inline]
     pub(crate) fn record(&self) -> Option<RecordPlace> {
         match self {
-            Self::Here { .. } => None,
-            Self::Away { file, at, .. } => RecordPlace::of_parts(*file, *at),
+            Self::Here(_) => None,
+            Self::Away(record) => Some(*record),
         }
     }
+}
+
+/// Number of a row's block, and of the row in it.
+fn block_of(row: Row) -> (usize, u8) {
+    let rows = packed::ROWS as u32;
+    ((row.0 / rows) as usize, (row.0 % rows) as u8)
 }
 
 /// Series by row, then by field.
 #[derive(Debug, Default)]
 pub(crate) struct SeriesTable {
-    rows: Vec<SmallVec<[Slot; 1]>>,
+    blocks: Vec<Block>,
+    rows: u32,
     away: usize,
 }
 
 impl SeriesTable {
-    /// The series, if it is in memory. Cost: one index into the rows, one probe where the field's number says, else a
+    /// The series, if it is in memory. Cost: three loads and a count of bits, one probe where the field's number says, else a
     /// binary search.
     #[inline]
     pub(crate) fn get(&self, row: Row, field: FieldId) -> Option<&Arc<Series>> {
-        self.slot(row, field)?.here()
+        let (block, row) = block_of(row);
+        self.blocks.get(block)?.entry(row, field)?.here()
     }
 
-    /// What there is of a series.
-    #[inline]
-    pub(crate) fn slot(&self, row: Row, field: FieldId) -> Option<&Slot> {
-        let fields = self.rows.get(row.0 as usize)?;
-        // Rows of a measurement mostly have its first fields, all of them.
-        if let Some(slot) = fields.get(field.0 as usize)
-            && slot.field() == field
-        {
-            return Some(slot);
+    /// What there is of a series. Cost of one that is away: up to 256 lengths added up.
+    pub(crate) fn slot(&self, row: Row, field: FieldId) -> Option<Slot<'_>> {
+        let (block, row) = block_of(row);
+        let block = self.blocks.get(block)?;
+        match block.entry(row, field) {
+            Some(entry) => Slot::of(entry),
+            None => block.packed(row, field).map(Slot::Away),
         }
-        let at = fields.binary_search_by_key(&field, Slot::field).ok()?;
-        fields.get(at)
     }
 
-    fn slot_mut(&mut self, row: Row, field: FieldId) -> Option<&mut Slot> {
-        let fields = self.rows.get_mut(row.0 as usize)?;
-        let at = fields.binary_search_by_key(&field, Slot::field).ok()?;
-        fields.get_mut(at)
-    }
-
-    /// Rows there are places for.
-    pub(crate) fn rows(&self) -> usize {
-        self.rows.len()
+    /// Whether there is anything of a series.
+    pub(crate) fn contains(&self, row: Row, field: FieldId) -> bool {
+        let (block, row) = block_of(row);
+        let block = self.blocks.get(block);
+        block.is_some_and(|b| b.entry(row, field).is_some() || b.is_packed(row, field))
     }
 
     /// Series that are away.
@@ -95,58 +99,52 @@ impl SeriesTable {
         self.away
     }
 
-    /// Sees to it that there is a series. Returns whether it was made.
-    pub(crate) fn ensure(&mut self, place: SeriesPlace) -> bool {
-        self.slot_or(place.row, place.field, || Slot::Here {
-            field: place.field,
-            series: Arc::new(Series::new(place)),
-        })
+    /// Rows so far: none at or above has a series.
+    pub(crate) fn row_count(&self) -> u32 {
+        self.rows
     }
 
-    /// Returns whether `make` was needed.
-    fn slot_or(&mut self, row: Row, field: FieldId, make: impl FnOnce() -> Slot) -> bool {
-        let row = row.0 as usize;
-        if self.rows.len() <= row {
-            self.rows.resize_with(row + 1, SmallVec::new);
-        }
-        let fields = &mut self.rows[row];
-        match fields.binary_search_by_key(&field, Slot::field) {
-            Ok(_) => false,
-            Err(at) => {
-                fields.insert(at, make());
-                true
+    fn block_mut(&mut self, row: Row) -> (&mut Block, u8) {
+        let (block, in_block) = block_of(row);
+        if self.rows <= row.0 {
+            self.rows = row.0 + 1;
+            if self.blocks.len() <= block {
+                self.blocks.resize_with(block + 1, Block::default);
             }
         }
+        (&mut self.blocks[block], in_block)
     }
 
-    /// Puts a series into memory, in the place of what there is of it. Returns whether there was something.
-    pub(crate) fn put(&mut self, series: Arc<Series>) -> bool {
-        let SeriesPlace { row, field, .. } = series.place;
-        self.set(row, field, Slot::Here { field, series })
-    }
-
-    /// Says that a series is in a record and not in memory. Returns whether there was something of it.
-    pub(crate) fn put_away(&mut self, row: Row, field: FieldId, record: RecordPlace) -> bool {
-        self.set(row, field, Slot::away(field, record))
-    }
-
-    /// Says that a series is in a record, if there is nothing of it yet.
-    pub(crate) fn leave(&mut self, row: Row, field: FieldId, record: RecordPlace) {
-        let new = self.slot_or(row, field, || Slot::away(field, record));
-        self.away += usize::from(new);
-    }
-
-    fn set(&mut self, row: Row, field: FieldId, new: Slot) -> bool {
-        self.away += usize::from(new.record().is_some());
-        let mut new = Some(new);
-        let made = self.slot_or(row, field, || new.take().expect("it is made once"));
-        if let Some(new) = new
-            && let Some(slot) = self.slot_mut(row, field)
-        {
-            let old = std::mem::replace(slot, new);
-            self.away -= usize::from(old.record().is_some());
+    /// Sees to it that there is a series. Returns whether it was made.
+    pub(crate) fn ensure(&mut self, place: SeriesPlace) -> bool {
+        let is_new = !self.contains(place.row, place.field);
+        if is_new {
+            self.put(Arc::new(Series::new(place)));
         }
-        !made
+        is_new
+    }
+
+    /// Puts a series into memory, in the place of what there is of it.
+    pub(crate) fn put(&mut self, series: Arc<Series>) {
+        let SeriesPlace { row, field, .. } = series.place;
+        self.set(row, Entry::Here { field, series });
+    }
+
+    /// Says that a series is in a record and not in memory.
+    pub(crate) fn put_away(&mut self, row: Row, field: FieldId, record: RecordPlace) {
+        self.set(row, Entry::away(field, record));
+        self.block_mut(row).0.pack_if_many();
+    }
+
+    fn set(&mut self, row: Row, new: Entry) {
+        let (field, is_away) = (new.field(), new.here().is_none());
+        let (block, row) = self.block_mut(row);
+        let was_away = match block.set(row, new) {
+            Some(old) => old.here().is_none(),
+            None => block.is_packed(row, field),
+        };
+        self.away += usize::from(is_away);
+        self.away -= usize::from(was_away);
     }
 
     /// Lets those series of a row out of memory for which `record` says where they are, and which nobody else has. The
@@ -157,65 +155,128 @@ impl SeriesTable {
         mut record: impl FnMut(&mut Series) -> Option<RecordPlace>,
         mut held: impl FnMut(&Series),
     ) {
-        let Some(fields) = self.rows.get_mut(row.0 as usize) else {
+        let (block, row) = block_of(row);
+        let Some(block) = self.blocks.get_mut(block) else {
             return;
         };
-        for slot in fields {
-            let Slot::Here { field, series } = slot else {
-                continue;
-            };
+        self.away += block.spill(row, |series| {
             let Some(series) = Arc::get_mut(series) else {
                 held(series);
-                continue;
+                return None;
             };
-            if let Some(record) = record(series) {
-                *slot = Slot::away(*field, record);
-                self.away += 1;
-            }
+            record(series)
+        });
+    }
+
+    /// Packs what is away of these rows, and of others in their blocks.
+    pub(crate) fn pack(&mut self, rows: std::ops::Range<u32>) {
+        let (first, last) = (block_of(Row(rows.start)).0, block_of(Row(rows.end)).0);
+        let blocks = self.blocks.iter_mut().skip(first);
+        blocks.take(last + 1 - first).for_each(Block::pack);
+    }
+
+    /// Packs all that is away.
+    pub(crate) fn pack_all(&mut self) {
+        self.blocks.iter_mut().for_each(Block::pack);
+    }
+
+    /// Takes packed series of a block, all in the file of that number, in the place of those there: if they are the same, and
+    /// nothing of the block is in memory or in that file. Returns them otherwise.
+    pub(crate) fn replace_away(&mut self, block: u32, new: Packed, file: u8) -> Result<(), Packed> {
+        match self.blocks.get_mut(block as usize) {
+            Some(block) => block.replace(new, file),
+            None => Err(new),
         }
     }
 
     /// Lets go of a series.
     pub(crate) fn remove(&mut self, row: Row, field: FieldId) {
-        if let Some(fields) = self.rows.get_mut(row.0 as usize)
-            && let Ok(at) = fields.binary_search_by_key(&field, Slot::field)
-        {
-            let old = fields.remove(at);
-            self.away -= usize::from(old.record().is_some());
-            fields.shrink_to_fit();
+        let is_away = self.slot(row, field).is_some_and(|s| s.here().is_none());
+        self.away -= usize::from(is_away);
+        let (block, row) = block_of(row);
+        if let Some(block) = self.blocks.get_mut(block) {
+            block.remove(row, field);
         }
     }
 
-    /// What there is of the series of a row, by field.
-    pub(crate) fn slots_of_row(&self, row: Row) -> &[Slot] {
-        self.rows
-            .get(row.0 as usize)
-            .map_or(&[], SmallVec::as_slice)
+    /// What there is of the series of a row, by field. Cost: see [`Self::slot`].
+    pub(crate) fn slots_of_row(&self, row: Row) -> SmallVec<[(FieldId, Slot<'_>); 4]> {
+        let (block, row) = block_of(row);
+        let Some(block) = self.blocks.get(block) else {
+            return SmallVec::new();
+        };
+        let own = block.own(row).iter();
+        let own = own.filter_map(|entry| Some((entry.field(), Slot::of(entry)?)));
+        let mut slots: SmallVec<[(FieldId, Slot<'_>); 4]> = own.collect();
+        let packed = block.packed_of_row(row).into_iter();
+        let packed = packed.filter(|(field, _)| block.entry(row, *field).is_none());
+        let count = slots.len();
+        slots.extend(packed.map(|(field, record)| (field, Slot::Away(record))));
+        if count > 0 && slots.len() > count {
+            slots.sort_unstable_by_key(|(field, _)| *field);
+        }
+        slots
     }
 
     /// The series of a row that are in memory, by field.
     pub(crate) fn of_row(&self, row: Row) -> impl Iterator<Item = (FieldId, &Arc<Series>)> {
-        let slots = self.slots_of_row(row).iter();
-        slots.filter_map(|slot| Some((slot.field(), slot.here()?)))
+        let (block, row) = block_of(row);
+        let own = self.blocks.get(block).map_or(&[][..], |b| b.own(row));
+        own.iter()
+            .filter_map(|entry| Some((entry.field(), entry.here()?)))
     }
 
-    /// Rows so far: none at or above has a series.
-    pub(crate) fn row_count(&self) -> u32 {
-        self.rows.len() as u32
+    /// The first row from `row` on that may have a series in memory.
+    pub(crate) fn next_here(&self, row: Row) -> Option<Row> {
+        let (first, mut in_block) = block_of(row);
+        for (number, block) in self.blocks.iter().enumerate().skip(first) {
+            if let Some(found) = block.next_own(std::mem::take(&mut in_block)) {
+                return Some(Row((number * packed::ROWS) as u32 + u32::from(found)));
+            }
+        }
+        None
+    }
+}
+
+/// Series that are away, gathered in the order of the table to be kept packed.
+#[derive(Debug, Default)]
+pub(crate) struct PackedBlocks {
+    blocks: Vec<(u32, Packed)>,
+    open: Vec<AwayEntry>,
+    block: u32,
+}
+
+impl PackedBlocks {
+    /// Adds one behind those before.
+    pub(crate) fn push(&mut self, row: Row, field: FieldId, record: RecordPlace) {
+        let (block, in_block) = block_of(row);
+        if self.block != block as u32 {
+            self.seal();
+            self.block = block as u32;
+        }
+        self.open.push((in_block, field, record));
     }
 
-    /// The series in memory of each row from `row` on, with its number.
-    pub(crate) fn rows_from(
-        &self,
-        row: Row,
-    ) -> impl Iterator<Item = (Row, impl Iterator<Item = &Arc<Series>>)> {
-        let begin = (row.0 as usize).min(self.rows.len());
-        self.rows[begin..]
-            .iter()
-            .enumerate()
-            .map(move |(i, fields)| {
-                let series = fields.iter().filter_map(Slot::here);
-                (Row((begin + i) as u32), series)
-            })
+    fn seal(&mut self) {
+        let packed = Packed::new(&self.open);
+        self.blocks
+            .extend(packed.map(|packed| (self.block, packed)));
+        self.open.clear();
+    }
+
+    /// Each block and its number.
+    pub(crate) fn into_blocks(mut self) -> Vec<(u32, Packed)> {
+        self.seal();
+        self.blocks
+    }
+
+    /// Row, field and record of each of a block.
+    pub(crate) fn entries(
+        block: u32,
+        packed: &Packed,
+    ) -> impl Iterator<Item = (Row, FieldId, RecordPlace)> {
+        let first = block * packed::ROWS as u32;
+        let entries = packed.entries().into_iter();
+        entries.map(move |(row, field, record)| (Row(first + u32::from(row)), field, record))
     }
 }

@@ -136,7 +136,7 @@ impl ShardState {
         let table = part.table.read();
         let width = group.fields.len();
         let (mut late, mut repeats, mut missing) = (0, 0, 0);
-        let is_large = table.rows() * width > PREFETCH_SERIES;
+        let is_large = table.row_count() as usize * width > PREFETCH_SERIES;
         for (line, (row, time)) in group.rows.iter().zip(&group.times).enumerate() {
             if is_large {
                 for (field, _) in &group.fields {

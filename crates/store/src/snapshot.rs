@@ -131,8 +131,8 @@ impl Snapshot {
         let table = part.table.read();
         let is_text = id.kind() == ValueKind::Str;
         match table.slot(id.row(), id.field()) {
-            Some(Slot::Here { series, .. }) => series.lock().has_live(is_text, &self.cut),
-            Some(Slot::Away { .. }) => true,
+            Some(Slot::Here(series)) => series.lock().has_live(is_text, &self.cut),
+            Some(Slot::Away(record)) => !record.is_pointless(),
             None => false,
         }
     }

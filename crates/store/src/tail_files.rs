@@ -13,6 +13,8 @@ use crate::ledger::NamedFile;
 pub(crate) const TAIL_FILES_MAX: usize = 128;
 /// The number of no file.
 const NO_FILE: u8 = u8::MAX;
+/// Stands where a series has no record because it has no points.
+const POINTLESS: u8 = NO_FILE - 1;
 /// Low bits of a place: the length of the record. The others are its offset.
 const LEN_BITS: u32 = 24;
 /// Records no further apart than this are read together.
@@ -30,6 +32,16 @@ pub(crate) struct RecordPlace {
 }
 
 impl RecordPlace {
+    /// Of a series without points: there is nothing to be read.
+    pub(crate) const POINTLESS: Self = Self {
+        file: POINTLESS,
+        at: 0,
+    };
+
+    pub(crate) fn is_pointless(self) -> bool {
+        self.file == POINTLESS
+    }
+
     /// `None` if the record is too long, or too far behind: such a series stays in memory.
     pub(crate) fn new(file: u8, offset: u64, len: u64) -> Option<Self> {
         let fits = offset < 1 << (64 - LEN_BITS) && len < 1 << LEN_BITS;
@@ -47,7 +59,8 @@ impl RecordPlace {
     /// What [`Self::parts`] were of. A place that was never set has no length.
     pub(crate) fn of_parts(file: u8, at: u64) -> Option<Self> {
         let place = Self { file, at };
-        (file != NO_FILE && place.len() > 0).then_some(place)
+        let is_record = file != NO_FILE && place.len() > 0;
+        (is_record || place.is_pointless()).then_some(place)
     }
 
     /// The number of its file.
@@ -60,7 +73,7 @@ impl RecordPlace {
         (self.file, self.at)
     }
 
-    fn offset(self) -> u64 {
+    pub(crate) fn offset(self) -> u64 {
         self.at >> LEN_BITS
     }
 

@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use alluvium_io::{HeapUse, IoError, Layer, MemoryDevice, Read};
 use alluvium_sim::SimClock;
 use alluvium_store::{
-    Database, Device, Durability, HeapProbe, Selector, Store, StoreConfig, WriteError,
+    Age, CLOCK_JUMP_MAX_NS, Clock, Database, Device, Durability, HeapProbe, KeepAggregates,
+    Retention, Selector, Store, StoreConfig, WriteError,
 };
-use alluvium_types::{ByteCount, SeriesKey, Value, ValueRef};
+use alluvium_types::{ByteCount, SeriesKey, TimeRange, Value, ValueRef};
 use model::{Dice, Line, Model, Removal, check_reads, late_batch, read_all, same, write};
 use parking_lot::Mutex;
 
@@ -505,6 +506,77 @@ fn series_that_fall_silent_leave_memory_and_come_back() {
     assert_eq!(all.series.values().map(BTreeMap::len).sum::<usize>(), 2010);
 }
 
+/// Series of which all points have expired: neither in memory, nor after an opening, nor in a tails file, and back when they
+/// are written to.
+#[test]
+fn series_without_points_leave_memory_and_come_back() {
+    let mut world = World::new(StoreConfig {
+        spill_idle_ms: 1000,
+        retention_check_ms: 1,
+        ..config()
+    });
+    let day = CLOCK_JUMP_MAX_NS;
+    let kept = Retention {
+        points: Some(Age::from_ns(day)),
+        aggregates: KeepAggregates::Same,
+        ..Retention::default()
+    };
+    world
+        .store
+        .set_retention("db", kept)
+        .unwrap()
+        .wait()
+        .unwrap();
+    let tails = |world: &World| {
+        let status = world.store.status();
+        let of = status.memory.iter().find(|(name, _)| *name == "open_tails");
+        (status.governor.series_away, of.unwrap().1.0)
+    };
+    let counts = |world: &World| {
+        let all = read_all(&world.database);
+        all.series.values().map(BTreeMap::len).sum::<usize>()
+    };
+    let begin = world.clock.wall_ns();
+    touch(&world.database, 0, 3000, begin).unwrap();
+    touch(&world.database, 1000, 1000, begin + 1).unwrap();
+    assert_eq!(counts(&world), 4000);
+    for _ in 0..4 {
+        world.clock.advance_ns(day as u64 / 2 + 1);
+        world.drive(1500);
+    }
+    assert_eq!(counts(&world), 0);
+    world.store.checkpoint().wait().unwrap();
+    world.drive(2000);
+    let (away, bytes) = tails(&world);
+    assert_eq!(away, 3000);
+    assert!(bytes < 3000 * 8, "{bytes} bytes");
+    for round in 0..4 {
+        world.reopen(round % 2 == 0);
+        // Those that were written as empty since the last checkpoint of everything are in memory until they are idle.
+        world.drive(2000);
+        let (away, bytes) = tails(&world);
+        assert!(away >= 3000 - 10 * round, "{away} series away");
+        assert!(bytes < 3000 * 8 + 10 * 400 * round, "{bytes} bytes");
+        let now = world.clock.wall_ns();
+        touch(&world.database, 10 * round as u32, 10, now).unwrap();
+        assert_eq!(counts(&world), 10 * (round as usize + 1));
+    }
+    let removal = Removal {
+        hosts: Some((40..50).collect()),
+        field: None,
+        range: TimeRange::ALL,
+        above: None,
+    };
+    world.database.delete(&removal.request()).unwrap();
+    world.store.checkpoint().wait().unwrap();
+    world.drive(50);
+    let now = world.clock.wall_ns();
+    touch(&world.database, 40, 2, now).unwrap();
+    assert_eq!(counts(&world), 42);
+    world.reopen(false);
+    assert_eq!(counts(&world), 42);
+}
+
 #[test]
 fn many_series_fit_a_small_budget_in_rounds_and_so_does_an_opening() {
     let mut world = World::new(StoreConfig {
@@ -514,7 +586,7 @@ fn many_series_fit_a_small_budget_in_rounds_and_so_does_an_opening() {
         late_window_bytes: 0,
         ..config()
     });
-    let (series, batch) = (16_000, 500);
+    let (series, batch) = (24_000, 500);
     for round in 0..3 {
         for first in (0..series).step_by(batch as usize) {
             let mut attempts = 0;

@@ -134,13 +134,12 @@ impl Place {
             if row != self.row {
                 (self.row, self.field) = (row, 0);
             }
-            while let Some(slot) = table.slots_of_row(row).get(self.field) {
+            // Deletes touch none that is away.
+            for (field, series) in table.of_row(row).skip(self.field) {
                 self.field += 1;
-                if tombstone.field.is_some_and(|f| f != slot.field()) {
+                if tombstone.field.is_some_and(|f| f != field) {
                     continue;
                 }
-                // Deletes touch none that is away.
-                let Some(series) = slot.here() else { continue };
                 let mut state = series.lock();
                 let (range, among) = (tombstone.range, tombstone.among);
                 let ordinal = state.first_hidden(range, among, placed.lsn);

@@ -16,9 +16,9 @@ use crate::error::OpenError;
 use crate::ledger::Ledger;
 use crate::open::StoreInner;
 use crate::part_tags::{LIVE_TAG, split_tag};
-use crate::recall::SERIES_BYTES;
+use crate::recall::AWAY_BYTES;
 use crate::segments::of_partition;
-use crate::series::SeriesPlace;
+use crate::tail_files::RecordPlace;
 use crate::tombstones::Placed;
 
 /// The databases of a catalogue section.
@@ -173,7 +173,8 @@ pub(super) fn load_tombstones(inner: &StoreInner, ledger: &Ledger) -> Result<(),
     Ok(())
 }
 
-/// Definitions without points in a tail still need a place in the table.
+/// Definitions without points in a tail still need a place in the table: such series come into memory when they are written
+/// to.
 pub(super) fn complete_tables(inner: &StoreInner) -> Result<(), OpenError> {
     let databases = inner.catalog.read().all();
     let parts: Vec<_> = databases
@@ -186,14 +187,15 @@ pub(super) fn complete_tables(inner: &StoreInner) -> Result<(), OpenError> {
         let mut made = 0;
         for row in (0..index.row_count()).map(alluvium_types::Row) {
             for (field, _) in index.fields_of(row) {
-                made += i64::from(table.ensure(SeriesPlace {
-                    partition: part.partition,
-                    row,
-                    field,
-                }));
+                if !table.contains(row, field) {
+                    table.put_away(row, field, RecordPlace::POINTLESS);
+                    made += 1;
+                }
             }
         }
-        database.charge(made * SERIES_BYTES);
+        table.pack_all();
+        part.note_away(&table);
+        database.charge(made * AWAY_BYTES);
         Ok(())
     })
 }

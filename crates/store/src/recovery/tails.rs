@@ -143,7 +143,7 @@ impl<'a> Loader<'a> {
         let Some((database, part, table)) = self.table(key.database, partition) else {
             return Ok(());
         };
-        if table.slot(key.row, key.field).is_some() {
+        if table.contains(key.row, key.field) {
             // A later record was met before.
             return Ok(());
         }
@@ -156,7 +156,7 @@ impl<'a> Loader<'a> {
             && let Some(place) = place
         {
             if let Some((_, table)) = &mut self.tables[usize::from(partition.0)] {
-                table.leave(key.row, key.field, place);
+                table.put_away(key.row, key.field, place);
             }
             self.heap += AWAY_BYTES;
             self.report.series_left += 1;

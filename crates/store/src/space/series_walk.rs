@@ -66,10 +66,10 @@ impl SeriesWalk {
         let table = part.table.read();
         while self.row.0 < table.row_count() {
             let slots = table.slots_of_row(self.row);
-            let passed = |last| slots.partition_point(|slot| slot.field() <= last);
-            if let Some(slot) = slots.get(self.field.map_or(0, passed)) {
-                self.field = Some(slot.field());
-                return Some((self.row, slot.field(), slot.here().map(Arc::clone)));
+            let passed = |last| slots.partition_point(|(field, _)| *field <= last);
+            if let Some((field, slot)) = slots.get(self.field.map_or(0, passed)) {
+                self.field = Some(*field);
+                return Some((self.row, *field, slot.here().map(Arc::clone)));
             }
             self.row.0 += 1;
             self.field = None;
