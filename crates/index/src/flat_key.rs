@@ -1,6 +1,6 @@
 //! A tag set in one piece of memory, for those that wait until they get a row.
 
-use alluvium_types::SeriesKey;
+use alluvium_types::{BorrowedKey, SeriesKey};
 
 use crate::hash::{push_hash_bytes, push_hash_part};
 
@@ -23,6 +23,12 @@ impl FlatKey {
             tags: u32::try_from(key.tags().len()).unwrap_or(u32::MAX),
             longest: u32::try_from(longest).unwrap_or(u32::MAX),
         }
+    }
+
+    /// As [`Self::new`] of a key of somebody else's texts.
+    pub fn of_borrowed(key: &BorrowedKey<'_>, scratch: &mut Vec<u8>) -> Self {
+        let tags = key.tags().map(|(k, v)| (k.as_bytes(), v.as_bytes()));
+        Self::of_parts(key.measurement(), tags, scratch)
     }
 
     /// As [`Self::new`] of a key in pieces: tags sorted by key, no key twice, all of them UTF-8.
@@ -115,6 +121,16 @@ mod tests {
             assert_eq!(flat.tag_count(), tags.len());
             let longest = if tags.is_empty() { 3 } else { 11 };
             assert_eq!(flat.longest_bytes(), longest);
+            let mut turned: Vec<_> = key.tags().iter().collect();
+            turned.reverse();
+            let turned = turned
+                .iter()
+                .map(|(k, v)| (k.as_str().into(), v.as_str().into()));
+            let borrowed = BorrowedKey::new("cpu".into(), turned.collect()).unwrap();
+            let mut of_borrowed = Vec::new();
+            assert_eq!(FlatKey::of_borrowed(&borrowed, &mut of_borrowed), flat);
+            assert_eq!(of_borrowed, scratch);
+            assert_eq!(SeriesKey::from(borrowed), key);
             let mut of_parts = Vec::new();
             let parts = FlatKey::of_parts("cpu", tags.into_iter(), &mut of_parts);
             assert_eq!((parts, of_parts), (flat, scratch.clone()));

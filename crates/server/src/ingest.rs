@@ -2,7 +2,7 @@
 
 use alluvium_protocol::PartialWrite;
 use alluvium_protocol::line::{
-    Field, FieldValue, Limits, Line, LineError, LineErrorKind, LineParser, Precision, decode_key,
+    Field, FieldValue, Limits, Line, LineError, LineErrorKind, LineParser, Precision, borrow_key,
     decode_name, decode_string,
 };
 use alluvium_store::{
@@ -140,9 +140,11 @@ fn tell(left_out: &LeftOutLines, body: &[u8], refused: &mut PartialWrite) {
 fn add(to: &mut PooledWriter, line: &Line<'_, '_>) -> Result<(), Refusal> {
     let row = match to.writer.cached(line.key) {
         Some(row) => row,
-        None => to
-            .writer
-            .resolve(line.key, decode_key(line.key).map_err(Refusal::Unread)?),
+        None => {
+            let key = borrow_key(line.key, Limits::default().tags_max);
+            let key = key.map_err(Refusal::Unread)?;
+            to.writer.resolve_borrowed(line.key, &key)
+        }
     };
     to.writer.begin_line(row, line.time_ns)?;
     for (at, field) in line.fields.iter().enumerate() {

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use alluvium_index::{FlatKey, KeyHash, MAX_NAME_BYTES, MAX_TAGS};
 use alluvium_types::{
-    FieldId, MAX_STRING_BYTES, Owner, PARTITION_COUNT, Row, SeriesKey, StringColumn, ValueKind,
-    ValueRef,
+    BorrowedKey, FieldId, MAX_STRING_BYTES, Owner, PARTITION_COUNT, Row, SeriesKey, StringColumn,
+    ValueKind, ValueRef,
 };
 use alluvium_wal::PointGroup;
 use hashbrown::HashMap;
@@ -153,6 +153,17 @@ impl Writer {
     )]
     pub fn resolve(&mut self, raw_key: &[u8], key: SeriesKey) -> RowToken {
         let key = FlatKey::new(&key, &mut self.hash_scratch);
+        self.add_key(raw_key, key)
+    }
+
+    /// As [`Self::resolve`], without an owned key.
+    pub fn resolve_borrowed(&mut self, raw_key: &[u8], key: &BorrowedKey<'_>) -> RowToken {
+        let key = FlatKey::of_borrowed(key, &mut self.hash_scratch);
+        self.add_key(raw_key, key)
+    }
+
+    /// A key that was just made flat.
+    fn add_key(&mut self, raw_key: &[u8], key: FlatKey) -> RowToken {
         let hash = KeyHash::of_input(self.database.seed, &self.hash_scratch);
         let refusal = check_key(&key).err().map(Box::new);
         RowToken(self.keys.add(raw_key, Unresolved { key, hash, refusal }))

@@ -33,7 +33,7 @@ pub use row_set::RowSet;
 pub use series_id::{
     DatabaseId, FieldId, Lsn, PARTITION_COUNT, Partition, Position, Row, SeriesId,
 };
-pub use series_key::{SeriesKey, metric_name};
+pub use series_key::{BorrowedKey, SeriesKey, metric_name};
 pub use size::{ByteCount, CHUNK_SIZE, PAGE_HEADER_BYTES, PAGE_SIZE};
 pub use time::{TimeRange, TimeRangeError, Timestamp};
 pub use value::{MAX_STRING_BYTES, Value, ValueKind, ValueRef};

@@ -1,5 +1,6 @@
 //! The canonical name of a tag set.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// Measurement and tags, tags sorted by the bytes of their key, no key twice: the identity of a tag set.
@@ -72,6 +73,53 @@ impl SeriesKey {
     /// otherwise measurement, underscore, field.
     pub fn metric_name(&self, field: &str) -> String {
         metric_name(&self.measurement, field)
+    }
+}
+
+/// A [`SeriesKey`] whose texts are somebody else's: what a sender wrote, where nothing was to be unescaped. A tag set that is
+/// only to be found or kept in another form costs one allocation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BorrowedKey<'a> {
+    measurement: Cow<'a, str>,
+    tags: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+}
+
+impl<'a> BorrowedKey<'a> {
+    /// Builds the canonical form from tags in any order.
+    ///
+    /// # Errors
+    /// Gives back the tag key that occurs twice.
+    pub fn new(
+        measurement: Cow<'a, str>,
+        mut tags: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    ) -> Result<Self, String> {
+        tags.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        match tags.windows(2).find(|w| w[0].0 == w[1].0) {
+            Some(pair) => Err(pair[0].0.clone().into_owned()),
+            None => Ok(Self { measurement, tags }),
+        }
+    }
+
+    /// The measurement.
+    pub fn measurement(&self) -> &str {
+        &self.measurement
+    }
+
+    /// Key and value of each tag, sorted by key.
+    pub fn tags(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        self.tags.iter().map(|(key, value)| (&**key, &**value))
+    }
+}
+
+impl From<BorrowedKey<'_>> for SeriesKey {
+    fn from(key: BorrowedKey<'_>) -> Self {
+        let tags = key.tags.into_iter();
+        Self {
+            measurement: key.measurement.into_owned(),
+            tags: tags
+                .map(|(k, v)| (k.into_owned(), v.into_owned()))
+                .collect(),
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use alluvium_types::SeriesKey;
+use alluvium_types::{BorrowedKey, SeriesKey};
 
 use super::{Limits, LineErrorKind, Place};
 
@@ -17,19 +17,28 @@ pub fn decode_key(raw: &[u8]) -> Result<SeriesKey, LineErrorKind> {
     decode_key_limited(raw, Limits::default().tags_max)
 }
 
-/// Reads [`super::Line::key`]: unescapes every name, sorts the tags. Cost: one allocation a name; remember the
-/// answer under the raw bytes.
+/// Reads [`super::Line::key`]. Cost: one allocation a name; remember the answer under the raw bytes.
+///
+/// # Errors
+/// See [`borrow_key`].
+pub fn decode_key_limited(raw: &[u8], tags_max: usize) -> Result<SeriesKey, LineErrorKind> {
+    borrow_key(raw, tags_max).map(SeriesKey::from)
+}
+
+/// Reads [`super::Line::key`]: unescapes every name, sorts the tags. Cost: one allocation, and one for each name that is
+/// escaped.
 ///
 /// # Errors
 /// If a name is empty, holds a control character or is not UTF-8, a tag has no value, a tag key occurs twice or
 /// is `time`, or there are more than `tags_max` tags.
-pub fn decode_key_limited(raw: &[u8], tags_max: usize) -> Result<SeriesKey, LineErrorKind> {
+pub fn borrow_key(raw: &[u8], tags_max: usize) -> Result<BorrowedKey<'_>, LineErrorKind> {
     let (measurement, mut rest) = until(raw, b',');
     let measurement = decode(measurement, Place::Measurement)?;
     if measurement.is_empty() {
         return Err(LineErrorKind::MissingMeasurement);
     }
-    let mut tags = Vec::new();
+    // Few tag sets have more: then there is one allocation.
+    let mut tags = Vec::with_capacity(12);
     while let Some(text) = rest {
         if tags.len() == tags_max {
             return Err(LineErrorKind::TooManyTags { limit: tags_max });
@@ -52,7 +61,7 @@ pub fn decode_key_limited(raw: &[u8], tags_max: usize) -> Result<SeriesKey, Line
         tags.push((key, decode(value, Place::TagValue)?));
         rest = behind;
     }
-    SeriesKey::new(measurement, tags).map_err(|key| LineErrorKind::DuplicateTag { key })
+    BorrowedKey::new(measurement, tags).map_err(|key| LineErrorKind::DuplicateTag { key })
 }
 
 /// Reads the name of a field.

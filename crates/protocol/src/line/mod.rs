@@ -16,7 +16,7 @@ mod recover;
 mod write;
 
 pub use error::{LineError, LineErrorKind, Place};
-pub use key::{decode_key, decode_key_limited, decode_name, decode_string};
+pub use key::{borrow_key, decode_key, decode_key_limited, decode_name, decode_string};
 pub use parser::{Field, FieldValue, Limits, Line, LineParser};
 pub use precision::{Precision, UnknownPrecision};
 pub use write::{WriteLineError, write_line};
