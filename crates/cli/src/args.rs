@@ -343,6 +343,9 @@ pub(crate) struct LoadArgs {
     /// Points of each host
     #[arg(long, default_value_t = 8640)]
     pub points: u32,
+    /// Ten tags a host, as `tsbs` has them, whatever the shape
+    #[arg(long)]
+    pub ten_tags: bool,
     /// Seconds between points
     #[arg(long, default_value_t = 10)]
     pub interval_s: u32,
@@ -391,6 +394,12 @@ pub(crate) struct BenchCardinalityArgs {
     /// Memory budget of the store
     #[arg(long, default_value = "8GiB", value_parser = parse_size)]
     pub memory: u64,
+    /// Times that each selection is matched
+    #[arg(long, default_value_t = 9)]
+    pub runs: usize,
+    /// Any other setting of the store that is a number, such as index_segment_rows=4096; may be given many times
+    #[arg(long, value_name = "NAME=NUMBER")]
+    pub set: Vec<String>,
 }
 
 #[derive(Debug, Clone, Args)]

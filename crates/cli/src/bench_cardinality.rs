@@ -7,22 +7,22 @@ use std::time::{Duration, Instant};
 
 use alluvium_io::{DeviceOptions, process_cpu_time, resident_bytes, thread_cpu_time};
 use alluvium_store::{
-    Database, Durability, Label, Matcher, Selector, Store, StoreConfig, SystemClock, Test, ValueRef,
+    Clock, Database, Durability, Label, Matcher, Selector, Store, StoreConfig, SystemClock, Test,
+    ValueRef,
 };
 use alluvium_types::SeriesKey;
 
 use crate::args::BenchCardinalityArgs;
 use crate::error::CliError;
+use crate::selection_cost;
 use crate::serve::say;
+use crate::settings::set_numbers;
 use crate::shapes::REGIONS;
-
-/// Time of the points, seconds since 1970, and how many seconds each batch is later.
-const START_S: i64 = 1_767_225_600;
 
 /// A year between checkpoints: none in a run.
 const NO_CHECKPOINT_MS: u64 = 365 * 86_400_000;
 
-fn failed(what: &'static str) -> impl Fn(&dyn std::fmt::Display) -> CliError {
+pub(crate) fn failed(what: &'static str) -> impl Fn(&dyn std::fmt::Display) -> CliError {
     move |error| CliError::Said(format!("{what}: {error}"))
 }
 
@@ -46,8 +46,19 @@ pub(crate) fn run(args: &BenchCardinalityArgs) -> Result<(), CliError> {
         "{} series of one integer field, each of a tag set of its own with the ten tags of a TSBS host, batches of {}, level sync",
         args.series, args.batch
     ));
+    let settings = config(args, true)?;
+    say(&format!(
+        "16 partitions; index segments of {} rows, merged by {} up to {} rows, {} MiB of their blocks in memory; rows leave the \
+         name table after {} days; {} shards",
+        settings.index_segment_rows,
+        settings.index_merge_segments,
+        settings.index_merge_rows_max,
+        settings.index_cache_bytes >> 20,
+        settings.index_silent_days,
+        settings.shards,
+    ));
     let empty = resident_bytes();
-    let store = open(&closed, args.memory, true)?;
+    let store = open(&closed, settings)?;
     pumped(&store, || {
         let database = load(args, &store)?;
         measure(args, &store, &database, empty)
@@ -59,21 +70,27 @@ pub(crate) fn run(args: &BenchCardinalityArgs) -> Result<(), CliError> {
     reopen(args, &closed, "after a close")?;
     // Without a checkpoint everything is in the log, and a store that is let go of writes nothing more.
     say("without a checkpoint beside it:");
-    let store = open(&killed, args.memory, false)?;
+    let store = open(&killed, config(args, false)?)?;
     pumped(&store, || load(args, &store).map(drop))?;
     drop(store);
     reopen(args, &killed, "after a kill, the whole log to redo")
 }
 
-fn open(dir: &Path, memory: u64, checkpoints: bool) -> Result<Store, CliError> {
+/// The store's own settings but for what the command line says.
+fn config(args: &BenchCardinalityArgs, checkpoints: bool) -> Result<StoreConfig, CliError> {
     let mut config = StoreConfig {
-        memory_bytes: memory,
+        memory_bytes: args.memory,
         durability: Durability::Sync,
         ..StoreConfig::default()
     };
+    set_numbers(&mut config, &args.set)?;
     if !checkpoints {
         (config.checkpoint_log_bytes, config.checkpoint_ms) = (u64::MAX, NO_CHECKPOINT_MS);
     }
+    Ok(config)
+}
+
+fn open(dir: &Path, config: StoreConfig) -> Result<Store, CliError> {
     let options = DeviceOptions {
         // The last one is the checkpoint's.
         lanes: config.shards + 1,
@@ -156,6 +173,8 @@ fn load(args: &BenchCardinalityArgs, store: &Store) -> Result<Database, CliError
         .wait()
         .map_err(|e| failed("cannot create the database")(&e))?;
     let mut writer = database.writer();
+    // Of the present: rows of long ago would fall silent as soon as they are in segments.
+    let start_ns = SystemClock.wall_ns();
     let mut spent = Spent::default();
     let (mut slowest, mut slowest_cpu) = (Duration::ZERO, Duration::ZERO);
     let (began, cpu) = (Instant::now(), process_cpu_time());
@@ -167,7 +186,7 @@ fn load(args: &BenchCardinalityArgs, store: &Store) -> Result<Database, CliError
             std::hint::black_box(host(n)?);
         }
         let making = thread_cpu_time().saturating_sub(start);
-        let time = (START_S + round as i64) * 1_000_000_000;
+        let time = start_ns + round as i64;
         let bad = |e: &dyn std::fmt::Display| failed("a line was refused")(e);
         let (batch_began, lines_began) = (Instant::now(), thread_cpu_time());
         for n in first..end {
@@ -233,54 +252,27 @@ fn measure(
         .map_err(|e| failed("no checkpoint")(&e))?;
     let status = store.status();
     say(&format!(
-        "resident {:.0} bytes a series after a checkpoint; by owner:",
+        "resident {:.0} bytes a series after a checkpoint",
         resident_bytes().saturating_sub(empty) as f64 / series
     ));
+    let index = status.index;
+    say(&format!(
+        "index: {} segments of {} of {} rows, {} of them out of the name table",
+        index.segments, index.sealed_rows, index.rows, index.silent_rows
+    ));
+    say("memory by owner:");
     for (owner, bytes) in &status.memory {
         say(&format!(
             "  {owner:16} {:9.1} bytes a series",
             bytes.0 as f64 / series
         ));
     }
-    ask(database, args.series / 2)
-}
-
-/// Asks in several ways, each twice; `n` is a host that is there.
-fn ask(database: &Database, n: u64) -> Result<(), CliError> {
-    let tag = |key: &str, test: Test| Matcher::new(Label::Tag(key.into()), test);
-    let equal = |key: &str, value: &str| tag(key, Test::Equal(value.into()));
-    for (what, matchers) in [
-        ("one host", vec![equal("hostname", &format!("host_{n}"))]),
-        (
-            "two equalities (one datacenter of 27, one rack of 100)",
-            vec![equal("datacenter", "eu-west-1a"), equal("rack", "42")],
-        ),
-        (
-            "an infix expression",
-            vec![tag("hostname", Test::Regex(".*999.*".into()))],
-        ),
-    ] {
-        let selector = Selector { matchers };
-        for _ in 0..2 {
-            let (start, cpu) = (Instant::now(), process_cpu_time());
-            let found = database
-                .snapshot()
-                .select(&selector)
-                .map_err(|e| failed("no answer")(&e))?;
-            say(&format!(
-                "select {what}: {} series, {:.2} ms, {:.2} ms of CPU",
-                found.len(),
-                start.elapsed().as_secs_f64() * 1e3,
-                process_cpu_time().saturating_sub(cpu).as_secs_f64() * 1e3,
-            ));
-        }
-    }
-    Ok(())
+    selection_cost::ask(database, args.series, args.runs)
 }
 
 fn reopen(args: &BenchCardinalityArgs, dir: &Path, what: &str) -> Result<(), CliError> {
     let (start, cpu) = (Instant::now(), process_cpu_time());
-    let store = open(dir, args.memory, true)?;
+    let store = open(dir, config(args, true)?)?;
     let opened = start.elapsed();
     let database = store.database("bench");
     let database = database.ok_or_else(|| CliError::said("the database is gone"))?;

@@ -18,6 +18,7 @@ mod plot;
 mod query;
 mod rng;
 mod salvage;
+mod selection_cost;
 mod serve;
 mod settings;
 mod shapes;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use alluvium_io::{Backend, DeviceOptions};
 use alluvium_server::{Config, Storage};
+use alluvium_store::StoreConfig;
 use serde::Deserialize;
 
 use crate::args::ServeFlags;
@@ -138,21 +139,26 @@ pub(crate) fn config(dir: &Path, flags: &ServeFlags) -> Result<Config, CliError>
             .set_number(name, &text)
             .map_err(|e| CliError::said(format!("{e}")))?;
     }
-    for given in &flags.set {
+    set_numbers(&mut config.store, &flags.set)?;
+    config.token_file = flags.token_file.clone().or(file.token_file);
+    config.backup_dir = flags.backup_dir.clone().or(file.backup_dir);
+    config.insecure = flags.insecure || file.insecure.unwrap_or(false);
+    Ok(config)
+}
+
+/// Settings given as `--set NAME=NUMBER`.
+pub(crate) fn set_numbers(config: &mut StoreConfig, given: &[String]) -> Result<(), CliError> {
+    for given in given {
         let (name, text) = given.split_once('=').ok_or_else(|| {
             CliError::said(format!(
                 "--set {given:?} is refused; write it as NAME=NUMBER"
             ))
         })?;
         config
-            .store
             .set_number(name, text)
             .map_err(|e| CliError::said(format!("{e}")))?;
     }
-    config.token_file = flags.token_file.clone().or(file.token_file);
-    config.backup_dir = flags.backup_dir.clone().or(file.backup_dir);
-    config.insecure = flags.insecure || file.insecure.unwrap_or(false);
-    Ok(config)
+    Ok(())
 }
 
 /// What new databases keep.

@@ -49,27 +49,39 @@ struct Host {
 }
 
 impl Host {
-    fn new(shape: Shape, seed: u64, host: u32) -> Self {
-        let mut rng = Rng::new(mix(seed) ^ u64::from(host));
+    fn new(
+        LoadArgs {
+            shape,
+            seed,
+            ten_tags,
+            ..
+        }: &LoadArgs,
+        host: u32,
+    ) -> Self {
+        let mut rng = Rng::new(mix(*seed) ^ u64::from(host));
+        let measurement = match shape {
+            Shape::Tsbs => "cpu",
+            Shape::Gauge => "gauge",
+            Shape::Walk => "walk",
+            Shape::Counter => "counter",
+            Shape::Mixed => "mixed",
+        };
         let key = match shape {
-            Shape::Tsbs => {
+            _ if *ten_tags || *shape == Shape::Tsbs => {
                 let region = REGIONS[rng.below(REGIONS.len() as u64) as usize];
                 let zone = ['a', 'b', 'c'][rng.below(3) as usize];
                 let os = ["Ubuntu16.10", "Ubuntu16.04LTS", "Ubuntu15.10"][rng.below(3) as usize];
                 let team = ["SF", "NYC", "LON", "CHI"][rng.below(4) as usize];
                 let environment = ["production", "staging", "test"][rng.below(3) as usize];
                 format!(
-                    "cpu,hostname=host_{host},region={region},datacenter={region}{zone},rack={},os={os},arch={},team={team},service={},service_version={},service_environment={environment} ",
+                    "{measurement},hostname=host_{host},region={region},datacenter={region}{zone},rack={},os={os},arch={},team={team},service={},service_version={},service_environment={environment} ",
                     rng.below(100),
                     ["x64", "x86"][rng.below(2) as usize],
                     rng.below(20),
                     rng.below(2),
                 )
             }
-            Shape::Gauge => format!("gauge,hostname=host_{host} "),
-            Shape::Walk => format!("walk,hostname=host_{host} "),
-            Shape::Counter => format!("counter,hostname=host_{host} "),
-            Shape::Mixed => format!("mixed,hostname=host_{host} "),
+            _ => format!("{measurement},hostname=host_{host} "),
         };
         let walks = std::array::from_fn(|_| rng.unit() * 100.0);
         let count = rng.below(1 << 20) as i64;
@@ -180,7 +192,7 @@ impl Bodies {
         Self {
             shape: args.shape,
             order: args.order,
-            hosts: hosts.map(|h| Host::new(args.shape, args.seed, h)).collect(),
+            hosts: hosts.map(|h| Host::new(args, h)).collect(),
             points: args.points,
             start_ns: args.start_s.saturating_mul(1_000_000_000),
             interval_ns: i64::from(args.interval_s) * 1_000_000_000,
@@ -303,6 +315,20 @@ mod tests {
             }
             assert_eq!(values, 7 * 20 * values_a_line(*shape), "{name}");
         }
+    }
+
+    #[test]
+    fn ten_tags_are_the_same_beside_any_field() {
+        let first_key = |extra: &[&str]| {
+            let bodies = all(&args(extra), 1);
+            let key = bodies[0].split(' ').next().unwrap_or_default();
+            let (measurement, tags) = key.split_once(',').unwrap();
+            (measurement.to_owned(), tags.to_owned())
+        };
+        let (_, of_tsbs) = first_key(&[]);
+        let (measurement, tags) = first_key(&["--shape", "gauge", "--ten-tags"]);
+        assert_eq!((measurement.as_str(), &tags), ("gauge", &of_tsbs));
+        assert_eq!(tags.split(',').count(), 10);
     }
 
     #[test]

@@ -39,12 +39,15 @@ impl PartitionIndex {
         segments.cloned().collect()
     }
 
-    /// Puts a row that its segment found back into the name table; nothing if it is there.
-    pub fn restore(&mut self, hash: KeyHash, row: Row) {
-        if self.silent > 0 && row.0 < self.sealed_rows() && self.lookup(hash).is_none() {
+    /// Puts a row that its segment found back into the name table. Returns whether it was not there.
+    pub fn restore(&mut self, hash: KeyHash, row: Row) -> bool {
+        let is_silent =
+            self.silent > 0 && row.0 < self.sealed_rows() && self.lookup(hash).is_none();
+        if is_silent {
             self.table.insert(hash.bits(), row.0);
             self.silent -= 1;
         }
+        is_silent
     }
 
     /// The row of a tag set wherever it is, in one step. Waits for a page if it is silent.

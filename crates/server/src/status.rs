@@ -172,6 +172,7 @@ fn store_value(s: &Status) -> Value {
         },
         "index": {
             "rows": s.index.rows, "sealed_rows": s.index.sealed_rows, "silent_rows": s.index.silent_rows,
+            "silenced": s.index.silenced, "returned": s.index.returned,
             "segments": s.index.segments, "seals": s.index.seals, "merges": s.index.merges,
             "failed_merges": s.index.failed_merges, "blocks_cached": s.index.cache_hits, "blocks_read": s.index.cache_misses,
             "copies_read": s.index.copies_read,

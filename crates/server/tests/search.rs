@@ -94,6 +94,41 @@ fn series_are_found_by_selector_day_and_limit() {
     }
 }
 
+/// Every example of `match` in `docs/QUERY.md`, over the points of that page.
+#[test]
+fn the_page_finds_as_written() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/QUERY.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let server = Server::memory();
+    let (mut selector, mut examples) = (None, 0);
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let Some(mark) = line.strip_prefix("```").filter(|m| !m.is_empty()) else {
+            continue;
+        };
+        let body: Vec<&str> = lines.by_ref().take_while(|l| *l != "```").collect();
+        let body = body.join("\n");
+        match mark {
+            "text load" => assert_eq!(server.write(body).status, 204),
+            "text search" => selector = Some(body),
+            "json found" => {
+                let selector: String = selector.take().unwrap();
+                let mut path = "/api/search?db=test&match=".to_owned();
+                for byte in selector.bytes() {
+                    let _ = write!(path, "%{byte:02X}");
+                }
+                let answer = server.get(&path);
+                let expected: Value = serde_json::from_str(&body).unwrap();
+                assert_eq!(answer.json(), expected, "{selector}: {}", answer.text());
+                examples += 1;
+            }
+            _ => {}
+        }
+    }
+    assert!(examples >= 4, "the page lost its examples");
+    server.stop();
+}
+
 #[test]
 fn names_are_suggested_by_prefix_limit_and_day() {
     for server in servers() {

@@ -20,6 +20,10 @@ pub(crate) struct IndexCache {
     pub merges: AtomicU64,
     /// Merges of segments that could not be read.
     pub failed_merges: AtomicU64,
+    /// Rows that left a name table, and that a write put back.
+    pub silenced: AtomicU64,
+    /// See `silenced`.
+    pub returned: AtomicU64,
     /// Blocks that had to be read from the copy of a segment.
     pub copies_read: AtomicU64,
     /// Segments of which a file does not hold, for the scrubber to look at next.
@@ -58,6 +62,8 @@ impl IndexCache {
             blocks: Mutex::default(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
+            silenced: AtomicU64::new(0),
+            returned: AtomicU64::new(0),
             seals: AtomicU64::new(0),
             merges: AtomicU64::new(0),
             failed_merges: AtomicU64::new(0),

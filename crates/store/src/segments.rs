@@ -243,10 +243,11 @@ impl StoreInner {
                     continue;
                 }
                 let active = self.active_rows(&part.live.read());
-                if let Some(active) = active
-                    && part.index.write().silence(&active) > 0
-                {
+                let gone = active.map_or(0, |active| part.index.write().silence(&active));
+                if gone > 0 {
                     part.silences.fetch_add(1, Ordering::Release);
+                    let silenced = &self.index_cache.silenced;
+                    silenced.fetch_add(u64::from(gone), Ordering::Relaxed);
                 }
             }
         }
@@ -282,6 +283,8 @@ impl StoreInner {
             merges: count(&cache.merges),
             failed_merges: count(&cache.failed_merges),
             copies_read: count(&cache.copies_read),
+            silenced: count(&cache.silenced),
+            returned: count(&cache.returned),
             cache_hits: count(&cache.hits),
             cache_misses: count(&cache.misses),
             ..IndexStatus::default()

@@ -83,6 +83,10 @@ pub struct IndexStatus {
     pub rows: u64,
     /// Sealed rows that are found through their segment only.
     pub silent_rows: u64,
+    /// Times that a row fell silent since opening; those that an opening found so are not among them.
+    pub silenced: u64,
+    /// Times that a write found a silent row again since opening.
+    pub returned: u64,
     /// Segments made of rows in memory since opening.
     pub seals: u64,
     /// Segments made of others since opening.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use alluvium_index::{IndexError, KindSet, MeasurementId, PartitionIndex};
+use alluvium_index::{IndexError, KeyHash, KindSet, MeasurementId, PartitionIndex};
 use alluvium_types::{Row, ValueKind};
 use smallvec::SmallVec;
 
@@ -36,12 +36,12 @@ impl Writer {
         }
         let mut index = part.index.write();
         let mut table = part.table.write();
-        for (hash, row) in self
-            .come_back
-            .extract_if(.., |(hash, _)| hash.partition() == part.partition)
-        {
-            index.restore(hash, row);
-        }
+        let of_part = |(hash, _): &mut (KeyHash, Row)| hash.partition() == part.partition;
+        let come_back = self.come_back.extract_if(.., of_part);
+        let returned = come_back.filter(|(hash, row)| index.restore(*hash, *row));
+        let returned = returned.count() as u64;
+        let count = &self.store.index_cache.returned;
+        count.fetch_add(returned, Ordering::Relaxed);
         let before = index.series_count();
         let mut defined = false;
         for line in lines {

@@ -3,137 +3,121 @@
 use std::fmt;
 use std::ops::AddAssign;
 
-/// Counts of simulated lives.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Disks that began empty.
-    pub worlds: u64,
-    /// Process lives that wrote.
-    pub lives: u64,
-    /// Power cuts and kills, those of openings included.
-    pub crashes: u64,
-    /// Pages the device wrote: log, data, tails, manifests.
-    pub page_writes: u64,
-    /// Of them: leaves, inner and overflow pages.
-    pub data_pages: u64,
-    /// Operations of the device that failed by plan.
-    pub faults: u64,
-    /// Values that were acknowledged and had to survive.
-    pub acked: u64,
-    /// Of them: acknowledged before a flush that had to come.
-    pub aged: u64,
-    /// Lines left out for a limit of series.
-    pub left_out: u64,
-    /// Most index segments at the end of a life.
-    pub segments: u64,
-    /// Deletes that were acknowledged.
-    pub deletes: u64,
-    /// Merges that ended.
-    pub merges: u64,
-    /// Volumes that expired.
-    pub volumes_freed: u64,
-    /// Dead pages given back.
-    pub given_back: u64,
-    /// Volumes left for that.
-    pub left: u64,
-    /// Index segments made of rows.
-    pub seals: u64,
-    /// Index segments made of others.
-    pub index_merges: u64,
-    /// Series that left memory, and that came back.
-    pub spilled: u64,
-    /// See `spilled`.
-    pub recalled: u64,
-    /// Series that were left with a newer part only, and that were made whole again.
-    pub parted: u64,
-    /// See `parted`.
-    pub joined: u64,
-    /// Values found after crashes and compared.
-    pub compared: u64,
-    /// Hot backups begun.
-    pub backups: u64,
-    /// Those of them that came back on another disk.
-    pub backups_restored: u64,
-    /// Those that were refused by name.
-    pub backups_refused: u64,
-    /// Files that a backup and the store, or two backups, had in common.
-    pub files_linked: u64,
-    /// Backups of links that came back once more after a later life.
-    pub linked_again: u64,
-    /// Openings that refused a damaged directory, and reads that named a damaged page.
-    pub damage_named: u64,
+macro_rules! counts {
+    ($($(#[$doc:meta])* $name:ident: $join:ident;)*) => {
+        /// Counts of simulated lives.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        pub struct Counts {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counts {
+            /// Each with its name, in the order of the report.
+            fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name)),*].into_iter()
+            }
+        }
+
+        impl AddAssign for Counts {
+            fn add_assign(&mut self, more: Self) {
+                $(self.$name = $join(self.$name, more.$name);)*
+            }
+        }
+    };
 }
 
-impl AddAssign for Counts {
-    fn add_assign(&mut self, more: Self) {
-        self.worlds += more.worlds;
-        self.lives += more.lives;
-        self.crashes += more.crashes;
-        self.page_writes += more.page_writes;
-        self.data_pages += more.data_pages;
-        self.faults += more.faults;
-        self.acked += more.acked;
-        self.aged += more.aged;
-        self.left_out += more.left_out;
-        self.segments = self.segments.max(more.segments);
-        self.deletes += more.deletes;
-        self.merges += more.merges;
-        self.volumes_freed += more.volumes_freed;
-        self.given_back += more.given_back;
-        self.left += more.left;
-        self.seals += more.seals;
-        self.index_merges += more.index_merges;
-        self.compared += more.compared;
-        self.spilled += more.spilled;
-        self.parted += more.parted;
-        self.joined += more.joined;
-        self.recalled += more.recalled;
-        self.damage_named += more.damage_named;
-        self.backups += more.backups;
-        self.backups_restored += more.backups_restored;
-        self.backups_refused += more.backups_refused;
-        self.files_linked += more.files_linked;
-        self.linked_again += more.linked_again;
+fn sum(a: u64, b: u64) -> u64 {
+    a + b
+}
+
+fn most(a: u64, b: u64) -> u64 {
+    a.max(b)
+}
+
+counts! {
+    /// Disks that began empty.
+    worlds: sum;
+    /// Process lives that wrote.
+    lives: sum;
+    /// Power cuts and kills, those of openings included.
+    crashes: sum;
+    /// Pages the device wrote: log, data, tails, manifests.
+    page_writes: sum;
+    /// Of them: leaves, inner and overflow pages.
+    data_pages: sum;
+    /// Operations of the device that failed by plan.
+    faults: sum;
+    /// Values that were acknowledged and had to survive.
+    acked: sum;
+    /// Deletes that were acknowledged.
+    deletes: sum;
+    /// Merges that ended.
+    merges: sum;
+    /// Volumes that expired.
+    volumes_freed: sum;
+    /// Dead pages given back.
+    given_back: sum;
+    /// Volumes left for that.
+    left: sum;
+    /// Index segments made of rows.
+    seals: sum;
+    /// Index segments made of others.
+    index_merges: sum;
+    /// Values found after crashes and compared.
+    compared: sum;
+    /// Openings that refused a damaged directory, and reads that named a damaged page.
+    damage_named: sum;
+    /// Series that left memory, and that came back.
+    spilled: sum;
+    /// See `spilled`.
+    recalled: sum;
+    /// Series that were left with a newer part only, and that were made whole again.
+    parted: sum;
+    /// See `parted`.
+    joined: sum;
+    /// Hot backups begun.
+    backups: sum;
+    /// Those of them that came back on another disk.
+    backups_restored: sum;
+    /// Those that were refused by name.
+    backups_refused: sum;
+    /// Files that a backup and the store, or two backups, had in common.
+    files_linked: sum;
+    /// Backups of links that came back once more after a later life.
+    linked_again: sum;
+    /// Of what was acknowledged: before a flush that had to come.
+    aged: sum;
+    /// Lines left out for a limit of series.
+    left_out: sum;
+    /// Most index segments at the end of a life.
+    segments_max: most;
+    /// Rows that fell silent in a running store.
+    silenced: sum;
+    /// Silent rows that a write found again and brought back.
+    silent_written: sum;
+    /// Silent rows that a comparison found, which brings none back.
+    silent_read: sum;
+    /// Of the series that came back into memory: those that a comparison brought back.
+    recalled_read: sum;
+}
+
+/// Worlds from which on everything that is counted must have happened.
+pub const WORLDS_OF_ALL: u64 = 200;
+
+impl Counts {
+    /// What never happened.
+    pub fn missing(&self) -> Vec<&'static str> {
+        let none = self.named().filter(|(_, count)| *count == 0);
+        none.map(|(name, _)| name).collect()
     }
 }
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "worlds={} lives={} crashes={} page_writes={} data_pages={} faults={} acked={} deletes={} merges={} \
-             volumes_freed={} given_back={} left={} seals={} \
-             index_merges={} compared={} damage_named={} spilled={} recalled={} parted={} joined={} \
-             backups={} backups_restored={} backups_refused={} files_linked={} linked_again={} aged={} left_out={} \
-             segments_max={}",
-            self.worlds,
-            self.lives,
-            self.crashes,
-            self.page_writes,
-            self.data_pages,
-            self.faults,
-            self.acked,
-            self.deletes,
-            self.merges,
-            self.volumes_freed,
-            self.given_back,
-            self.left,
-            self.seals,
-            self.index_merges,
-            self.compared,
-            self.damage_named,
-            self.spilled,
-            self.recalled,
-            self.parted,
-            self.joined,
-            self.backups,
-            self.backups_restored,
-            self.backups_refused,
-            self.files_linked,
-            self.linked_again,
-            self.aged,
-            self.left_out,
-            self.segments,
-        )
+        for (i, (name, count)) in self.named().enumerate() {
+            let space = if i > 0 { " " } else { "" };
+            write!(f, "{space}{name}={count}")?;
+        }
+        Ok(())
     }
 }

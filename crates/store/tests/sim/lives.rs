@@ -181,7 +181,9 @@ impl World {
                 .filter(|e| !e.contains("the power is off"));
             assert_eq!((status.space.failed, error), (0, None));
         }
-        self.counts.segments = self.counts.segments.max(status.index.segments);
+        self.counts.segments_max = self.counts.segments_max.max(status.index.segments);
+        self.counts.silenced += status.index.silenced;
+        self.counts.silent_written += status.index.returned;
         self.counts.merges += status.merging.merges;
         self.counts.data_pages += status.pages_written;
         self.counts.seals += status.index.seals;

@@ -7,7 +7,7 @@ use std::task::{Poll, Waker};
 use alluvium_sim::{FaultPlan, SimClock, SimConfig, SimDevice};
 use alluvium_store::{
     Age, Clock, Commit, Database, Device, Durability, KeepAggregates, OpenError, Retention,
-    Selector, SeriesLimits, Store, StoreConfig,
+    Selector, SeriesLimits, Status, Store, StoreConfig,
 };
 use alluvium_types::{SeriesKey, Value};
 
@@ -442,7 +442,11 @@ impl World {
     /// Compares what the store holds with what was sent; from then on that is what must be there.
     pub fn check(&mut self, store: &Store) {
         let database = store.database("db");
-        let found = database.as_ref().map_or(Model::default(), read_all);
+        let (before, found) = (
+            store.status(),
+            database.as_ref().map_or(Model::default(), read_all),
+        );
+        self.count_found(&before, &store.status());
         let cut = database.as_ref().map_or(i64::MIN, |db| db.live().0.begin());
         assert!(
             cut >= self.cut,
@@ -483,6 +487,17 @@ impl World {
             self.beside
         );
         self.beside = Some(there);
+    }
+
+    /// Counts what a comparison met that was not at hand. Nobody wrote meanwhile.
+    fn count_found(&mut self, before: &Status, after: &Status) {
+        let silent = before.index.silent_rows;
+        assert_eq!(after.index.silent_rows, silent, "a read brought a row back");
+        // Rows of the database beside are counted with the others, and not read.
+        if before.databases.len() == 1 {
+            self.counts.silent_read += silent;
+        }
+        self.counts.recalled_read += after.governor.recalled - before.governor.recalled;
     }
 
     /// Learns the partitions of hosts it has not met.
