@@ -66,6 +66,15 @@ pub(crate) struct SeriesTable {
     blocks: Vec<Block>,
     rows: u32,
     away: usize,
+    filling: Filling,
+}
+
+/// Series that are away, of a block whose rows come one behind the other: packed when it is full. What each of them would
+/// take until then would leave holes in the heap between what is packed.
+#[derive(Debug, Default)]
+struct Filling {
+    block: usize,
+    entries: Vec<AwayEntry>,
 }
 
 impl SeriesTable {
@@ -89,9 +98,10 @@ impl SeriesTable {
 
     /// Whether there is anything of a series.
     pub(crate) fn contains(&self, row: Row, field: FieldId) -> bool {
-        let (block, row) = block_of(row);
-        let block = self.blocks.get(block);
-        block.is_some_and(|b| b.entry(row, field).is_some() || b.is_packed(row, field))
+        let (number, row) = block_of(row);
+        let is_there = |b: &Block| b.entry(row, field).is_some() || b.is_packed(row, field);
+        self.blocks.get(number).is_some_and(is_there)
+            || self.filling.block == number && self.filling.has(row, field)
     }
 
     /// Series that are away.
@@ -134,6 +144,37 @@ impl SeriesTable {
     pub(crate) fn put_away(&mut self, row: Row, field: FieldId, record: RecordPlace) {
         self.set(row, Entry::away(field, record));
         self.block_mut(row).0.pack_if_many();
+    }
+
+    /// As [`Self::put_away`], of a series there is nothing of. Where rows and their fields ascend it costs no memory but what
+    /// is packed. [`Self::fill`] must follow before more is asked of it than [`Self::contains`].
+    pub(crate) fn append_away(&mut self, row: Row, field: FieldId, record: RecordPlace) {
+        let (number, in_block) = block_of(row);
+        if self.filling.block != number || self.filling.entries.is_empty() {
+            self.fill();
+            let mut entries = std::mem::take(&mut self.filling.entries);
+            self.block_mut(row).0.unpack(&mut entries);
+            self.filling = Filling {
+                block: number,
+                entries,
+            };
+        }
+        if self.filling.is_behind(in_block, field) && self.blocks[number].has_no_own() {
+            self.block_mut(row);
+            self.filling.entries.push((in_block, field, record));
+            self.away += 1;
+        } else {
+            self.fill();
+            self.put_away(row, field, record);
+        }
+    }
+
+    /// Puts what was appended last into the table.
+    pub(crate) fn fill(&mut self) {
+        if let Some(block) = self.blocks.get_mut(self.filling.block) {
+            block.pack_all(&self.filling.entries);
+        }
+        self.filling.entries.clear();
     }
 
     fn set(&mut self, row: Row, new: Entry) {
@@ -235,6 +276,20 @@ impl SeriesTable {
             }
         }
         None
+    }
+}
+
+impl Filling {
+    fn has(&self, row: u8, field: FieldId) -> bool {
+        let entry = |(r, f, _): &AwayEntry| (*r, *f);
+        self.entries
+            .binary_search_by_key(&(row, field), entry)
+            .is_ok()
+    }
+
+    fn is_behind(&self, row: u8, field: FieldId) -> bool {
+        let last = self.entries.last();
+        last.is_none_or(|(r, f, _)| (*r, *f) < (row, field))
     }
 }
 

@@ -188,11 +188,12 @@ pub(super) fn complete_tables(inner: &StoreInner) -> Result<(), OpenError> {
         for row in (0..index.row_count()).map(alluvium_types::Row) {
             for (field, _) in index.fields_of(row) {
                 if !table.contains(row, field) {
-                    table.put_away(row, field, RecordPlace::POINTLESS);
+                    table.append_away(row, field, RecordPlace::POINTLESS);
                     made += 1;
                 }
             }
         }
+        table.fill();
         table.pack_all();
         part.note_away(&table);
         database.charge(made * AWAY_BYTES);

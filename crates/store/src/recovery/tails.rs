@@ -156,7 +156,7 @@ impl<'a> Loader<'a> {
             && let Some(place) = place
         {
             if let Some((_, table)) = &mut self.tables[usize::from(partition.0)] {
-                table.put_away(key.row, key.field, place);
+                table.append_away(key.row, key.field, place);
             }
             self.heap += AWAY_BYTES;
             self.report.series_left += 1;
@@ -217,7 +217,8 @@ impl<'a> Loader<'a> {
 
     /// Lets go of the tables, and says what they hold.
     fn settle(&mut self) {
-        for (part, table) in self.tables.iter_mut().filter_map(Option::take) {
+        for (part, mut table) in self.tables.iter_mut().filter_map(Option::take) {
+            table.fill();
             part.note_away(&table);
         }
         self.charge();

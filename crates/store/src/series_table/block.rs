@@ -159,6 +159,26 @@ impl Block {
         gone
     }
 
+    pub(super) fn has_no_own(&self) -> bool {
+        self.present == 0
+    }
+
+    /// Takes out what is packed, unless rows have entries of their own.
+    pub(super) fn unpack(&mut self, entries: &mut Vec<AwayEntry>) {
+        if self.has_no_own()
+            && let Some(packed) = self.packed.take()
+        {
+            entries.extend(packed.entries());
+        }
+    }
+
+    /// Packs series of a block without any.
+    pub(super) fn pack_all(&mut self, entries: &[AwayEntry]) {
+        if let Some(packed) = Packed::new(entries) {
+            self.packed = Some(packed);
+        }
+    }
+
     /// Lets go of all there is of a series.
     pub(super) fn remove(&mut self, row: u8, field: FieldId) {
         if self.present >> row & 1 == 1 {
