@@ -62,6 +62,8 @@ pub struct Counts {
     pub linked_again: u64,
     /// Openings that refused a damaged directory, and reads that named a damaged page.
     pub damage_named: u64,
+    /// Rot in tails, or in what mends them, that changed nothing.
+    pub mended: u64,
 }
 
 impl AddAssign for Counts {
@@ -89,6 +91,7 @@ impl AddAssign for Counts {
         self.joined += more.joined;
         self.recalled += more.recalled;
         self.damage_named += more.damage_named;
+        self.mended += more.mended;
         self.backups += more.backups;
         self.backups_restored += more.backups_restored;
         self.backups_refused += more.backups_refused;
@@ -105,7 +108,7 @@ impl fmt::Display for Counts {
              volumes_freed={} given_back={} left={} seals={} \
              index_merges={} compared={} damage_named={} spilled={} recalled={} parted={} joined={} \
              backups={} backups_restored={} backups_refused={} files_linked={} linked_again={} aged={} left_out={} \
-             segments_max={}",
+             segments_max={} mended={}",
             self.worlds,
             self.lives,
             self.crashes,
@@ -134,6 +137,7 @@ impl fmt::Display for Counts {
             self.aged,
             self.left_out,
             self.segments,
+            self.mended,
         )
     }
 }
