@@ -78,3 +78,26 @@ pub(crate) struct SuperblockSlot {
 }
 
 const _: () = assert!(size_of::<SuperblockSlot>() == PAGE_SIZE);
+
+pub(crate) const PARITY_MAGIC: [u8; 8] = *b"ALVMEND1";
+/// Pages of a file that one head of its parity speaks of.
+pub(crate) const STRIPE_PAGES: usize = 256;
+/// Groups of a stripe: page `i` is of group `i % STRIPE_GROUPS`.
+pub(crate) const STRIPE_GROUPS: usize = 16;
+
+/// In front of the parity of one stripe of a file.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct StripeHead {
+    pub magic: [u8; 8],
+    pub version: U32,
+    pub pages: U32,
+    pub file: U64,
+    pub stripe: U64,
+    pub page_crcs: [U32; STRIPE_PAGES],
+    pub parity_crcs: [U32; STRIPE_GROUPS],
+    pub zero: [u8; PAGE_SIZE - 1124],
+    pub crc: U32,
+}
+
+const _: () = assert!(size_of::<StripeHead>() == PAGE_SIZE);

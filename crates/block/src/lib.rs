@@ -31,6 +31,7 @@ mod layout;
 mod logic_addr;
 mod manifest;
 mod page;
+mod parity;
 mod retention;
 mod scrub;
 mod space;
@@ -46,6 +47,10 @@ pub use error::{Damage, ReadError, RootError};
 pub use logic_addr::{LogicAddr, PageRef};
 pub use manifest::{Manifest, Sections};
 pub use page::{Page, PageDraft, PageKind, PageMeta};
+pub use parity::{
+    PARITY_BYTES, PARITY_STRIPE_BYTES, ParityWriter, StripeDamage, StripeParity, parity_group,
+    parity_len,
+};
 pub use retention::VolumeInfo;
 pub use space::{PageRange, PunchBatch, SpaceSurvey, VolumeSpace};
 pub use store::{

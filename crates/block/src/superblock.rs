@@ -172,7 +172,7 @@ fn refuse_foreign(device: &dyn Device, files: &[alluvium_io::Listed]) -> Result<
     let ours = |name: &str| {
         let numbered = |prefix| numbered(name, prefix).is_some();
         let known = ["LOCK", FILE, RESERVE_FILE].contains(&name);
-        known || numbered("manifest.") || numbered("tails.")
+        known || ["manifest.", "tails.", "mend."].into_iter().any(numbered)
     };
     match files.iter().find(|f| !ours(&f.name)) {
         Some(foreign) => Err(RootError::Foreign {

@@ -210,6 +210,7 @@ fn report_bytes(before: &Value, after: &Value, db: &str, values: u64) {
             of_database(after, "/inners/used_bytes") - of_database(before, "/inners/used_bytes"),
         ),
         ("open tails", grown("/store/tails_bytes")),
+        ("what mends them", grown("/store/mending_files_bytes")),
         ("definitions", grown("/store/definitions_bytes")),
     ];
     let total: f64 = parts.iter().map(|(_, bytes)| bytes).sum();

@@ -28,6 +28,9 @@ pub(crate) fn run(args: &SalvageArgs) -> Result<(), CliError> {
         r.leaves,
         r.frames
     ));
+    if r.pages_mended > 0 {
+        say(&format!("made again: {} pages of tails", r.pages_mended));
+    }
     say(&format!(
         "not there: {} damaged pages, {} ordinals of leaves, {} numbers of frames, {} long strings, the names of {} series and {} \
          databases; what had been deleted may be back",

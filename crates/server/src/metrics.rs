@@ -276,6 +276,11 @@ fn store_text(out: &mut String, s: &Status) {
             "Bytes of the checkpointed tails.",
             s.tails.0,
         ),
+        (
+            "store_mending_file_bytes",
+            "Bytes of the mending files beside them.",
+            s.mending_files.0,
+        ),
         ("store_full", "1 while the disk is full.", u64::from(s.full)),
         (
             "store_failed",

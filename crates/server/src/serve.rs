@@ -222,6 +222,12 @@ fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Store, ServeError> {
             "the newest checkpoint is damaged ({damage}): opened from the one before it and the log since, without a loss; look at the disk"
         );
     }
+    let mended = store.recovery().tails_pages_mended;
+    if mended > 0 {
+        tracing::warn!(
+            "{mended} pages of checkpointed tails did not hold and were made again, without a loss; look at the disk"
+        );
+    }
     Ok(store)
 }
 

@@ -157,13 +157,13 @@ fn store_value(s: &Status) -> Value {
             "written": s.pages_written, "write_batches": s.page_write_batches, "bad": bad_pages,
             "bad_listed_max": BAD_PAGES_MAX, "bad_reads": s.bad_page_reads,
         },
-        "tails_bytes": s.tails.0,
+        "tails_bytes": s.tails.0, "mending_files_bytes": s.mending_files.0, "tails_pages_mended": s.tails_pages_mended,
         "definitions_bytes": s.definitions.0,
         "checkpoints": { "count": s.checkpoints, "last_seconds": s.checkpoint_duration_ns as f64 / 1e9 },
         "recovery": {
             "clean": r.clean, "series_loaded": r.series_loaded, "frames": r.frames, "sections": r.sections,
             "points": r.points, "log_bytes": r.log_bytes, "torn_streams": r.torn_streams,
-            "newest_damaged": r.newest_damaged,
+            "newest_damaged": r.newest_damaged, "tails_pages_mended": r.tails_pages_mended,
             "seconds": r.duration_ns as f64 / 1e9,
         },
         "points": {

@@ -237,6 +237,12 @@ impl SimDevice {
         self.inner.lock().disk.flip(path, offset, bit)
     }
 
+    /// Has reads of the 4 KiB block of a file in which `offset` is fail, through all crashes, until something is written there.
+    /// False if there is no such file.
+    pub fn spoil(&self, path: &str, offset: u64) -> bool {
+        self.inner.lock().disk.spoil(path, offset)
+    }
+
     /// Replaces the plan from now on. Operation numbers go on counting.
     pub fn set_faults(&self, faults: crate::FaultPlan) {
         let mut inner = self.inner.lock();
@@ -690,27 +696,21 @@ impl Device for SimDevice {
         for read in reads {
             let number = inner.reads;
             inner.reads += 1;
-            let fails = inner.config.faults.reads.contains(&number);
-            inner.faults_met += u64::from(fails);
             let open = inner.opened("read", read.file)?;
-            if fails {
-                return Err(IoError::new(
-                    "read",
-                    open.path.clone(),
-                    Error::other("input/output error (planned)"),
-                ));
+            let (inode, path) = (open.inode, open.path.clone());
+            let is_readable = (inner.disk).is_readable(inode, read.offset, read.into.len());
+            if inner.config.faults.reads.contains(&number) || !is_readable {
+                inner.faults_met += 1;
+                let cause = Error::other("input/output error (planned)");
+                return Err(IoError::new("read", path, cause));
             }
             if inner.is_crashed() {
-                return Err(IoError::new(
-                    "read",
-                    open.path.clone(),
-                    Error::other("the power is off"),
-                ));
+                let cause = Error::other("the power is off");
+                return Err(IoError::new("read", path, cause));
             }
-            inner
-                .geometry()
-                .check("read", &open.path, read.offset, read.into.len())?;
-            if let Some(content) = inner.disk.live(open.inode) {
+            let geometry = inner.geometry();
+            geometry.check("read", &path, read.offset, read.into.len())?;
+            if let Some(content) = inner.disk.live(inode) {
                 content.read(read.offset, read.into.bytes_mut());
             }
         }

@@ -1,6 +1,6 @@
 //! What programs see, what survives a power cut, and the changes between the two.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 
 use crate::content::Content;
@@ -8,6 +8,8 @@ use crate::prng::Prng;
 
 /// Power cuts tear writes at multiples of this.
 pub(crate) const SECTOR: usize = 512;
+/// Bytes that cannot be read together.
+const UNREADABLE: u64 = 4096;
 
 /// A change of a file's content that is not durable yet.
 #[derive(Debug, Clone, Hash)]
@@ -33,6 +35,8 @@ struct Inode {
     durable: Content,
     /// Oldest first, with the number of each.
     volatile: Vec<(u64, Change)>,
+    /// Blocks that cannot be read until something is written there.
+    unreadable: BTreeSet<u64>,
 }
 
 /// A change of names that is not durable yet.
@@ -192,6 +196,10 @@ impl Disk {
     fn change(&mut self, inode: u64, change: Change) {
         let number = self.number();
         if let Some(inode) = self.inodes.get_mut(&inode) {
+            if let Change::Write { offset, bytes } = &change {
+                let written = blocks(*offset, bytes.len());
+                inode.unreadable.retain(|block| !written.contains(block));
+            }
             change.apply(&mut inode.live);
             inode.volatile.push((number, change));
         }
@@ -277,6 +285,19 @@ impl Disk {
         inode.live.flip(offset, bit) || durable
     }
 
+    /// Makes the block of a file unreadable in which `offset` is. False if there is no such file.
+    pub(crate) fn spoil(&mut self, path: &str, offset: u64) -> bool {
+        let inode = self.names.get(path);
+        let inode = inode.and_then(|inode| self.inodes.get_mut(inode));
+        inode.is_some_and(|inode| inode.unreadable.insert(offset / UNREADABLE))
+    }
+
+    /// Whether all of a range can be read.
+    pub(crate) fn is_readable(&self, inode: u64, offset: u64, len: usize) -> bool {
+        let inode = self.inodes.get(&inode);
+        inode.is_none_or(|inode| inode.unreadable.range(blocks(offset, len)).next().is_none())
+    }
+
     /// The disk after a power cut: of what was volatile, the dice decide what is there.
     pub(crate) fn after_power_cut(&self, dice: &mut Prng) -> Self {
         let mut after = self.clone();
@@ -329,6 +350,10 @@ impl Disk {
         self.inodes
             .retain(|inode, _| held.binary_search(inode).is_ok());
     }
+}
+
+fn blocks(offset: u64, len: usize) -> std::ops::Range<u64> {
+    offset / UNREADABLE..(offset + len as u64).div_ceil(UNREADABLE)
 }
 
 /// Gives a random, perhaps empty, set of a write's units.

@@ -673,3 +673,22 @@ fn a_copy_disturbs_nothing() {
         copy.list("").unwrap().len()
     );
 }
+
+#[test]
+fn a_spoilt_block_cannot_be_read_until_it_is_written() {
+    let (disk, _) = settled(1, SimConfig::default());
+    let file = open(&disk, "f");
+    run(&disk, write(file, 0, 3, 7, true)).expect("writes");
+    assert!(disk.spoil("f", PAGE + 100) && !disk.spoil("absent", 0));
+    let disk = disk.crash();
+    let file = open(&disk, "f");
+    let read = |page: u64, pages: u64| {
+        let into = AlignedBuf::zeroed((pages * PAGE) as usize);
+        let offset = page * PAGE;
+        disk.read(&mut [Read { file, offset, into }]).is_ok()
+    };
+    assert!(read(0, 1) && read(2, 1));
+    assert!(!read(1, 1) && !read(0, 3));
+    run(&disk, write(file, 1, 1, 8, false)).expect("writes");
+    assert!(read(0, 3));
+}

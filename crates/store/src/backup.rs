@@ -22,10 +22,11 @@ use alluvium_io::{Device, FileId, IoError, IoErrorKind, Lane};
 use alluvium_types::PAGE_SIZE;
 use alluvium_wal::{LogError, StreamInfo, copy_frames, list_streams};
 
-use crate::copying::{Side, copy_file};
+use crate::copying::{Side, copy_file, copy_readable};
 use crate::database::{LogPin, Store};
 use crate::error::{OpenError, StoreError, WriteError};
 use crate::ledger::{Ledger, NamedFile};
+use crate::mended_tails::are_mendable;
 use crate::open::{StoreInner, salt};
 
 /// Whether a backup is being made: one at a time.
@@ -232,7 +233,8 @@ pub(crate) fn commit_root(to: Side<'_>, root: Root, manifest: &Manifest) -> Resu
 
 /// The files beside volumes and log that a ledger names, with their lengths.
 pub(crate) fn plain_files(ledger: &Ledger) -> Vec<(String, NamedFile)> {
-    let tails = ledger.tails.iter().map(|f| (f.tails_path(), *f));
+    let tails = ledger.tails.iter();
+    let tails = tails.flat_map(|f| [(f.tails_path(), *f), (f.mending_path(), f.mending())]);
     let two = |paths: [String; 2], file| paths.map(|path| (path, file));
     let series = ledger.series.iter();
     let series = series.flat_map(|f| two(f.series_paths(), *f));
@@ -277,9 +279,21 @@ struct Waiting {
     path: String,
     file: FileId,
     len: u64,
-    is_volume: bool,
-    /// One of two files of the same bytes, which follow each other.
-    twin: Option<NamedFile>,
+    /// What it is, unless it is a volume.
+    named: Option<NamedFile>,
+}
+
+impl Waiting {
+    /// A file of which a restore makes what is missing of the one beside it, which follows.
+    fn twin(&self) -> Option<NamedFile> {
+        self.named.filter(|file| !file.is_tails(&self.path))
+    }
+
+    /// The mending file of a tails file.
+    fn mending(&self) -> Option<NamedFile> {
+        let tails = self.named.filter(|file| file.is_tails(&self.path));
+        tails.map(NamedFile::mending)
+    }
 }
 
 struct Copy<'a> {
@@ -289,7 +303,7 @@ struct Copy<'a> {
     target: &'a BackupTarget,
     base: Option<Base>,
     waiting: Vec<Waiting>,
-    /// Of these one of two is not in the copy.
+    /// Of these one of two, or the mending file, is not in the copy.
     without: Vec<NamedFile>,
     report: BackupReport,
 }
@@ -328,7 +342,7 @@ impl Copy<'_> {
                 continue;
             }
             let twin = (!file.is_tails(&path)).then_some(file);
-            let awaited = self.await_copy(path, file.len, twin);
+            let awaited = self.await_copy(path, file.len, Some(file));
             match awaited {
                 // As one that cannot be read.
                 Err(BackupError::Io(error))
@@ -357,9 +371,7 @@ impl Copy<'_> {
             return Ok(());
         }
         let len = u64::from(head.end) * PAGE_SIZE as u64;
-        self.await_copy(path, len, None)?;
-        self.waiting.last_mut().expect("just added").is_volume = true;
-        Ok(())
+        self.await_copy(path, len, None)
     }
 
     /// Gives a file a name in the target, if that can be.
@@ -372,15 +384,14 @@ impl Copy<'_> {
         &mut self,
         path: String,
         len: u64,
-        twin: Option<NamedFile>,
+        named: Option<NamedFile>,
     ) -> Result<(), BackupError> {
         let (file, _) = self.from.open(&path, false)?;
         self.waiting.push(Waiting {
             path,
             file,
             len,
-            is_volume: false,
-            twin,
+            named,
         });
         Ok(())
     }
@@ -394,12 +405,31 @@ impl Copy<'_> {
 
     /// Whether it is the first that is missing of a file and its copy.
     fn is_spare(&mut self, file: &Waiting) -> bool {
-        file.twin.is_some_and(|twin| self.may_lack(twin))
+        file.twin().is_some_and(|twin| self.may_lack(twin))
+    }
+
+    /// Copies what can be read of a tails file, if its mending file, which is in the copy by now, is known to give back the rest.
+    fn copy_what_is_left(&self, file: &Waiting, error: IoError) -> Result<u64, IoError> {
+        let is_there = |mending| !self.without.contains(&mending);
+        if !file.mending().is_some_and(is_there) {
+            return Err(error);
+        }
+        let from = (self.from, file.file);
+        let (written, unread) = copy_readable(from, self.to, &file.path, file.len)?;
+        match unread {
+            Some((pages, error)) if !are_mendable(&pages) => Err(error),
+            _ => Ok(written),
+        }
     }
 
     fn copy_files(&mut self) -> Result<(), BackupError> {
         while let Some(next) = self.waiting.pop() {
-            let copied = copy_file((self.from, next.file), self.to, &next.path, next.len);
+            let mut copied = copy_file((self.from, next.file), self.to, &next.path, next.len);
+            if let Err(error) = &copied
+                && error.attempt == "read"
+            {
+                copied = self.copy_what_is_left(&next, error.clone());
+            }
             self.from.close(next.file)?;
             match copied {
                 // One of two that cannot be read: a restore makes it anew of the other.
@@ -410,7 +440,7 @@ impl Copy<'_> {
                 }
                 copied => self.report.bytes_copied += copied?,
             }
-            self.report.volumes_copied += u64::from(next.is_volume);
+            self.report.volumes_copied += u64::from(next.named.is_none());
         }
         Ok(())
     }

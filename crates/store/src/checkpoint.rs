@@ -28,10 +28,11 @@ use crate::error::StoreError;
 use crate::ledger::{Ledger, NamedFile};
 use crate::open::StoreInner;
 use crate::partition::PartitionState;
-use crate::piece_file::{Abandoned, PieceFile};
+use crate::piece_file::Abandoned;
 use crate::segments::{NewSegment, SegmentBuild};
 use crate::series::Series;
 use crate::tail_files::TAIL_FILES_MAX;
+use crate::tails_writer::TailsWriter;
 use crate::twin_file::TwinFile;
 
 #[derive(Debug)]
@@ -71,7 +72,7 @@ pub(crate) struct Running {
     full: bool,
     step: Step,
     redo_from: Vec<u64>,
-    pub tails: PieceFile,
+    pub tails: TailsWriter,
     series: Option<TwinFile>,
     definitions: Sections,
     sealed: Vec<(Arc<PartitionState>, DefinitionMark)>,
@@ -201,12 +202,15 @@ impl Checkpointer {
         self.root.seq
     }
 
-    /// Bytes of the files that the last superblock names: tails; definitions with segments of the index, and their copies.
-    pub(crate) fn file_bytes(&self) -> (u64, u64) {
+    /// Bytes of the files that the last superblock names: tails; what mends them; definitions with segments of the index, and
+    /// their copies.
+    pub(crate) fn file_bytes(&self) -> (u64, u64, u64) {
         let sum = |files: &[NamedFile]| files.iter().map(|f| f.len).sum::<u64>();
+        let mending = self.current.tails.iter().map(|f| f.mending().len);
         let segments: u64 = self.current.segments.iter().map(|s| s.file.len).sum();
         (
             sum(&self.current.tails),
+            mending.sum(),
             2 * (sum(&self.current.series) + segments),
         )
     }
@@ -367,11 +371,6 @@ impl StoreInner {
             ..checkpointer.root
         };
         let lane = self.checkpoint_lane();
-        let name = NamedFile {
-            seq: root.seq,
-            len: 0,
-            crc: 0,
-        };
         let chain_max = self.config.tail_chain_max.min(TAIL_FILES_MAX / 2 - 1);
         let tails = &checkpointer.current.tails;
         let base = tails.first().map_or(0, |file| file.len);
@@ -379,7 +378,7 @@ impl StoreInner {
         let full = tails.len() >= chain_max || behind > base.max(TAILS_BEHIND_MIN);
         checkpointer.running = Some(Box::new(Running {
             number: checkpointer.started,
-            tails: PieceFile::create(self.device.as_ref(), lane, name.tails_path(), root.seq),
+            tails: TailsWriter::create(self.device.as_ref(), lane, root.seq),
             series: None,
             root,
             full,
@@ -433,6 +432,7 @@ impl StoreInner {
                 if let Some(series) = &mut running.series {
                     series.close(device, lane);
                 }
+                running.tails.close_mending(device, lane);
                 let ledger = std::mem::take(ledger);
                 running.step = Step::Commit { commit, ledger };
                 Ok(Progress::Again)
@@ -442,7 +442,8 @@ impl StoreInner {
                 Poll::Ready(result) => {
                     result?;
                     let series = running.series.as_ref();
-                    if !series.is_none_or(TwinFile::is_closed) {
+                    let is_closed = series.is_none_or(TwinFile::is_closed);
+                    if !is_closed || !running.tails.is_mending_closed() {
                         return Ok(Progress::Waiting);
                     }
                     Ok(Progress::Done(Box::new(std::mem::take(ledger))))

@@ -98,6 +98,71 @@ pub(crate) fn copy_file(
     copied.and_then(|written| closed.map(|()| written))
 }
 
+/// Copies what can be read of an open file, as [`copy_file`] does all of it. Returns how many bytes were written, and the pages
+/// that are zeros in the copy because they cannot be read, with the reason why the first cannot.
+pub(crate) fn copy_readable(
+    (from, source): (Side<'_>, FileId),
+    to: Side<'_>,
+    path: &str,
+    len: u64,
+) -> Result<(u64, Option<(Vec<u64>, IoError)>), IoError> {
+    let (file, _) = to.open(path, true)?;
+    let (mut written, mut unread) = (0, None);
+    let mut pieces = || {
+        for offset in (0..len).step_by(PIECE_BYTES as usize) {
+            let bytes = (len - offset).min(PIECE_BYTES) as usize;
+            let (piece, missing) = read_pages(from, source, offset, bytes);
+            to.write(file, offset, &piece)?;
+            written += piece.len() as u64;
+            if let Some((pages, error)) = missing {
+                let first = offset / PAGE_SIZE as u64;
+                let (all, _) = unread.get_or_insert((Vec::new(), error));
+                all.extend(pages.iter().map(|page| first + *page as u64));
+            }
+        }
+        to.run(Op::Sync { file }).map(drop)
+    };
+    let copied = pieces();
+    let closed = to.close(file);
+    copied.and(closed)?;
+    Ok((written, unread))
+}
+
+/// Whole pages of a file; those that cannot be read are zeros: which, and why the first cannot. Waits.
+pub(crate) fn read_pages(
+    from: Side<'_>,
+    file: FileId,
+    offset: u64,
+    len: usize,
+) -> (Vec<u8>, Option<(Vec<usize>, IoError)>) {
+    let read = |offset, len| {
+        let mut reads = [Read {
+            file,
+            offset,
+            into: AlignedBuf::zeroed(len),
+        }];
+        let result = from.device.read(&mut reads);
+        result.map(|()| reads[0].into.bytes().to_vec())
+    };
+    let len = len.next_multiple_of(PAGE_SIZE);
+    if len == 0 {
+        return (Vec::new(), None);
+    }
+    if let Ok(bytes) = read(offset, len) {
+        return (bytes, None);
+    }
+    // A sector that cannot be read takes none of the others with it.
+    let mut bytes = vec![0; len];
+    let mut unread: Option<(Vec<usize>, IoError)> = None;
+    for (i, page) in bytes.chunks_mut(PAGE_SIZE).enumerate() {
+        match read(offset + (i * PAGE_SIZE) as u64, PAGE_SIZE) {
+            Ok(read) => page.copy_from_slice(&read),
+            Err(error) => unread.get_or_insert((Vec::new(), error)).0.push(i),
+        }
+    }
+    (bytes, unread)
+}
+
 fn copy_bytes(
     (from, source): (Side<'_>, FileId),
     (to, file): (Side<'_>, FileId),

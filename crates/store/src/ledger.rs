@@ -29,6 +29,23 @@ impl NamedFile {
         path == self.tails_path()
     }
 
+    /// Of the mending file beside a tails file.
+    pub(crate) fn mending_path(self) -> String {
+        format!("mend.{:016}", self.seq)
+    }
+
+    /// The mending file of a tails file. Its parts have checksums of their own: here is that of the tails file.
+    pub(crate) fn mending(self) -> Self {
+        Self {
+            len: alluvium_block::parity_len(self.len),
+            ..self
+        }
+    }
+
+    pub(crate) fn is_mending(self, path: &str) -> bool {
+        path == self.mending_path()
+    }
+
     /// Of definitions, and of their copy.
     pub(crate) fn series_paths(self) -> [String; 2] {
         ["series.", "copy-series."].map(|prefix| format!("{prefix}{:016}", self.seq))

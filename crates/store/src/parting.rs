@@ -297,7 +297,7 @@ impl StoreInner {
         let mut records = files.read(self.device.as_ref(), &places);
         let (mut list, mut failed) = (Vec::new(), None);
         for (i, part) in newer.into_iter().enumerate() {
-            let offset = running.tails.end();
+            let offset = running.tails.tails.end();
             let points = part.runs.first().map_or(0, TreeSnapshot::points);
             let (mut len, mut is_ripe) = (None, false);
             if let (Ok(records), None) = (&mut records, &failed) {
@@ -313,9 +313,9 @@ impl StoreInner {
                 match put {
                     Ok(whole) => {
                         let runs: Vec<_> = whole.runs.iter().map(Tree::snapshot).collect();
-                        let out = &mut running.tails.pending;
+                        let out = &mut running.tails.tails.pending;
                         put_tail_record(out, encoder, &whole.key, &runs, &whole.late);
-                        len = Some(running.tails.end() - offset);
+                        len = Some(running.tails.tails.end() - offset);
                         is_ripe = runs.iter().any(TreeSnapshot::has_more_than_a_page_open);
                     }
                     Err(what) => {

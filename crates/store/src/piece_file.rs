@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use alluvium_block::ParityWriter;
 use alluvium_io::{
     AlignedBuf, Completion, Device, FileId, IoError, Lane, Op, OpenMode, Ticket, WriteData,
 };
@@ -30,6 +31,8 @@ pub(crate) struct PieceFile {
     crc: u32,
     writes: VecDeque<Ticket>,
     closing: Option<Ticket>,
+    /// Of what is sent, and what of it is ready.
+    parity: Option<(ParityWriter, Vec<u8>)>,
 }
 
 impl PieceFile {
@@ -59,6 +62,7 @@ impl PieceFile {
             crc: 0,
             writes,
             closing: None,
+            parity: None,
         }
     }
 
@@ -72,6 +76,21 @@ impl PieceFile {
         Self {
             whole: Arc::clone(whole),
             ..Self::create(device, lane, path, seq)
+        }
+    }
+
+    /// Makes the parity of what is sent, from the begin on, for [`Self::take_parity`].
+    pub(crate) fn with_parity(self) -> Self {
+        Self {
+            parity: Some((ParityWriter::new(self.seq), Vec::new())),
+            ..self
+        }
+    }
+
+    /// Moves what is ready of the parity to `out`.
+    pub(crate) fn take_parity(&mut self, out: &mut Vec<u8>) {
+        if let Some((_, ready)) = &mut self.parity {
+            out.append(ready);
         }
     }
 
@@ -103,6 +122,13 @@ impl PieceFile {
         self.len += take as u64;
         if whole.is_empty() {
             self.pending.drain(..take);
+        }
+        let is_last = any && self.unsent() == 0;
+        if let Some((parity, ready)) = &mut self.parity {
+            parity.push(buffer.bytes(), ready);
+            if is_last {
+                parity.finish(ready);
+            }
         }
         Some(buffer)
     }

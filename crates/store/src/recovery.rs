@@ -41,6 +41,8 @@ pub struct RecoveryReport {
     pub log_bytes: u64,
     /// Streams that ended in a torn frame.
     pub torn_streams: u64,
+    /// Pages of tails files that did not hold, or could not be read, and were made again.
+    pub tails_pages_mended: u64,
     /// What did not hold of the newest checkpoint, if the store was opened from the one before it and the log since.
     pub newest_damaged: Option<String>,
     /// Files removed that no superblock named.

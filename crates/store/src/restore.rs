@@ -10,8 +10,9 @@ use alluvium_wal::{StreamInfo, list_streams};
 
 use crate::backup::{BackupError, absent, commit_root, plain_files, refuse_filled};
 use crate::copies::copies_of;
-use crate::copying::{Side, copy_file};
+use crate::copying::{Side, copy_file, copy_readable};
 use crate::ledger::Ledger;
+use crate::tails_check::tails_of;
 use crate::verify::{VerifyReport, verify_unfinished};
 
 /// What a restore did.
@@ -53,16 +54,25 @@ pub fn restore(
         ..RestoreReport::default()
     };
     let volumes = volume_heads(&roots.manifest)?.into_iter();
-    let volumes = volumes.map(|h| (h.path(), u64::from(h.end) * PAGE_SIZE as u64));
+    let volumes = volumes.map(|h| (h.path(), u64::from(h.end) * PAGE_SIZE as u64, false));
     let files = plain_files(&ledger).into_iter();
-    for (path, len) in volumes.chain(files.map(|(path, file)| (path, file.len))) {
+    let files = files.map(|(path, file)| {
+        let is_mended = file.is_tails(&path) || file.is_mending(&path);
+        (path, file.len, is_mended)
+    });
+    for (path, len, is_mended) in volumes.chain(files) {
         let opened = from.open(&path, false);
         let (file, _) = match opened {
             // Named below by what misses it.
             Err(error) if error.kind == IoErrorKind::NotFound => continue,
             opened => opened?,
         };
-        report.bytes += copy_file((from, file), to, &path, len)?;
+        report.bytes += if is_mended {
+            // What cannot be read is made again below, or named.
+            copy_readable((from, file), to, &path, len)?.0
+        } else {
+            copy_file((from, file), to, &path, len)?
+        };
         report.files += 1;
         from.close(file)?;
     }
@@ -79,6 +89,9 @@ pub fn restore(
     commit_root(to, roots.root, &roots.manifest)?;
     for mut copies in copies_of(target.as_ref(), &ledger) {
         copies.repair(target.as_ref())?;
+    }
+    for tails in tails_of(target.as_ref(), &ledger) {
+        tails.repair(target.as_ref())?;
     }
     // Checked as whoever opens it will read it. Until then `unfinished` keeps everybody else from it, through any cut; the
     // superblock goes again if it does not hold.

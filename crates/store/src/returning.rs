@@ -102,16 +102,17 @@ impl StoreInner {
         let mut want = PIECE_BYTES;
         loop {
             let bytes = want.min(len.saturating_sub(offset));
-            let mut reads = [Read {
+            let read = Read {
                 file,
                 offset,
                 into: AlignedBuf::zeroed(bytes.next_multiple_of(PAGE_SIZE as u64) as usize),
-            }];
-            if self.device.read(&mut reads).is_err() {
+            };
+            let (files, number) = (&returning.files, returning.file as u8);
+            let Ok(read) = files.read_stretch(self.device.as_ref(), number, read) else {
                 // Who needs one of these says so.
                 return false;
-            }
-            let piece = reads[0].into.bytes().get(..bytes as usize);
+            };
+            let piece = read.into.bytes().get(..bytes as usize);
             let piece = piece.unwrap_or_default();
             let rest = piece.get((returning.at - offset) as usize..);
             let at = (returning.file as u8, returning.at);

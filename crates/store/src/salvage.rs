@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use alluvium_block::{Expect, Page, PageKind, PageRef, ReadError, volume_path};
+use alluvium_block::{Expect, Page, PageKind, PageRef, ReadError, numbered, volume_path};
 use alluvium_io::{AlignedBuf, Device, FileId, IoError, Lane, PageBuf, Read};
 use alluvium_nbtree::{TailRecord, TreeError, salvaged_leaf, salvaged_text, tail_records};
 use alluvium_types::{Column, DatabaseId, PAGE_SIZE, SeriesId, SeriesKey, Value, ValueRef};
@@ -16,9 +16,10 @@ use alluvium_wal::{Entry, list_streams, read_section, salvage_frames};
 
 use crate::backup::{BackupError, refuse_filled};
 use crate::config::StoreConfig;
-use crate::copies::read_whole;
 use crate::copying::Side;
 use crate::database::{Database, Store};
+use crate::ledger::NamedFile;
+use crate::mended_tails::MendedTails;
 use crate::salvage::names::Names;
 
 mod names;
@@ -46,6 +47,8 @@ pub struct SalvageReport {
     pub points: u64,
     /// Series without a tag set: they have measurement [`SALVAGED_MEASUREMENT`] and their number as tag `series`.
     pub unnamed_series: u64,
+    /// Pages of tails files that did not hold, or could not be read, and were made again.
+    pub pages_mended: u64,
     /// Long strings of which a page is lost; their points are left out.
     pub lost_texts: u64,
     /// Log frames that hold.
@@ -218,11 +221,17 @@ impl Work<'_> {
 
     /// What of series was in memory at the checkpoints whose files are there, the newest last.
     fn read_tails(&mut self, device: &dyn Device) -> Result<(), BackupError> {
-        let mut files: Vec<_> = device.list("")?;
-        files.retain(|f| f.name.starts_with("tails."));
-        files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        for file in files {
-            let bytes = match read_whole(device, &file.name, file.len) {
+        let files = device.list("")?.into_iter();
+        let files = files.filter_map(|f| Some((numbered(&f.name, "tails.")?, f)));
+        let mut files: Vec<_> = files.collect();
+        files.sort_unstable_by_key(|(seq, _)| *seq);
+        for (seq, file) in files {
+            let named = NamedFile {
+                seq,
+                len: file.len,
+                crc: 0,
+            };
+            let bytes = match self.read_tails_file(device, named) {
                 Ok(bytes) => bytes,
                 Err(error) => {
                     self.report.bad_files.push(error.to_string());
@@ -238,6 +247,29 @@ impl Work<'_> {
             }
         }
         Ok(())
+    }
+
+    /// One file, as its mending file gives it back; zeros where nothing can be read.
+    fn read_tails_file(
+        &mut self,
+        device: &dyn Device,
+        named: NamedFile,
+    ) -> Result<Vec<u8>, IoError> {
+        let lane = Lane(0);
+        let side = Side { device, lane };
+        let (tails, _) = side.open(&named.tails_path(), false)?;
+        let mut mended = MendedTails::new(side, tails, named);
+        let mut bytes = Vec::new();
+        for number in 0..mended.stripes() {
+            let stripe = mended.stripe(number);
+            let error = stripe.error().map(ToString::to_string);
+            self.report.bad_files.extend(error);
+            bytes.extend_from_slice(&stripe.bytes);
+        }
+        self.report.pages_mended += mended.mended.len() as u64;
+        drop(mended);
+        side.close(tails)?;
+        Ok(bytes)
     }
 
     fn take_record(&mut self, record: TailRecord) -> Result<(), TreeError> {

@@ -1,6 +1,6 @@
 //! Looks for rot while the store is open: every page that a series leads to, the headers of volumes, the files that the
 //! superblock names, and the frames of the log that are durable and still needed, read from the device at a set rate, round
-//! after round. Of what there is a copy of, the one that does not hold is written anew.
+//! after round. Of what there is a copy or a mending file of, what does not hold is written anew.
 //!
 //! A page whose run is written anew meanwhile does not count any more, nor does a frame that was trimmed. The log of an
 //! earlier life, which an opening has read and which goes with the first checkpoint, is not looked at.
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alluvium_block::{OtherSlot, load_roots, volume_path};
+use alluvium_io::{Device, IoError};
 use alluvium_nbtree::{PageCheck, ReadStats};
 use alluvium_types::PAGE_SIZE;
 use alluvium_wal::StreamCheck;
@@ -20,10 +21,10 @@ use crate::copies::Copies;
 use crate::database::Store;
 use crate::databases::DatabaseState;
 use crate::ledger::NamedFile;
-use crate::named_file::check_named;
 use crate::open::{StoreInner, salt};
 use crate::shard::Shard;
 use crate::space::SeriesWalk;
+use crate::tails_check::TailsCheck;
 use crate::verify::{FINDINGS_MAX, Finding};
 
 /// Pages of one step.
@@ -56,12 +57,34 @@ pub struct ScrubStatus {
     pub findings: Vec<Finding>,
 }
 
+/// A file and the one that it can be made whole of.
+enum Pair {
+    Copies(Copies),
+    Tails(TailsCheck),
+}
+
+impl Pair {
+    fn findings(&self) -> Vec<(String, String)> {
+        match self {
+            Self::Copies(copies) => copies.findings(),
+            Self::Tails(tails) => tails.findings(),
+        }
+    }
+
+    fn repair(&mut self, device: &dyn Device) -> Result<(), IoError> {
+        match self {
+            Self::Copies(copies) => copies.repair(device),
+            Self::Tails(tails) => tails.repair(device),
+        }
+    }
+}
+
 /// One round.
 #[derive(Debug)]
 struct Round {
     files: VecDeque<(String, NamedFile)>,
-    /// Segments that were looked at before their turn.
-    hurried: HashSet<u64>,
+    /// Files that were looked at before their turn.
+    hurried: HashSet<String>,
     volumes: VecDeque<u32>,
     streams: Vec<StreamCheck>,
     databases: VecDeque<Arc<DatabaseState>>,
@@ -127,25 +150,24 @@ impl Round {
     /// One file. It may have been removed since the round began: then it does not count.
     fn check_file(&mut self, store: &StoreInner, path: String, file: NamedFile) {
         let device = store.device.as_ref();
-        let mut copies = None;
-        let mut found = Vec::new();
-        if file.index_paths()[0] == path {
-            copies = Some(Copies::of_segment(device, file));
-        } else if file.series_paths()[0] == path {
-            copies = Some(Copies::of_definitions(device, file));
-        } else if file.is_tails(&path)
-            && let Err(error) = check_named(device, &path, file, |_| {})
-        {
-            found.push((path.clone(), error.to_string()));
-        }
         self.files_read += 1;
         self.bytes += file.len;
-        found.extend(copies.iter().flat_map(Copies::findings));
+        // Each with the one beside it.
+        let mut pair = if file.index_paths()[0] == path {
+            Pair::Copies(Copies::of_segment(device, file))
+        } else if file.series_paths()[0] == path {
+            Pair::Copies(Copies::of_definitions(device, file))
+        } else if file.is_tails(&path) {
+            Pair::Tails(TailsCheck::of(device, file, |_| {}))
+        } else {
+            return;
+        };
+        let mut found = pair.findings();
         let named = store.checkpointer.lock().plain_files();
         if found.is_empty() || !named.contains(&(path, file)) {
             return;
         }
-        if let Some(Err(error)) = copies.map(|mut copies| copies.repair(device)) {
+        if let Err(error) = pair.repair(device) {
             let says = format!(", and cannot be written anew: {error}");
             found.iter_mut().for_each(|(_, what)| what.push_str(&says));
         }
@@ -158,17 +180,19 @@ impl Round {
         }
     }
 
-    /// Segments that a reader found to be rotten come first.
+    /// Segments and tails files that a reader found to be rotten come first.
     fn hurry(&mut self, store: &StoreInner) {
-        let suspects = store.index_cache.take_suspects();
-        if suspects.is_empty() {
+        let segments = store.index_cache.take_suspects();
+        let tails = std::mem::take(&mut *store.tail_files.mended.suspects.lock());
+        if segments.is_empty() && tails.is_empty() {
             return;
         }
         let named = store.checkpointer.lock().plain_files();
         for (path, file) in named {
-            let is_suspect = suspects.contains(&file.seq) && path == file.index_paths()[0];
+            let is_suspect = segments.contains(&file.seq) && path == file.index_paths()[0]
+                || tails.contains(&file.seq) && file.is_tails(&path);
             // Once a round: one that cannot be mended is met again and again.
-            if is_suspect && self.hurried.insert(file.seq) {
+            if is_suspect && self.hurried.insert(path.clone()) {
                 self.files.push_front((path, file));
             }
         }

@@ -128,6 +128,10 @@ pub struct Status {
     pub pages_pending: u64,
     /// Bytes of the checkpointed tails.
     pub tails: ByteCount,
+    /// Bytes of the mending files beside them.
+    pub mending_files: ByteCount,
+    /// Pages of tails that did not hold, or could not be read, and were made again for a reader or the opening.
+    pub tails_pages_mended: u64,
     /// Bytes of the checkpointed definitions.
     pub definitions: ByteCount,
     /// Checkpoints completed since opening.
@@ -203,12 +207,16 @@ impl StoreInner {
                 retention: RetentionStatus::of(d),
             })
             .collect();
-        let (tails, definitions, checkpoints, checkpoint_duration_ns, superblock_seq, lacks_room) = {
+        let (
+            (tails, mending, definitions),
+            checkpoints,
+            checkpoint_duration_ns,
+            superblock_seq,
+            lacks_room,
+        ) = {
             let c = self.checkpointer.lock();
-            let (tails, definitions) = c.file_bytes();
             (
-                tails,
-                definitions,
+                c.file_bytes(),
                 c.completed(),
                 c.last_duration_ns,
                 c.seq(),
@@ -241,6 +249,9 @@ impl StoreInner {
             log_pending: ByteCount(log_pending),
             pages_pending,
             tails: ByteCount(tails),
+            mending_files: ByteCount(mending),
+            tails_pages_mended: self.recovery.tails_pages_mended
+                + count(&self.tail_files.mended.pages),
             definitions: ByteCount(definitions),
             checkpoints,
             checkpoint_duration_ns,

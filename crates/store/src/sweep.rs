@@ -40,6 +40,7 @@ pub(crate) fn sweep(device: &dyn Device, roots: &Roots) -> Result<u64, OpenError
         let ours = [
             "manifest.",
             "tails.",
+            "mend.",
             "series.",
             "copy-series.",
             "index.",
@@ -74,6 +75,7 @@ fn note(named: &mut HashSet<String>, root: &Root, manifest: &Manifest) -> Result
     let ledger = Ledger::load(manifest)?;
     named.insert(manifest_path(root.seq));
     named.extend(ledger.tails.iter().copied().map(NamedFile::tails_path));
+    named.extend(ledger.tails.iter().copied().map(NamedFile::mending_path));
     named.extend(ledger.series.iter().flat_map(|f| f.series_paths()));
     named.extend(ledger.segments.iter().flat_map(|s| s.file.index_paths()));
     named.extend(ledger.removals);

@@ -1,12 +1,16 @@
 //! The tails files that the last superblock names, open for reading records alone.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use alluvium_io::{AlignedBuf, Device, FileId, IoError, Lane, Op, Read};
+use alluvium_nbtree::tail_record_head;
 use alluvium_types::PAGE_SIZE;
 use parking_lot::RwLock;
 
+use crate::copying::Side;
 use crate::ledger::NamedFile;
+use crate::mended_tails::{MendedReads, MendedTails};
 
 /// Files there are numbers for. A chain of checkpoints is never longer than half of it: its successor is written while
 /// it is still open.
@@ -113,6 +117,7 @@ impl Drop for TailsFile {
 #[derive(Debug, Default)]
 pub(crate) struct TailFiles {
     files: RwLock<Vec<Option<Arc<TailsFile>>>>,
+    pub mended: Arc<MendedReads>,
 }
 
 impl TailFiles {
@@ -142,28 +147,39 @@ impl TailFiles {
 
     /// The files open now, by number.
     pub(crate) fn open(&self) -> OpenFiles {
-        OpenFiles(self.files.read().clone())
+        OpenFiles {
+            files: self.files.read().clone(),
+            mended: Arc::clone(&self.mended),
+        }
+    }
+
+    /// Notes a file that does not hold.
+    pub(crate) fn suspect(&self, file: NamedFile) {
+        self.mended.suspects.lock().insert(file.seq);
     }
 }
 
 /// The files that were open at one moment; they stay so while this lives. Taken while the places to be read are known to
 /// be right: a number may be another file's later.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct OpenFiles(Vec<Option<Arc<TailsFile>>>);
+pub(crate) struct OpenFiles {
+    files: Vec<Option<Arc<TailsFile>>>,
+    mended: Arc<MendedReads>,
+}
 
 impl OpenFiles {
     fn get(&self, number: u8) -> Option<&Arc<TailsFile>> {
-        self.0.get(usize::from(number))?.as_ref()
+        self.files.get(usize::from(number))?.as_ref()
     }
 
     /// Numbers there may be files of.
     pub(crate) fn numbers(&self) -> usize {
-        self.0.len()
+        self.files.len()
     }
 
     /// The file of a number and its length.
     pub(crate) fn file(&self, number: usize) -> Option<(FileId, u64)> {
-        let file = self.0.get(number)?.as_ref()?;
+        let file = self.files.get(number)?.as_ref()?;
         Some((file.file, file.named.len))
     }
 
@@ -171,7 +187,7 @@ impl OpenFiles {
     pub(crate) fn is_alike(&self, other: &Self, number: usize) -> bool {
         let of = |files: &Self| {
             files
-                .0
+                .files
                 .get(number)
                 .and_then(Option::as_ref)
                 .map(Arc::as_ptr)
@@ -185,7 +201,8 @@ impl OpenFiles {
         here.zip(there).is_some_and(|(a, b)| Arc::ptr_eq(a, b))
     }
 
-    /// Reads records, in the order of the places. Those that lie together are read together. Waits.
+    /// Reads records, in the order of the places. Those that lie together are read together; one that does not hold is read
+    /// once more as its mending file gives it back. Waits.
     pub(crate) fn read(
         &self,
         device: &dyn Device,
@@ -200,7 +217,68 @@ impl OpenFiles {
                 records[*i] = bytes.unwrap_or_default().to_vec();
             }
         })?;
+        self.mend_records(places, &mut records);
         Ok(records)
+    }
+
+    /// Reads those that do not hold once more, as their mending files give them back. What then does not hold stays as it is. Waits.
+    fn mend_records(&self, places: &[RecordPlace], records: &mut [Vec<u8>]) {
+        let bad = (0..).zip(&*records);
+        let bad = bad.filter(|(_, record)| tail_record_head(record).is_err());
+        let mut bad: Vec<usize> = bad.map(|(i, _)| i).collect();
+        bad.sort_unstable_by_key(|i| places[*i].order());
+        for of_file in bad.chunk_by(|a, b| places[*a].file == places[*b].file) {
+            let Some(file) = of_file.first().and_then(|i| self.get(places[*i].file)) else {
+                continue;
+            };
+            let mut mended = self.mended(file);
+            for i in of_file {
+                let place = places[*i];
+                if let Ok(again) = mended.read(place.offset(), place.len() as usize) {
+                    let again = again.bytes().iter();
+                    records[*i]
+                        .iter_mut()
+                        .zip(again)
+                        .for_each(|(to, from)| *to = *from);
+                }
+            }
+            self.note_mended(&mended);
+        }
+    }
+
+    /// A file as its mending file gives it back, because it does not hold. Waits.
+    fn mended<'a>(&self, file: &'a TailsFile) -> MendedTails<'a> {
+        let side = Side {
+            device: file.device.as_ref(),
+            lane: file.lane,
+        };
+        self.mended.suspects.lock().insert(file.named.seq);
+        MendedTails::new(side, file.file, file.named)
+    }
+
+    fn note_mended(&self, read: &MendedTails<'_>) {
+        let pages = read.mended.len() as u64;
+        self.mended.pages.fetch_add(pages, Ordering::Relaxed);
+    }
+
+    /// Reads a stretch of one file, and what of it cannot be read as its mending file gives it back. Waits.
+    pub(crate) fn read_stretch(
+        &self,
+        device: &dyn Device,
+        number: u8,
+        read: Read,
+    ) -> Result<Read, IoError> {
+        let mut reads = [read];
+        let result = device.read(&mut reads);
+        let [mut read] = reads;
+        if let Err(error) = result {
+            let file = self.get(number).ok_or_else(closed)?;
+            let mut mended = self.mended(file);
+            let again = mended.read(read.offset, read.into.len());
+            read.into = again.map_err(|_| error)?;
+            self.note_mended(&mended);
+        }
+        Ok(read)
     }
 
     /// Reads records and what lies between those that lie together: `visit` gets file, offset and bytes of each stretch, from
@@ -260,7 +338,12 @@ impl OpenFiles {
                     into: AlignedBuf::zeroed((to - from) as usize),
                 });
             }
-            device.read(&mut reads)?;
+            if device.read(&mut reads).is_err() {
+                let of = spans.iter().map(|(file, ..)| *file);
+                let alone = of.zip(reads);
+                let alone = alone.map(|(file, read)| self.read_stretch(device, file, read));
+                reads = alone.collect::<Result<_, _>>()?;
+            }
             for ((file, from, _, of), read) in spans.iter().zip(&reads) {
                 visit((*file, *from), &order[of.clone()], read.into.bytes());
             }

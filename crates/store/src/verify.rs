@@ -17,9 +17,9 @@ use alluvium_wal::{Entry, LogError, PointGroup, SectionReader, list_streams, rep
 
 use crate::copies::{Copies, read_definitions};
 use crate::error::{OpenError, SeriesReadError};
-use crate::ledger::{Ledger, NamedFile};
-use crate::named_file::read_named;
+use crate::ledger::Ledger;
 use crate::open::salt;
+use crate::tails_check::TailsCheck;
 
 /// Findings that are listed; more are counted.
 pub const FINDINGS_MAX: usize = 1000;
@@ -232,18 +232,6 @@ fn verify_roots(
     Ok(report)
 }
 
-/// The bytes of a file that the ledger names, if they are the ones.
-fn named(
-    device: &dyn Device,
-    path: &str,
-    file: NamedFile,
-    report: &mut VerifyReport,
-) -> Option<Vec<u8>> {
-    report.files += 1;
-    let read = read_named(device, path, file);
-    read.map_err(|error| report.note(path, error)).ok()
-}
-
 fn check_definitions(device: &dyn Device, ledger: &Ledger, report: &mut VerifyReport) {
     for file in &ledger.series {
         report.note_copies(&Copies::of_definitions(device, *file));
@@ -264,9 +252,15 @@ fn check_series(
     let mut series: BTreeMap<(u32, u8, u32, u32), Vec<Tree>> = BTreeMap::new();
     for file in &ledger.tails {
         let path = file.tails_path();
-        let Some(bytes) = named(device, &path, *file, report) else {
+        let mut bytes = Vec::new();
+        let check = TailsCheck::of(device, *file, |stripe| bytes.extend_from_slice(stripe));
+        report.files += 2;
+        for (path, what) in check.findings() {
+            report.note(&path, what);
+        }
+        if !check.is_sound() {
             continue;
-        };
+        }
         for record in tail_records(&bytes) {
             match record {
                 Ok(record) => {

@@ -234,6 +234,20 @@ fn a_flipped_byte_of_a_file_is_found_and_mended_or_refused_by_name() {
             oldest(&base, "tails."),
             300,
             oldest(&base, "tails."),
+            "",
+        ),
+        (
+            "tails and what mends them",
+            newest(&base, "tails."),
+            300,
+            newest(&base, "tails."),
+            "",
+        ),
+        (
+            "tails of both superblocks and what mends them",
+            oldest(&base, "tails."),
+            300,
+            oldest(&base, "tails."),
             "checksum differs",
         ),
         (
@@ -261,6 +275,9 @@ fn a_flipped_byte_of_a_file_is_found_and_mended_or_refused_by_name() {
     ] {
         let device = world();
         assert!(device.flip_bit(&path, at, 4), "{class}");
+        if class.contains("and what mends them") {
+            assert!(device.flip_bit(&path.replace("tails.", "mend."), 40, 4));
+        }
         let shared = Arc::<SimDevice>::clone(&device) as Arc<dyn Device>;
         let report = verify(&shared).unwrap();
         let found = report.findings.iter().any(|f| f.place.starts_with(&place));
@@ -275,7 +292,7 @@ fn a_flipped_byte_of_a_file_is_found_and_mended_or_refused_by_name() {
                 assert!(opens.is_empty(), "{class} was opened");
                 assert_eq!(scan(&database), whole, "{class}");
                 let is_older = store.recovery().newest_damaged.is_some();
-                assert_eq!(is_older, class == "tails");
+                assert_eq!(is_older, class == "tails and what mends them");
                 store.checkpoint().wait().unwrap();
                 store.checkpoint().wait().unwrap();
                 store.scrub_round();
@@ -305,7 +322,7 @@ fn rot_of_files_is_found_while_the_store_is_open() {
     let device = world();
     let (store, _database) = open(&device).unwrap();
     assert!(store.scrub_round().findings.is_empty());
-    for prefix in ["tails.", "series.", "index."] {
+    for prefix in ["tails.", "mend.", "series.", "index."] {
         let path = newest(&device, prefix);
         assert!(device.flip_bit(&path, 50, 2), "{path}");
         let found = store.scrub_round().findings;
@@ -479,10 +496,15 @@ fn what_rots_in_both_files_is_lost_and_named() {
 fn a_checkpoint_that_was_passed_over_may_hold_again() {
     let base = world();
     let newest_tails = newest(&base, "tails.");
+    let newest_mending = newest(&base, "mend.");
+    let flip = |device: &SimDevice| {
+        assert!(device.flip_bit(&newest_tails, 300, 4));
+        assert!(device.flip_bit(&newest_mending, 40, 4));
+    };
     let (_, before) = open(&world()).map(|(s, d)| (s, scan(&d))).unwrap();
     for drives in 0..40 {
         let device = world();
-        assert!(device.flip_bit(&newest_tails, 300, 4));
+        flip(&device);
         let (store, database) = open(&device).unwrap();
         assert!(store.recovery().newest_damaged.is_some());
         // Pages, too, not only what is in tails.
@@ -499,8 +521,8 @@ fn a_checkpoint_that_was_passed_over_may_hold_again() {
         }
         drop((store, database));
         let device = device.kill();
-        let heals = read(&device, &newest_tails).len() > 300;
-        assert!(heals && device.flip_bit(&newest_tails, 300, 4));
+        assert!(read(&device, &newest_tails).len() > 300);
+        flip(&device);
         let (store, database) = open(&device).unwrap();
         let (points, errors) = scan(&database);
         assert_eq!((points, errors), (before.0 + 3000, 0), "{drives}");

@@ -52,7 +52,7 @@ impl StoreInner {
             dirty
         });
         let done = *shard;
-        let mut slice = Slice::new(&mut running.tails, &mut running.encoder, running.full);
+        let mut slice = Slice::new(&mut running.tails.tails, &mut running.encoder, running.full);
         if let Some(walk) = &mut running.walk {
             let is_mine = |p: Partition| shard_of(p, self.shards.len()) == done;
             let away = walk.capture(&mut slice, &self.tail_files, is_mine);
@@ -63,7 +63,9 @@ impl StoreInner {
             drop(state);
             self.complete(running, newer, &files)?;
             match away {
-                Some(away) => self.copy_records(&mut running.tails, &mut running.moved, away)?,
+                Some(away) => {
+                    self.copy_records(&mut running.tails.tails, &mut running.moved, away)?;
+                }
                 None => running.walk = None,
             }
             return Ok(Progress::Again);

@@ -21,7 +21,8 @@ impl StoreInner {
         now: u64,
     ) {
         let lane = self.checkpoint_lane();
-        self.note_records(&mut running.tails, running.captured, running.moved, &ledger);
+        let tails = &mut running.tails.tails;
+        self.note_records(tails, running.captured, running.moved, &ledger);
         for (part, mark) in running.sealed {
             *part.sealed.lock() = mark;
             part.index.write().forget_before(mark);
@@ -58,6 +59,7 @@ impl StoreInner {
         };
         for file in old.tails.iter().filter(|f| !named(|l| &l.tails, f)) {
             remove(file.tails_path());
+            remove(file.mending_path());
         }
         for file in old.series.iter().filter(|f| !named(|l| &l.series, f)) {
             file.series_paths().into_iter().for_each(remove);
@@ -157,7 +159,7 @@ impl StoreInner {
         let segments = running.segments.into_iter().map(|new| new.file);
         let twins = running.series.into_iter().chain(segments);
         let abandoned = twins.flat_map(|twin| twin.abandon(full));
-        let abandoned = abandoned.chain([running.tails.abandon(full)]);
+        let abandoned = abandoned.chain(running.tails.abandon(full));
         checkpointer.abandoned.extend(abandoned);
         let error = if full {
             StoreError::NoRoom { reason }

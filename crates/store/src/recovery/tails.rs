@@ -7,15 +7,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use alluvium_io::{AlignedBuf, Completion, Op, OpenMode, Read};
+use alluvium_io::{AlignedBuf, Completion, IoError, Op, OpenMode, Read};
 use alluvium_nbtree::{TailHead, read_tail_record, tail_record_head, tail_record_len};
 use alluvium_types::{DatabaseId, PAGE_SIZE, PARTITION_COUNT, Partition};
 use parking_lot::RwLockWriteGuard;
 
 use super::RecoveryReport;
+use crate::copying::Side;
 use crate::databases::{Catalog, DatabaseState};
 use crate::error::OpenError;
 use crate::ledger::{Ledger, NamedFile};
+use crate::mended_tails::MendedTails;
 use crate::open::StoreInner;
 use crate::partition::PartitionState;
 use crate::recall::{AWAY_BYTES, SERIES_BYTES};
@@ -79,7 +81,8 @@ struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    /// Reads one file piece by piece, and keeps it open for the records of series that are left in it.
+    /// Takes one file in, and keeps it open for the records of series that are left in it. One that does not hold is read once
+    /// more as its mending file gives it back: of what was met before nothing is taken twice.
     fn file(&mut self, named: NamedFile) -> Result<(), OpenError> {
         let bad = OpenError::Manifest {
             section: "a file it names: length or checksum differs",
@@ -92,22 +95,53 @@ impl<'a> Loader<'a> {
             return Err(bad);
         };
         let open = TailsFile::new(Arc::clone(device), lane, file, named);
-        if named.len > len {
-            return Err(bad);
-        }
         let number = self.inner.tail_files.add(Some(open));
+        let as_it_is = if named.len > len {
+            Err(bad)
+        } else {
+            self.records(named, number, |offset, len| {
+                let mut reads = [Read {
+                    file,
+                    offset,
+                    into: AlignedBuf::zeroed(len),
+                }];
+                device.read(&mut reads)?;
+                let [read] = reads;
+                Ok(read.into)
+            })
+        };
+        let Err(error) = as_it_is else {
+            return Ok(());
+        };
+        let device = device.as_ref();
+        let mut mended = MendedTails::new(Side { device, lane }, file, named);
+        if !mended.can_mend() {
+            return Err(error);
+        }
+        let again = self.records(named, number, |offset, len| mended.read(offset, len));
+        again.map_err(|_| error)?;
+        self.report.tails_pages_mended += mended.mended.len() as u64;
+        self.inner.tail_files.suspect(named);
+        Ok(())
+    }
+
+    /// Takes in the records of one file piece by piece, whose bytes `read` gives: those from an offset on, so many.
+    fn records(
+        &mut self,
+        named: NamedFile,
+        number: Option<u8>,
+        mut read: impl FnMut(u64, usize) -> Result<AlignedBuf, IoError>,
+    ) -> Result<(), OpenError> {
+        let bad = OpenError::Manifest {
+            section: "a file it names: length or checksum differs",
+        };
         // Where the next record begins, up to where the checksum goes, and how much is read next.
         let (mut begin, mut summed, mut want, mut crc) = (0, 0, PIECE_BYTES, 0);
         while begin < named.len {
             let (before, offset) = (begin, begin - begin % PAGE_SIZE as u64);
             let bytes = want.min(named.len - offset);
-            let mut reads = [Read {
-                file,
-                offset,
-                into: AlignedBuf::zeroed(bytes as usize),
-            }];
-            device.read(&mut reads)?;
-            let piece = reads[0].into.bytes().get(..bytes as usize);
+            let piece = read(offset, bytes as usize)?;
+            let piece = piece.bytes().get(..bytes as usize);
             let piece = piece.unwrap_or_default();
             let new = piece.get((summed - offset) as usize..);
             crc = alluvium_block::crc32c_append(crc, new.unwrap_or_default());

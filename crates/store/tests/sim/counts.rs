@@ -99,6 +99,8 @@ counts! {
     silent_read: sum;
     /// Of the series that came back into memory: those that a comparison brought back.
     recalled_read: sum;
+    /// Rot in tails, or in what mends them, that changed nothing.
+    mended: sum;
 }
 
 /// Worlds from which on everything that is counted must have happened.

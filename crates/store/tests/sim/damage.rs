@@ -53,12 +53,13 @@ pub fn run(seed: u64) -> Counts {
     world.counts.lives += 1;
     drop((database, store));
     world.end(false);
-    let rotten = if on_the_way {
-        "vol/".to_owned()
+    let (rotten, mendable) = if on_the_way {
+        ("vol/".to_owned(), false)
     } else {
         flip(&mut world)
     };
-    world.rotten = true;
+    // Everything else there is twice, or can be made again.
+    world.rotten = !mendable;
     let opened = world.open();
     trace(|| {
         format!(
@@ -71,6 +72,7 @@ pub fn run(seed: u64) -> Counts {
             // Of a volume's file only the header is needed to open.
             let text = error.to_string();
             assert!(!is_twin(&rotten), "there is a copy: {text}");
+            assert!(!mendable, "there is a mending file: {text}");
             let allowed = !rotten.starts_with("vol/") || text.contains("header");
             assert!(allowed, "a data page keeps the store shut: {text}");
             world.counts.damage_named += 1;
@@ -85,8 +87,14 @@ pub fn run(seed: u64) -> Counts {
                 world.oracle.check(&found, i64::MIN).unwrap();
             } else {
                 let database = database.expect("its creation was acknowledged");
-                if is_twin(&rotten) {
+                if is_twin(&rotten) || mendable {
                     same(&model, &read_all(&database)).unwrap();
+                }
+                if mendable {
+                    // What was not read is found and mended as well.
+                    store.scrub_round();
+                    assert_eq!(store.scrub_round().findings, []);
+                    world.counts.mended += 1;
                 }
                 check(&database, &model, &history, &rotten, &mut world.counts);
             }
@@ -102,8 +110,15 @@ fn is_twin(path: &str) -> bool {
     path.starts_with("series.") || path.starts_with("index.")
 }
 
-/// Turns over a bit or two of one file, anywhere in it; returns its path.
-fn flip(world: &mut World) -> String {
+/// Whether pages of a file, which ascend, can be made again of its mending file.
+fn are_mendable(path: &str, pages: &BTreeSet<u64>) -> bool {
+    let groups: BTreeSet<(u64, u64)> = pages.iter().map(|page| (page / 256, page % 16)).collect();
+    path.starts_with("mend.") || path.starts_with("tails.") && groups.len() == pages.len()
+}
+
+/// Turns over a bit or two of one file, anywhere in it, or makes blocks of a tails file unreadable; returns its path, and whether
+/// that must not be felt: it is in tails, no two pages of a group, or in what mends them.
+fn flip(world: &mut World) -> (String, bool) {
     loop {
         let folder = ["", "wal/", "vol/", "vol/"][world.dice.below(4) as usize];
         let files = world.device.list(folder.trim_end_matches('/')).unwrap();
@@ -116,13 +131,20 @@ fn flip(world: &mut World) -> String {
         }
         let file = files[world.dice.below(files.len() as u64) as usize];
         let path = format!("{folder}{}", file.name);
-        let mut any = false;
+        let (mut any, mut pages) = (false, BTreeSet::new());
+        let spoils = path.starts_with("tails.") && world.dice.below(2) == 0;
         for _ in 0..=world.dice.below(2) {
             let (offset, bit) = (world.dice.below(file.len), world.dice.below(8) as u8);
-            any |= world.device.flip_bit(&path, offset, bit);
+            pages.insert(offset / 4096);
+            any |= if spoils {
+                world.device.spoil(&path, offset)
+            } else {
+                world.device.flip_bit(&path, offset, bit)
+            };
         }
         if any {
-            return path;
+            let mendable = are_mendable(&path, &pages);
+            return (path, mendable);
         }
     }
 }
