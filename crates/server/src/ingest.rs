@@ -138,13 +138,12 @@ fn tell(left_out: &LeftOutLines, body: &[u8], refused: &mut PartialWrite) {
 }
 
 fn add(to: &mut PooledWriter, line: &Line<'_, '_>) -> Result<(), Refusal> {
-    let row = match to.writer.cached(line.key) {
-        Some(row) => row,
-        None => {
-            let key = borrow_key(line.key, Limits::default().tags_max);
-            let key = key.map_err(Refusal::Unread)?;
-            to.writer.resolve_borrowed(line.key, &key)
-        }
+    let row = if let Some(row) = to.writer.cached(line.key) {
+        row
+    } else {
+        let key = borrow_key(line.key, Limits::default().tags_max);
+        let key = key.map_err(Refusal::Unread)?;
+        to.writer.resolve_borrowed(line.key, &key)
     };
     to.writer.begin_line(row, line.time_ns)?;
     for (at, field) in line.fields.iter().enumerate() {
