@@ -76,6 +76,8 @@ pub(crate) fn load(
         load_tails(inner, ledger, &mut report)?;
     }
     complete_tables(inner)?;
+    // Directories and filters of segments, which stay in memory as what they were read into.
+    inner.index_cache.shrink(0);
     let databases = inner.catalog.read().all();
     databases.iter().for_each(|d| StoreInner::raise_barriers(d));
     Ok(report)

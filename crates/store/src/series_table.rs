@@ -119,6 +119,11 @@ impl SeriesTable {
         if self.rows <= row.0 {
             self.rows = row.0 + 1;
             if self.blocks.len() <= block {
+                if self.blocks.capacity() <= block {
+                    // Not twice as many: blocks without a series in memory are about a third of what their rows cost.
+                    let more = block + 1 - self.blocks.len();
+                    self.blocks.reserve_exact(more.max(self.blocks.len() / 8));
+                }
                 self.blocks.resize_with(block + 1, Block::default);
             }
         }
