@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use alluvium_io::{DeviceOptions, process_cpu_time, resident_bytes, thread_cpu_time};
+use alluvium_protocol::line::{Limits, borrow_key};
 use alluvium_store::{
     Clock, Database, Durability, Label, Matcher, Selector, Store, StoreConfig, SystemClock, Test,
     ValueRef,
 };
-use alluvium_types::SeriesKey;
 
 use crate::args::BenchCardinalityArgs;
 use crate::error::CliError;
@@ -114,8 +114,8 @@ fn pumped(store: &Store, work: impl FnOnce() -> Result<(), CliError>) -> Result<
     })
 }
 
-/// The ten tags of a TSBS host, of which no two are alike, and its key as a line of line protocol begins.
-fn host(n: u64) -> Result<(Vec<u8>, SeriesKey), CliError> {
+/// The ten tags of a TSBS host, of which no two are alike, as a line of line protocol begins.
+fn host(n: u64) -> Vec<u8> {
     // Any fixed mixture will do.
     let random =
         (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ n.wrapping_mul(0xc2b2_ae3d_27d4_eb4f) >> 7;
@@ -152,8 +152,7 @@ fn host(n: u64) -> Result<(Vec<u8>, SeriesKey), CliError> {
         raw.push(b'=');
         raw.extend_from_slice(value.as_bytes());
     }
-    let key = SeriesKey::new("cpu", tags).map_err(|e| failed("bad tags")(&e))?;
-    Ok((raw, key))
+    raw
 }
 
 /// Processor time of the calling thread that each part of the way of a new series took.
@@ -175,23 +174,25 @@ fn load(args: &BenchCardinalityArgs, store: &Store) -> Result<Database, CliError
     let mut writer = database.writer();
     // Of the present: rows of long ago would fall silent as soon as they are in segments.
     let start_ns = SystemClock.wall_ns();
+    let limits = Limits::default();
     let mut spent = Spent::default();
     let (mut slowest, mut slowest_cpu) = (Duration::ZERO, Duration::ZERO);
     let (began, cpu) = (Instant::now(), process_cpu_time());
     for (round, first) in (0..args.series).step_by(args.batch.max(1)).enumerate() {
         let end = args.series.min(first + args.batch.max(1) as u64);
-        // Keys are made one at a time, as a server reads lines. What making them costs is found by making them once more.
+        // Texts are made one at a time, as a server gets lines. What making them costs is found by making them once more.
         let start = thread_cpu_time();
         for n in first..end {
-            std::hint::black_box(host(n)?);
+            std::hint::black_box(host(n));
         }
         let making = thread_cpu_time().saturating_sub(start);
         let time = start_ns + round as i64;
         let bad = |e: &dyn std::fmt::Display| failed("a line was refused")(e);
         let (batch_began, lines_began) = (Instant::now(), thread_cpu_time());
         for n in first..end {
-            let (raw, key) = host(n)?;
-            let row = writer.resolve(&raw, key);
+            let raw = host(n);
+            let key = borrow_key(&raw, limits.tags_max);
+            let row = writer.resolve_borrowed(&raw, &key.map_err(|e| bad(&e))?);
             writer.begin_line(row, time).map_err(|e| bad(&e))?;
             writer
                 .field("usage_user", ValueRef::I64(58))
@@ -219,8 +220,8 @@ fn load(args: &BenchCardinalityArgs, store: &Store) -> Result<Database, CliError
     let us = |time: Duration| time.as_secs_f64() * 1e6 / series;
     let of_writer = spent.lines + spent.commit + spent.wait;
     say(&format!(
-        "created: {:.0} a CPU second of all threads without the making of keys ({:.2} us each: lines {:.2}, commit {:.2}, \
-         waiting for it {:.2}, other threads {:.2}; making a key {:.2}), {:.2} s in all",
+        "created: {:.0} a CPU second of all threads without the making of texts ({:.2} us each: lines {:.2}, commit {:.2}, \
+         waiting for it {:.2}, other threads {:.2}; making a text {:.2}), {:.2} s in all",
         series / cpu.as_secs_f64(),
         us(cpu),
         us(spent.lines),
