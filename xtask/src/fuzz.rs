@@ -23,10 +23,11 @@ const RSS_MIB_MAX: u32 = 1536;
 /// What one input may take.
 const INPUT_SECONDS_MAX: u32 = 10;
 /// Longest input of targets whose work grows with it; others get libFuzzer's own choice.
-const LEN_MAX: [(&str, u32); 7] = [
-    ("codec_round_trip", 256),
+const LEN_MAX: [(&str, u32); 8] = [
+    ("codec_round_trip", 128),
     ("codec_tail", 512),
     ("log_replay", 320),
+    ("query_text", 192),
     ("store_files", 512),
     ("store_manifest", 512),
     ("store_model", 256),
