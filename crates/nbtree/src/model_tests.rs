@@ -387,7 +387,7 @@ fn weave(steps: &[(u16, i64, Option<i64>)], window: usize, take_at: usize) -> us
             .push_bits_beside(&mut out, &mut late, now, bits);
         model.insert(now, bits);
         if let Some(behind) = behind {
-            let bits = f64::from(*value + 1).to_bits();
+            let bits = (f64::from(*value) + 1.0).to_bits();
             late.0.insert(now - behind, bits);
             model.insert(now - behind, bits);
         }
