@@ -6,6 +6,7 @@
 
 mod dense_rows;
 mod filter;
+mod lanes;
 mod layout;
 mod matching;
 mod merge;

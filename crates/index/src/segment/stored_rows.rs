@@ -16,6 +16,9 @@ const ARRAY_MAX: usize = 4096;
 /// Rows that are listed in one step.
 const FOUR: usize = 4;
 
+/// Words that are passed over in one step where nothing is set.
+const EIGHT: usize = 8;
+
 /// First number of a set with containers of runs; the number of containers, less one, is above it.
 const COOKIE_RUNS: u16 = 12347;
 
@@ -202,20 +205,28 @@ pub(crate) fn bitmap_of(
 /// Lists the bits that are set, of which `counts` has how many there are in each word, at most [`ARRAY_MAX`] in all.
 fn list_rows(words: &[[u8; 8]], counts: &[u8], list: &mut [u16; ARRAY_MAX + FOUR]) {
     let mut len = 0;
-    for ((word, count), base) in words.iter().zip(counts).zip((0..).step_by(64)) {
-        let mut word = u64::from_le_bytes(*word);
-        // Four at once, there or not: how many there are is what a processor cannot foretell.
-        for done in (0..usize::from(*count).max(1)).step_by(FOUR) {
-            let Some(slots) = list.get_mut(len + done..).and_then(|l| l.first_chunk_mut()) else {
-                return;
-            };
-            let slots: &mut [u16; FOUR] = slots;
-            for slot in slots {
-                *slot = base + (word | 1 << 63).trailing_zeros() as u16;
-                word &= word.wrapping_sub(1);
-            }
+    let groups = words.chunks(EIGHT).zip(counts.as_chunks::<EIGHT>().0);
+    for ((words, counts), base) in groups.zip((0..).step_by(64 * EIGHT)) {
+        // Where few rows are set, most of the words are empty.
+        if u64::from_ne_bytes(*counts) == 0 {
+            continue;
         }
-        len += usize::from(*count);
+        for ((word, count), base) in words.iter().zip(counts).zip((base..).step_by(64)) {
+            let mut word = u64::from_le_bytes(*word);
+            // Four at once, there or not: how many there are is what a processor cannot foretell.
+            for done in (0..usize::from(*count).max(1)).step_by(FOUR) {
+                let Some(slots) = list.get_mut(len + done..).and_then(|l| l.first_chunk_mut())
+                else {
+                    return;
+                };
+                let slots: &mut [u16; FOUR] = slots;
+                for slot in slots {
+                    *slot = base + (word | 1 << 63).trailing_zeros() as u16;
+                    word &= word.wrapping_sub(1);
+                }
+            }
+            len += usize::from(*count);
+        }
     }
 }
 

@@ -6,7 +6,10 @@
 
 use std::ops::Range;
 
+use memchr::memmem::Finder;
+
 use crate::automaton::{Automaton, State};
+use crate::segment::lanes;
 use crate::segment::layout::{ALL_SINGLE, BLOCK_VALUES, INLINE_ROWS, WIDE_LENGTHS};
 use crate::segment::packed::{bits_of, pack, packed_bytes, unpack};
 use crate::varint::{get_u32, get_u64, put_u64};
@@ -197,14 +200,26 @@ impl<'a> ValueBlock<'a> {
         }
     }
 
-    /// The places of the values that contain a text, which is not empty. Only where a byte that a value does not share
-    /// with the one before may end the text is more than that byte looked at. `value` saves an allocation.
-    pub(crate) fn containing(&self, text: &[u8], value: &mut Vec<u8>) -> Option<ValueSet> {
-        if self.is_wide {
-            containing(self.texts::<4>(), text, value)
-        } else {
-            containing(self.texts::<1>(), text, value)
+    /// The places of the values that contain a text, which is not empty. Values that differ in few bytes are spelt side by
+    /// side and searched at once; of others, only where a byte that a value does not share with the one before may end the
+    /// text is more than that byte looked at. `value` saves an allocation.
+    pub(crate) fn containing(&self, text: &Finder<'_>, value: &mut Vec<u8>) -> Option<ValueSet> {
+        if self.spell(text.needle(), value).is_some() {
+            return Some(lanes::containing(value, self.count, text));
         }
+        if self.is_wide {
+            containing(self.texts::<4>(), text.needle(), value)
+        } else {
+            containing(self.texts::<1>(), text.needle(), value)
+        }
+    }
+
+    /// As [`lanes::spell`] does.
+    pub(crate) fn spell(&self, wanted: &[u8], out: &mut Vec<u8>) -> Option<()> {
+        if self.is_wide {
+            return None;
+        }
+        lanes::spell(self.shared, self.suffixes, self.text, wanted, out)
     }
 
     /// Where the rows of each value are, in order; nothing more behind a place that makes no sense.
@@ -461,7 +476,7 @@ mod tests {
         }
         for text in ["9", "99", "1.eu", "st_2", "é", "host_299", "\n", "11", "zz"] {
             let found = block
-                .containing(text.as_bytes(), &mut vec![b'9'; 3])
+                .containing(&Finder::new(text), &mut vec![b'9'; 3])
                 .unwrap();
             let expected = places_of(&values, |value| value.contains(text));
             assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{text}");

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use memchr::memmem::Finder;
 use roaring::RoaringBitmap;
 
 use crate::SegmentError;
@@ -37,7 +38,7 @@ pub(crate) struct StepBuffers {
 /// eyes.
 enum Walk<'a> {
     /// Those that contain a text.
-    Text(&'a [u8]),
+    Text(Box<Finder<'a>>),
     /// Those that an expression accepts, or does not if it accepts the empty string.
     Steps(&'a Automaton, bool),
     /// One by one.
@@ -50,7 +51,9 @@ impl<'a> Walk<'a> {
         // Few values are not worth a table.
         let automaton = || matcher.automaton().filter(|_| key.values > BLOCK_VALUES);
         match &matcher.test {
-            CompiledTest::Contains(text) if !text.is_empty() => Self::Text(text.as_bytes()),
+            CompiledTest::Contains(text) if !text.is_empty() => {
+                Self::Text(Box::new(Finder::new(text)))
+            }
             _ => match automaton() {
                 Some(automaton) => Self::Steps(automaton, absent == matcher.negated),
                 None => Self::Values(matcher, absent),
