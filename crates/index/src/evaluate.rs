@@ -132,6 +132,20 @@ impl PartitionIndex {
         selected
     }
 
+    /// The series that match of rows that pass the matchers on tags: of some that [`Self::rows_with`] found.
+    pub fn select_among(
+        &self,
+        selector: &CompiledSelector,
+        rows: &RoaringBitmap,
+    ) -> Vec<SelectedRow> {
+        let mut selected = Vec::new();
+        self.visit_rows(&self.names(selector), rows, |item| {
+            selected.push(item);
+            ControlFlow::Continue(())
+        });
+        selected
+    }
+
     /// Whether [`Self::select_with`] would list anything. Ends at the first series found.
     pub fn any_with(
         &self,
@@ -192,14 +206,24 @@ impl PartitionIndex {
         selector: &CompiledSelector,
         sealed: &SealedRows,
         live: Option<&RoaringBitmap>,
-        mut found: impl FnMut(SelectedRow) -> ControlFlow<()>,
+        found: impl FnMut(SelectedRow) -> ControlFlow<()>,
     ) {
         let names = self.names(selector);
         let rows = self.rows_passing(selector, &names, sealed, live);
+        self.visit_rows(&names, &rows, found);
+    }
+
+    /// Calls `found` with the fields of rows that pass the names, row by row, until it says that this is enough.
+    fn visit_rows(
+        &self,
+        names: &Names,
+        rows: &RoaringBitmap,
+        mut found: impl FnMut(SelectedRow) -> ControlFlow<()>,
+    ) {
         let of_all = names.of_all();
-        for row in rows.iter() {
+        for row in rows {
             let set = self.row_sets.get(row as usize).unwrap_or(NO_FIELDS);
-            let Some(fields) = of_all.or_else(|| self.fields_passing(row, &names)) else {
+            let Some(fields) = of_all.or_else(|| self.fields_passing(row, names)) else {
                 continue;
             };
             let row = Row(row);

@@ -68,7 +68,8 @@ impl Snapshot {
     }
 
     /// Tag sets with a series that matches and a point on a day that `range` touches, at most `limit`. Which ones, where
-    /// there are more, is not said. Costs about the rows that match, and a few blocks for those that are listed.
+    /// there are more, is not said. Costs about the sets of rows that the matchers name, and a few blocks for those that are
+    /// listed; where a retention hides points, a look at each row that matches.
     ///
     /// # Errors
     /// As [`Snapshot::select`].
@@ -97,12 +98,21 @@ impl Snapshot {
         room: usize,
         found: &mut Found,
     ) -> Result<(), StoreError> {
-        let mut selected = part.select(selector, range, |_, selected| selected)?;
-        if !self.cut.is_none() {
+        let (matching, selected) = if self.cut.is_none() {
+            part.resolve(selector, range, |index, sealed, live| {
+                let rows = index.rows_with(selector, sealed, live);
+                // Only those that are listed are looked at one by one.
+                let first: RoaringBitmap = rows.iter().take(room).collect();
+                (rows.len(), index.select_among(selector, &first))
+            })?
+        } else {
+            let mut selected = part.select(selector, range, |_, selected| selected)?;
             selected.retain(|item| self.keeps(part, item));
-        }
+            let of_rows = selected.chunk_by(|a, b| a.row == b.row);
+            (of_rows.count() as u64, selected)
+        };
+        found.matching += matching;
         let by_row = || selected.chunk_by(|a, b| a.row == b.row);
-        found.matching += by_row().count() as u64;
         let rows = by_row().take(room).filter_map(|of_row| of_row.first());
         let rows: Vec<Row> = rows.map(|item| item.row).collect();
         let keys = part.keys(&rows)?;
