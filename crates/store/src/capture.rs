@@ -398,8 +398,33 @@ fn move_records(
                     state.set_older(Some(new));
                 }
             }
-            Some(Slot::Away(now)) if now.file() == new.file() => {}
+            // It has changed since it was copied, or has lost its points.
+            Some(Slot::Away(now)) if now.file() == new.file() || now.is_pointless() => {}
             Some(Slot::Away(_)) => table.put_away(row, field, new),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copied_record_takes_the_place_of_an_older_one_only() {
+        let place = |file, offset| RecordPlace::new(file, offset, 7).unwrap();
+        let field = FieldId(0);
+        let mut table = SeriesTable::default();
+        let there = [place(1, 0), place(2, 7), RecordPlace::POINTLESS];
+        for (row, record) in (0..).zip(there) {
+            table.put_away(Row(row), field, record);
+        }
+        let copied = (0..4).map(|row| (Row(row), field, place(2, 100 + u64::from(row) * 7)));
+        move_records(&mut table, copied);
+        let now = (0..4).map(|row| match table.slot(Row(row), field) {
+            Some(Slot::Away(record)) => Some(record),
+            _ => None,
+        });
+        let expected = [Some(place(2, 100)), Some(there[1]), Some(there[2]), None];
+        assert!(now.eq(expected));
     }
 }

@@ -296,11 +296,13 @@ impl Packed {
         self.0.len()
     }
 
-    /// Whether these are the same series, and none of `other` is in this file.
+    /// Whether these are the same series, and none of `other` is in this file or has lost its points.
     pub(super) fn may_replace(&self, other: &Self, file: u8) -> bool {
         let (new, old) = (View::of(&self.0), View::of(&other.0));
+        let pointless = RecordPlace::POINTLESS.file();
         let mut anchors = (0..).map_while(|n| old.anchor(n));
-        self.0[..new.keys] == other.0[..old.keys] && anchors.all(|(_, of, _)| of != file)
+        self.0[..new.keys] == other.0[..old.keys]
+            && anchors.all(|(_, of, _)| of != file && of != pointless)
     }
 
     /// Says in which file all of them are.
@@ -394,6 +396,10 @@ mod tests {
             assert!(moved.iter().zip(&entries).all(|(a, b)| {
                 (a.0, a.1, a.2.offset(), a.2.len()) == (b.0, b.1, b.2.offset(), b.2.len())
             }));
+            let some = draw(entries.len() as u64) as usize;
+            entries[some].2 = RecordPlace::POINTLESS;
+            let emptied = Packed::new(&entries).expect("they fitted before");
+            assert!(!other.may_replace(&emptied, 200), "it has no points now");
             let fewer = Packed::new(&entries[..entries.len() - 1]);
             assert!(fewer.is_none_or(|fewer| !fewer.may_replace(&packed, 200)));
         }
