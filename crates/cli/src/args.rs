@@ -385,6 +385,9 @@ pub(crate) struct LoadArgs {
 pub(crate) struct BenchCardinalityArgs {
     /// Directory to make; it is left there
     pub dir: PathBuf,
+    /// Make nothing: open what an earlier run with as many series has left there, and ask it
+    #[arg(long)]
+    pub again: bool,
     /// Series, each a tag set of its own
     #[arg(long, default_value_t = 1_000_000)]
     pub series: u64,

@@ -27,6 +27,9 @@ pub(crate) fn failed(what: &'static str) -> impl Fn(&dyn std::fmt::Display) -> C
 }
 
 pub(crate) fn run(args: &BenchCardinalityArgs) -> Result<(), CliError> {
+    if args.again {
+        return reopen(args, &args.dir.join("closed"), "once more");
+    }
     if args
         .dir
         .read_dir()
@@ -48,12 +51,12 @@ pub(crate) fn run(args: &BenchCardinalityArgs) -> Result<(), CliError> {
     ));
     let settings = config(args, true)?;
     say(&format!(
-        "16 partitions; index segments of {} rows, merged by {} up to {} rows, {} MiB of their blocks in memory; rows leave the \
-         name table after {} days; {} shards",
+        "16 partitions; index segments of {} rows, merged by {} up to {} rows, at most {} MiB of their blocks in memory; \
+         rows leave the name table after {} days; {} shards",
         settings.index_segment_rows,
         settings.index_merge_segments,
         settings.index_merge_rows_max,
-        settings.index_cache_bytes >> 20,
+        settings.index_cache_limit() >> 20,
         settings.index_silent_days,
         settings.shards,
     ));
@@ -301,6 +304,9 @@ fn reopen(args: &BenchCardinalityArgs, dir: &Path, what: &str) -> Result<(), Cli
             process_cpu_time().saturating_sub(cpu).as_secs_f64(),
             store.recovery().sections,
         ));
+        if args.again {
+            selection_cost::ask(&database, args.series, args.runs)?;
+        }
         Ok(())
     })?;
     store

@@ -9,6 +9,9 @@ use alluvium_io::HeapUse;
 use crate::retention_settings::Retention;
 use crate::series_limits::SeriesLimits;
 
+/// Blocks of index segments take at most one part in so many of the budget.
+const INDEX_CACHE_SHARE: u64 = 32;
+
 /// When a write is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
@@ -215,7 +218,8 @@ pub struct StoreConfig {
     pub index_merge_rows_max: u32,
     /// Days without a point after which a row leaves the table that finds it by its tag set without reading; 0: never.
     pub index_silent_days: u32,
-    /// Bytes of index segments' blocks kept in memory.
+    /// Bytes of index segments' blocks kept in memory, at most a thirty-second of the budget. An expression looks at all values
+    /// of a tag: where their blocks do not stay in memory, it reads them again each time.
     pub index_cache_bytes: usize,
     /// Bytes of raw tag sections one writer remembers.
     pub writer_cache_bytes_max: usize,
@@ -225,6 +229,15 @@ pub struct StoreConfig {
     pub databases_max: usize,
     /// Identity of a new data directory; random if `None`.
     pub instance: Option<[u8; 16]>,
+}
+
+impl StoreConfig {
+    /// What blocks of index segments may take of memory, bytes.
+    pub fn index_cache_limit(&self) -> usize {
+        let of_budget = self.memory_bytes / INDEX_CACHE_SHARE;
+        self.index_cache_bytes
+            .min(usize::try_from(of_budget).unwrap_or(usize::MAX))
+    }
 }
 
 impl Default for StoreConfig {
@@ -283,7 +296,7 @@ impl Default for StoreConfig {
             index_merge_segments: 4,
             index_merge_rows_max: 262_144,
             index_silent_days: 2,
-            index_cache_bytes: 32 << 20,
+            index_cache_bytes: 256 << 20,
             writer_cache_bytes_max: 64 << 20,
             writer_staging_bytes_max: 4 << 20,
             databases_max: 65_536,

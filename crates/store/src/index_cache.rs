@@ -111,6 +111,25 @@ impl IndexCache {
         })
     }
 
+    /// Drops the blocks of a segment: nobody reads it any more. Costs a look at every block.
+    pub(crate) fn forget(&self, number: u64) {
+        let mut blocks = self.blocks.lock();
+        let blocks = &mut *blocks;
+        let before = blocks.bytes;
+        blocks.by_place.retain(|(of, _), (block, _)| {
+            let stays = *of != number;
+            if !stays {
+                blocks.bytes -= block.len();
+            }
+            stays
+        });
+        if blocks.bytes < before {
+            blocks.order.retain(|(of, _)| *of != number);
+        }
+        self.budget
+            .release(Owner::Index, (before - blocks.bytes) as u64);
+    }
+
     pub(crate) fn put(&self, place: (u64, u64), block: Arc<[u8]>) {
         if block.len() > self.limit / 4 {
             return;
@@ -155,6 +174,14 @@ mod tests {
         assert!(cache.get((1, 99), 400).is_none(), "another length");
         cache.put((2, 0), vec![0; 2000].into());
         assert!(cache.get((2, 0), 2000).is_none(), "too large to keep");
+        cache.put((2, 1), vec![0; 300].into());
+        cache.forget(1);
+        assert_eq!(cache.blocks.lock().bytes, 300, "of the other segment");
+        cache.put((1, 0), vec![0; 500].into());
+        assert!(
+            cache.get((1, 0), 500).is_some(),
+            "it comes again as any other"
+        );
         assert_eq!(
             budget.used_by(Owner::Index),
             cache.blocks.lock().bytes as u64

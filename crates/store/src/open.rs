@@ -290,8 +290,8 @@ impl StoreInner {
                 }
             })
             .collect();
-        let index_cache = config.index_cache_bytes;
-        let index_cache = Arc::new(IndexCache::new(index_cache, Arc::clone(&budget)));
+        let index_cache = IndexCache::new(config.index_cache_limit(), Arc::clone(&budget));
+        let index_cache = Arc::new(index_cache);
         Ok(Self {
             tail_files: TailFiles::default(),
             governor: Mutex::default(),

@@ -65,7 +65,30 @@ pub(crate) struct SegmentBuild {
 #[derive(Debug)]
 enum Work {
     Seal(Box<SealJob>),
-    Merge(Box<MergeJob>),
+    /// With the segments that it reads.
+    Merge(
+        Box<MergeJob>,
+        #[expect(dead_code, reason = "it is dropped with the job")] Leaving,
+    ),
+}
+
+/// Segments that a merge reads: what is read of them from now on is not worth room in memory. If they stay after all, it is
+/// again when this is dropped.
+#[derive(Debug)]
+struct Leaving(Vec<Arc<StoredSegment>>);
+
+impl Leaving {
+    fn of(held: &[HeldSegment]) -> Self {
+        let stored: Vec<_> = held.iter().map(|h| Arc::clone(&h.stored)).collect();
+        stored.iter().for_each(|stored| stored.keep_blocks(false));
+        Self(stored)
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|stored| stored.keep_blocks(true));
+    }
 }
 
 /// What a slice of a build came to.
@@ -154,8 +177,10 @@ impl StoreInner {
                 ..
             } = self.config;
             let range = mergeable(&rows, fan, rows_max).filter(|_| may_merge)?;
-            let inputs = held.get(range)?.iter().map(|h| Arc::clone(&h.segment));
-            Work::Merge(Box::new(MergeJob::new(inputs.collect()).ok()?))
+            let held = held.get(range)?;
+            let leaving = Leaving::of(held);
+            let inputs = held.iter().map(|h| Arc::clone(&h.segment));
+            Work::Merge(Box::new(MergeJob::new(inputs.collect()).ok()?), leaving)
         };
         Some(SegmentBuild {
             part: Arc::clone(part),
@@ -170,7 +195,7 @@ impl StoreInner {
         let SegmentBuild { part, number, work } = build;
         let (bytes, is_seal) = match work {
             Work::Seal(job) => (job.step(&part.index.read()), true),
-            Work::Merge(job) => {
+            Work::Merge(job, _) => {
                 let Ok(bytes) = job.step() else {
                     // Reads of it say what is wrong; those of the others go on.
                     self.index_cache

@@ -1,7 +1,7 @@
 //! The bytes of one segment of the index in an open store: a block of the first file, and where that does not hold of its copy.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use alluvium_index::{SegmentError, SegmentFile};
 use alluvium_io::{AlignedBuf, Completion, Device, FileId, IoError, Lane, Op, OpenMode, Read};
@@ -31,6 +31,8 @@ pub(crate) struct StoredSegment {
     /// The file that is not open: opened for each block that the other one does not have.
     other: String,
     place: RwLock<Place>,
+    /// Whether blocks that are read are kept in memory.
+    keeps_blocks: AtomicBool,
 }
 
 impl StoredSegment {
@@ -62,12 +64,24 @@ impl StoredSegment {
             file,
             other,
             place: RwLock::new(place),
+            keeps_blocks: AtomicBool::new(true),
         }
     }
 
     /// From here on the bytes are in this file.
     pub(crate) fn place_in(&self, file: FileId) {
         *self.place.write() = Place::File(file);
+    }
+
+    /// Whether blocks that are read from now on are kept in memory.
+    pub(crate) fn keep_blocks(&self, keep: bool) {
+        self.keeps_blocks.store(keep, Ordering::Relaxed);
+    }
+
+    fn keep(&self, offset: u64, block: Arc<[u8]>) {
+        if self.keeps_blocks.load(Ordering::Relaxed) {
+            self.cache.put((self.file.seq, offset), block);
+        }
     }
 
     fn read_other(&self, offset: u64, bytes: usize) -> Result<Arc<[u8]>, IoError> {
@@ -138,8 +152,7 @@ impl SegmentFile for StoredSegment {
             Place::Memory(whole) => return whole.read(offset, bytes, visit),
             Place::File(file) => *file,
         };
-        let key = (self.file.seq, offset);
-        if let Some(block) = self.cache.get(key, bytes) {
+        if let Some(block) = self.cache.get((self.file.seq, offset), bytes) {
             visit(&block);
             return Ok(());
         }
@@ -147,7 +160,7 @@ impl SegmentFile for StoredSegment {
         if let Ok(block) = &first
             && visit(block)
         {
-            self.cache.put(key, Arc::clone(block));
+            self.keep(offset, Arc::clone(block));
             return Ok(());
         }
         self.cache.suspect(self.file.seq);
@@ -155,7 +168,7 @@ impl SegmentFile for StoredSegment {
             && visit(&block)
         {
             self.cache.copies_read.fetch_add(1, Ordering::Relaxed);
-            self.cache.put(key, block);
+            self.keep(offset, block);
             return Ok(());
         }
         first.map(drop).map_err(|error| SegmentError::Read {
@@ -169,5 +182,6 @@ impl Drop for StoredSegment {
         if let Place::File(file) = *self.place.get_mut() {
             drop(self.device.submit(self.lane, Op::Close { file }));
         }
+        self.cache.forget(self.file.seq);
     }
 }
