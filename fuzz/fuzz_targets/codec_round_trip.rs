@@ -11,6 +11,9 @@ use alluvium_types::{Column, ValueKind};
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 
+/// Points of most columns, at most.
+const SHORT_POINTS: usize = 200;
+
 #[derive(Arbitrary, Debug)]
 enum Gap {
     Fixed(u16),
@@ -42,7 +45,8 @@ struct Input {
     first_time: i64,
     first_bits: u64,
     small: bool,
-    /// Where the column is cut: blocks are encoded with hints and models of other blocks.
+    /// Where the column is cut: blocks are encoded with hints and models of other blocks. One of sixteen columns may be as
+    /// long as a block can be.
     other: u16,
     runs: Vec<Run>,
 }
@@ -113,11 +117,16 @@ fn in_force(blocks: &[Vec<u8>]) -> Models<'_> {
 }
 
 fn fill(input: &Input, kind: ValueKind, column: &mut Column) {
+    let points_max = if input.other.is_multiple_of(16) {
+        MAX_BLOCK_POINTS
+    } else {
+        SHORT_POINTS
+    };
     let (mut time, mut bits) = (input.first_time, input.first_bits);
     let mut level = 0_i64;
     for run in &input.runs {
         for i in 0..u64::from(run.points) + 1 {
-            if column.len() == MAX_BLOCK_POINTS {
+            if column.len() == points_max {
                 return;
             }
             let gap = match run.gap {

@@ -35,7 +35,14 @@ const LEN_MAX: [(&str, u32); 8] = [
 ];
 /// Targets of which an input reaches ten thousand places and more: to weigh the rare ones among them, as libFuzzer does
 /// unless told otherwise, takes longer than the input itself.
-const UNWEIGHED: [&str; 4] = ["store_files", "store_manifest", "store_model", "tree_model"];
+const UNWEIGHED: [&str; 6] = [
+    "codec_round_trip",
+    "query_text",
+    "store_files",
+    "store_manifest",
+    "store_model",
+    "tree_model",
+];
 /// What an input needs is taken from the system once: 64 MiB and more are kept by the allocator.
 const ALLOCATOR: [(&str, &str); 3] = [
     ("MALLOC_MMAP_THRESHOLD_", "67108864"),

@@ -7,6 +7,9 @@ use crate::{deps, formats, fuzz, layers, sizes};
 
 type Step = fn() -> Outcome;
 
+/// What property tests draw their cases from.
+const PROPERTY_SEED: &str = "PROPTEST_RNG_SEED";
+
 /// Everything, the tests last so that their summary is the last line.
 pub(crate) fn ci() -> Outcome {
     let steps: [(&str, Step); 8] = [
@@ -95,10 +98,27 @@ pub(crate) fn test(args: &[String]) -> Outcome {
         runner.arg("--workspace");
     }
     runner.args(args);
+    if std::env::var_os("CI").is_some()
+        && std::env::var_os(PROPERTY_SEED).is_none()
+        && let Some(seed) = seed_of_commit()
+    {
+        println!("{PROPERTY_SEED}={seed}, of this commit");
+        runner.env(PROPERTY_SEED, seed.to_string());
+    }
     match run(runner) {
         Ok(()) => docs.map_err(|_| String::new()),
         Err(_) => Err(String::new()),
     }
+}
+
+/// A number that is the commit's own: one commit is judged by the same cases each time, the next one by others.
+fn seed_of_commit() -> Option<u64> {
+    let output = command("git", &["rev-parse", "HEAD"]).output().ok()?;
+    seed_of(std::str::from_utf8(&output.stdout).ok()?)
+}
+
+fn seed_of(commit: &str) -> Option<u64> {
+    u64::from_str_radix(commit.get(..16)?, 16).ok()
 }
 
 fn names_packages(args: &[String]) -> bool {
@@ -109,6 +129,14 @@ fn names_packages(args: &[String]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_commit_has_its_own_seed() {
+        let commit = "33d850dfe0a1b2c3d4e5f60718293a4b5c6d7e8f";
+        assert_eq!(seed_of(commit), Some(0x33d8_50df_e0a1_b2c3));
+        assert_eq!(seed_of(""), None);
+        assert_eq!(seed_of("not a commit at all"), None);
+    }
 
     #[test]
     fn packages_among_the_arguments_are_seen() {

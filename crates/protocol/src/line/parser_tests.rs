@@ -289,9 +289,8 @@ FieldValue::F64(v) => ValueRef::F64(v),
     }
 
     #[test]
-    fn good_lines_around_garbage_are_kept(garbage in "[m, =1it\"\\\\]{0,30}") {
-        // A quote may open a string that a quote of a later line closes.
-        prop_assume!(!garbage.contains('"'));
+    fn good_lines_around_garbage_are_kept(garbage in "[m, =1it\\\\]{0,30}") {
+        // No quotes: one may open a string that a quote of a later line closes.
         let body = format!("m v=1 1\n{garbage}\nm v=2 2\n");
         let got = read(body.as_bytes(), Limits::default());
         prop_assert_eq!(got.first().unwrap(), "1 m v=1.0 1");
