@@ -54,6 +54,18 @@ impl AlignedBuf {
         Self(vec![Block([0; PAGE_SIZE]); len.div_ceil(PAGE_SIZE)])
     }
 
+    /// Makes it at least `len` bytes long, rounded up to whole blocks: further blocks are zeroed, those behind are let go of.
+    /// Its memory stays.
+    pub fn resize(&mut self, len: usize) {
+        self.0
+            .resize(len.div_ceil(PAGE_SIZE), Block([0; PAGE_SIZE]));
+    }
+
+    /// Bytes that it has memory for.
+    pub fn capacity(&self) -> usize {
+        self.0.capacity() * PAGE_SIZE
+    }
+
     /// Length in bytes, a multiple of 4096.
     pub fn len(&self) -> usize {
         self.0.len() * PAGE_SIZE

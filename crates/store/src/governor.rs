@@ -294,7 +294,7 @@ impl StoreInner {
 
     /// Tells the budget how much of the log is in memory: bounded by its backlog, so it need not ask.
     fn count_log(&self, governor: &mut Governor) {
-        let pending = |shard: &crate::shard::Shard| shard.state.lock().log.pending_bytes() as u64;
+        let pending = |shard: &crate::shard::Shard| shard.state.lock().log.heap_bytes() as u64;
         let bytes = self.shards.iter().map(pending).sum();
         self.budget.force(Owner::Log, bytes);
         self.budget.release(Owner::Log, governor.log_bytes);

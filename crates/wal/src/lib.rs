@@ -38,6 +38,7 @@
 mod check;
 mod error;
 mod folder;
+mod frame_buffer;
 mod group;
 mod layout;
 mod record;

@@ -19,6 +19,7 @@ use zerocopy::IntoBytes;
 
 use crate::error::LogError;
 use crate::folder::{FolderMark, FolderSync};
+use crate::frame_buffer::{FrameBuffer, spare};
 use crate::layout::{FLAG_FIRST, FrameHeader, HEADER_BYTES, MAGIC};
 use crate::stream::{DIR, free_path, not_opened, segment_path};
 
@@ -68,7 +69,7 @@ impl LogTicket {
 
 #[derive(Debug)]
 struct Group {
-    payload: Vec<u8>,
+    frame: FrameBuffer,
     sections: u32,
     points: u32,
     sync: bool,
@@ -78,10 +79,10 @@ struct Group {
 }
 
 impl Group {
-    fn new(wall_ns: i64) -> Self {
+    fn new(wall_ns: i64, spare: Option<AlignedBuf>) -> Self {
         let (ticket, completer) = Ticket::new();
         Self {
-            payload: Vec::new(),
+            frame: FrameBuffer::new(spare),
             sections: 0,
             points: 0,
             sync: false,
@@ -97,6 +98,7 @@ struct InFlight {
     seq: u64,
     sync: bool,
     write: Ticket,
+    buffer: Arc<AlignedBuf>,
     ticket: Ticket,
     completer: Completer,
 }
@@ -152,6 +154,8 @@ pub struct LogWriter {
     config: LogConfig,
     groups: VecDeque<Group>,
     in_flight: Option<InFlight>,
+    /// Memory of a frame that was written.
+    spare: Option<AlignedBuf>,
     /// Oldest first; the last one is written to.
     segments: VecDeque<Segment>,
     opening: Option<Opening>,
@@ -195,6 +199,7 @@ impl LogWriter {
             config,
             groups: VecDeque::new(),
             in_flight: None,
+            spare: None,
             segments: VecDeque::new(),
             opening: None,
             closing: None,
@@ -229,9 +234,11 @@ impl LogWriter {
             return LogTicket(Ticket::ended(Err(as_io(error))));
         }
         let limit = self.config.group_bytes_max;
-        let closed = |g: &Group| g.sections > 0 && g.payload.len() + section.len() + 4 > limit;
+        let closed =
+            |g: &Group| g.sections > 0 && g.frame.payload_len() + section.len() + 4 > limit;
         if self.groups.back().is_none_or(closed) {
-            self.groups.push_back(Group::new(wall_ns));
+            let group = Group::new(wall_ns, self.spare.take());
+            self.groups.push_back(group);
             self.pushed_seq += 1;
         }
         self.data_seq = self.pushed_seq;
@@ -239,10 +246,8 @@ impl LogWriter {
             .groups
             .back_mut()
             .expect("a group was just made sure of");
-        group
-            .payload
-            .extend_from_slice(&(section.len() as u32).to_le_bytes());
-        group.payload.extend_from_slice(section);
+        group.frame.extend(&(section.len() as u32).to_le_bytes());
+        group.frame.extend(section);
         group.sections += 1;
         group.points = group.points.saturating_add(points);
         group.sync |= sync;
@@ -269,7 +274,7 @@ impl LogWriter {
     }
 
     fn empty_frame(&mut self, sync: bool, wall_ns: i64) -> LogTicket {
-        let mut group = Group::new(wall_ns);
+        let mut group = Group::new(wall_ns, self.spare.take());
         group.sync = sync;
         let ticket = LogTicket(group.ticket.clone());
         self.groups.push_back(group);
@@ -337,6 +342,9 @@ impl LogWriter {
                     self.durable_seq = frame.seq;
                 }
                 frame.completer.complete(Ok(Completion::Done));
+                // A device that still has it lets go of it in its own time.
+                let written = Arc::try_unwrap(frame.buffer).ok();
+                self.spare = written.and_then(spare).or(self.spare.take());
             }
             Err(error) => {
                 self.failure = Some(error.clone().into());
@@ -453,7 +461,8 @@ impl LogWriter {
         let Some(group) = self.groups.front() else {
             return false;
         };
-        let frame_bytes = (HEADER_BYTES + group.payload.len()).next_multiple_of(FRAME_ALIGN) as u64;
+        let frame_bytes =
+            (HEADER_BYTES + group.frame.payload_len()).next_multiple_of(FRAME_ALIGN) as u64;
         if let Some(closing) = &self.closing {
             match closing.result() {
                 None => return false,
@@ -532,8 +541,8 @@ impl LogWriter {
         let mut header = FrameHeader {
             magic: MAGIC.into(),
             header_crc: 0.into(),
-            payload_len: (group.payload.len() as u32).into(),
-            payload_crc: alluvium_codec::crc32c(&group.payload).into(),
+            payload_len: (group.frame.payload_len() as u32).into(),
+            payload_crc: alluvium_codec::crc32c(group.frame.payload()).into(),
             salt: self.salt.into(),
             incarnation: self.incarnation.into(),
             shard: self.shard.into(),
@@ -548,17 +557,16 @@ impl LogWriter {
         };
         let crc = header.checksum();
         header.header_crc = crc.into();
-        let mut buffer = AlignedBuf::zeroed(HEADER_BYTES + group.payload.len());
-        let bytes = buffer.bytes_mut();
-        bytes[..HEADER_BYTES].copy_from_slice(header.as_bytes());
-        bytes[HEADER_BYTES..HEADER_BYTES + group.payload.len()].copy_from_slice(&group.payload);
+        let frame_bytes =
+            (HEADER_BYTES + group.frame.payload_len()).next_multiple_of(FRAME_ALIGN) as u64;
+        let buffer = Arc::new(group.frame.finish(header.as_bytes()));
         let op = Op::Write {
             file: segment.file,
             offset: segment.used,
             sync,
-            data: WriteData::Buffer(Arc::new(buffer)),
+            data: WriteData::Buffer(Arc::clone(&buffer)),
         };
-        segment.used += (HEADER_BYTES + group.payload.len()).next_multiple_of(FRAME_ALIGN) as u64;
+        segment.used += frame_bytes;
         segment.last_seq = seq;
         let write = self.device.submit(self.lane, op);
         self.device.drive(self.lane);
@@ -570,6 +578,7 @@ impl LogWriter {
             seq,
             sync,
             write,
+            buffer,
             ticket,
             completer,
         });
@@ -627,7 +636,12 @@ impl LogWriter {
 
     /// Bytes in memory that the device does not have.
     pub fn pending_bytes(&self) -> usize {
-        self.groups.iter().map(|g| g.payload.len()).sum()
+        self.groups.iter().map(|g| g.frame.payload_len()).sum()
+    }
+
+    /// Bytes in memory: those pending, and room kept for the next frame. That of the frame in flight is not among them.
+    pub fn heap_bytes(&self) -> usize {
+        self.pending_bytes() + self.spare.as_ref().map_or(0, AlignedBuf::capacity)
     }
 
     /// Whether the next segment could not be allocated; [`Self::retry`] tries again.
