@@ -248,9 +248,9 @@ fn insert(
     scratch: &mut Vec<u8>,
 ) -> (KeyHash, Duration) {
     let key = FlatKey::new(key, scratch);
-    let hash = KeyHash::of_input(SEED, scratch);
+    let hash = KeyHash::of_input(SEED, key.bytes());
     let start = thread_cpu_time();
-    let row = index.insert_flat(hash, &key).expect("a new tag set");
+    let row = index.insert_flat(hash, key).expect("a new tag set");
     let taken = thread_cpu_time().saturating_sub(start);
     let measurement = index.measurement_of(row).expect("just inserted");
     for field in 0..10 {

@@ -4,6 +4,7 @@ use foldhash::quality::RandomState;
 use std::hash::BuildHasher;
 
 use crate::blobs::Blobs;
+use crate::recent::Recent;
 use crate::table::{Slot, Table};
 
 /// Names numbered from 0 in the order they came.
@@ -13,6 +14,7 @@ pub(crate) struct Dictionary {
     table: Table<u64>,
     // Random per dictionary: tag values come from strangers. Ids do not depend on it.
     hasher: RandomState,
+    recent: Recent,
 }
 
 impl Dictionary {
@@ -21,6 +23,7 @@ impl Dictionary {
             names: Blobs::default(),
             table: Table::new(),
             hasher: RandomState::default(),
+            recent: Recent::default(),
         }
     }
 
@@ -45,17 +48,22 @@ impl Dictionary {
 
     /// As [`Self::intern`] of the bytes of a string.
     pub(crate) fn intern_bytes(&mut self, name: &[u8]) -> u32 {
+        if let Some(id) = self.recent.find(name) {
+            return id;
+        }
         let hash = self.hash(name);
         let names = &self.names;
         let found = self
             .table
             .find(hash, |id| names.get(id as usize) == Some(name));
-        found.unwrap_or_else(|| {
-            let id = self.len();
-            self.names.push(name);
-            self.table.insert(hash, id);
-            id
-        })
+        if let Some(id) = found {
+            self.recent.note(name, id);
+            return id;
+        }
+        let id = self.len();
+        self.names.push(name);
+        self.table.insert(hash, id);
+        id
     }
 
     /// Appends a name that is taken for new, and cannot be found before [`Self::list_from`].
@@ -106,7 +114,7 @@ impl Dictionary {
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.names.heap_bytes() + self.table.heap_bytes()
+        self.names.heap_bytes() + self.table.heap_bytes() + self.recent.heap_bytes()
     }
 }
 

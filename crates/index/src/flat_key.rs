@@ -1,41 +1,66 @@
-//! A tag set in one piece of memory, for those that wait until they get a row.
+//! A tag set in one piece of memory, whoever's that is.
 
 use alluvium_types::{BorrowedKey, SeriesKey};
 
 use crate::hash::{push_hash_bytes, push_hash_part};
 
-/// A measurement and its tags in the form of [`SeriesKey::write_hash_input`]: one allocation, whatever the number of tags.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FlatKey {
-    bytes: Box<[u8]>,
+/// A measurement and its tags in the form of [`SeriesKey::write_hash_input`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlatKey<'a> {
+    bytes: &'a [u8],
     tags: u32,
     longest: u32,
 }
 
-impl FlatKey {
-    /// The flat form of a key. `scratch` holds what is hashed of it afterwards: see [`crate::KeyHash::of_input`].
-    pub fn new(key: &SeriesKey, scratch: &mut Vec<u8>) -> Self {
+/// What a [`FlatKey`] is without its bytes, for who keeps them elsewhere.
+#[derive(Debug, Clone, Copy)]
+pub struct FlatKeyParts {
+    bytes: usize,
+    tags: u32,
+    longest: u32,
+}
+
+impl FlatKeyParts {
+    /// Bytes of the key.
+    #[expect(clippy::len_without_is_empty, reason = "no key is empty")]
+    pub fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// The key whose bytes are the first of these; `None` if they are too few.
+    pub fn of<'a>(&self, bytes: &'a [u8]) -> Option<FlatKey<'a>> {
+        Some(FlatKey {
+            bytes: bytes.get(..self.bytes)?,
+            tags: self.tags,
+            longest: self.longest,
+        })
+    }
+}
+
+impl<'a> FlatKey<'a> {
+    /// The flat form of a key, written to `scratch`.
+    pub fn new(key: &SeriesKey, scratch: &'a mut Vec<u8>) -> Self {
         key.write_hash_input(scratch);
         let names = key.tags().iter().flat_map(|(k, v)| [k.len(), v.len()]);
         let longest = names.chain([key.measurement().len()]).max().unwrap_or(0);
         Self {
-            bytes: scratch.as_slice().into(),
+            bytes: scratch,
             tags: u32::try_from(key.tags().len()).unwrap_or(u32::MAX),
             longest: u32::try_from(longest).unwrap_or(u32::MAX),
         }
     }
 
     /// As [`Self::new`] of a key of somebody else's texts.
-    pub fn of_borrowed(key: &BorrowedKey<'_>, scratch: &mut Vec<u8>) -> Self {
+    pub fn of_borrowed(key: &BorrowedKey<'_>, scratch: &'a mut Vec<u8>) -> Self {
         let tags = key.tags().map(|(k, v)| (k.as_bytes(), v.as_bytes()));
         Self::of_parts(key.measurement(), tags, scratch)
     }
 
     /// As [`Self::new`] of a key in pieces: tags sorted by key, no key twice, all of them UTF-8.
-    pub fn of_parts<'a>(
+    pub fn of_parts<'b>(
         measurement: &str,
-        tags: impl Iterator<Item = (&'a [u8], &'a [u8])>,
-        scratch: &mut Vec<u8>,
+        tags: impl Iterator<Item = (&'b [u8], &'b [u8])>,
+        scratch: &'a mut Vec<u8>,
     ) -> Self {
         scratch.clear();
         push_hash_part(measurement, scratch);
@@ -47,15 +72,29 @@ impl FlatKey {
             longest = longest.max(key.len()).max(value.len());
         }
         Self {
-            bytes: scratch.as_slice().into(),
+            bytes: scratch,
             tags: count,
             longest: u32::try_from(longest).unwrap_or(u32::MAX),
         }
     }
 
+    /// The key without its bytes.
+    pub fn parts(&self) -> FlatKeyParts {
+        FlatKeyParts {
+            bytes: self.bytes.len(),
+            tags: self.tags,
+            longest: self.longest,
+        }
+    }
+
+    /// What is hashed of it: see [`crate::KeyHash::of_input`].
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// The measurement.
-    pub fn measurement(&self) -> &str {
-        let name = Parts(&self.bytes).next().unwrap_or_default();
+    pub fn measurement(&self) -> &'a str {
+        let name = Parts(self.bytes).next().unwrap_or_default();
         // Only whole strings were written.
         std::str::from_utf8(name).unwrap_or_default()
     }
@@ -65,19 +104,14 @@ impl FlatKey {
         self.tags as usize
     }
 
-    /// Bytes on the heap.
-    pub fn heap_bytes(&self) -> usize {
-        self.bytes.len()
-    }
-
     /// Bytes of the longest of its names and values.
     pub fn longest_bytes(&self) -> usize {
         self.longest as usize
     }
 
     /// Key and value of each tag, sorted by key; valid UTF-8.
-    pub fn tags(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
-        let mut parts = Parts(&self.bytes);
+    pub fn tags(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone + use<'a> {
+        let mut parts = Parts(self.bytes);
         parts.next();
         std::iter::from_fn(move || Some((parts.next()?, parts.next()?)))
     }
@@ -129,11 +163,17 @@ mod tests {
             let borrowed = BorrowedKey::new("cpu".into(), turned.collect()).unwrap();
             let mut of_borrowed = Vec::new();
             assert_eq!(FlatKey::of_borrowed(&borrowed, &mut of_borrowed), flat);
-            assert_eq!(of_borrowed, scratch);
             assert_eq!(SeriesKey::from(borrowed), key);
             let mut of_parts = Vec::new();
             let parts = FlatKey::of_parts("cpu", tags.into_iter(), &mut of_parts);
-            assert_eq!((parts, of_parts), (flat, scratch.clone()));
+            assert_eq!(parts, flat);
+            let copied = [flat.bytes(), b"and more"].concat();
+            assert_eq!(flat.parts().of(&copied), Some(flat));
+            assert_eq!(flat.parts().len(), flat.bytes().len());
+            assert_eq!(flat.parts().of(&flat.bytes()[1..]), None);
+            let mut hashed = Vec::new();
+            key.write_hash_input(&mut hashed);
+            assert_eq!(flat.bytes(), hashed);
         }
     }
 }

@@ -138,14 +138,14 @@ impl PartitionIndex {
     /// If the tag set exists, the partition is full, or a name or the list of tags is too long; nothing is
     /// changed then.
     pub fn insert_row(&mut self, hash: KeyHash, key: &SeriesKey) -> Result<Row, IndexError> {
-        self.insert_flat(hash, &FlatKey::new(key, &mut Vec::new()))
+        self.insert_flat(hash, FlatKey::new(key, &mut Vec::new()))
     }
 
     /// As [`Self::insert_row`], of a key in its flat form.
     ///
     /// # Errors
     /// As [`Self::insert_row`].
-    pub fn insert_flat(&mut self, hash: KeyHash, key: &FlatKey) -> Result<Row, IndexError> {
+    pub fn insert_flat(&mut self, hash: KeyHash, key: FlatKey<'_>) -> Result<Row, IndexError> {
         if let Some(row) = self.lookup(hash) {
             return Err(IndexError::RowExists { row });
         }
@@ -430,7 +430,7 @@ impl PartitionIndex {
         self.row_sets.push(NO_FIELDS);
     }
 
-    fn intern_schema(&mut self, row: u32, key: &FlatKey) -> u32 {
+    fn intern_schema(&mut self, row: u32, key: FlatKey<'_>) -> u32 {
         let measurement = self.intern_measurement(key.measurement());
         // The shape of the row before is the best guess, and spares a look-up for each key.
         if let Some(last) = self.last_schema(row)

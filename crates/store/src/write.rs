@@ -24,7 +24,7 @@ use crate::config::Durability;
 use crate::databases::DatabaseState;
 use crate::error::{RefusedLine, WriteError};
 use crate::open::StoreInner;
-use crate::raw_keys::{NONE, RawKeys, Unresolved};
+use crate::raw_keys::{NONE, RawKeys};
 
 /// Names or shapes after which a writer forgets what it has met.
 const SHAPES_MAX: usize = 16_384;
@@ -153,20 +153,13 @@ impl Writer {
     )]
     pub fn resolve(&mut self, raw_key: &[u8], key: SeriesKey) -> RowToken {
         let key = FlatKey::new(&key, &mut self.hash_scratch);
-        self.add_key(raw_key, key)
+        RowToken(add_key(&mut self.keys, self.database.seed, raw_key, key))
     }
 
     /// As [`Self::resolve`], without an owned key.
     pub fn resolve_borrowed(&mut self, raw_key: &[u8], key: &BorrowedKey<'_>) -> RowToken {
         let key = FlatKey::of_borrowed(key, &mut self.hash_scratch);
-        self.add_key(raw_key, key)
-    }
-
-    /// A key that was just made flat.
-    fn add_key(&mut self, raw_key: &[u8], key: FlatKey) -> RowToken {
-        let hash = KeyHash::of_input(self.database.seed, &self.hash_scratch);
-        let refusal = check_key(&key).err().map(Box::new);
-        RowToken(self.keys.add(raw_key, Unresolved { key, hash, refusal }))
+        RowToken(add_key(&mut self.keys, self.database.seed, raw_key, key))
     }
 
     /// Begins a line; one that was begun and not ended is forgotten.
@@ -178,11 +171,10 @@ impl Writer {
         if time_ns < self.times.0 || time_ns > self.times.1 {
             self.times = self.store.allowed_times(&self.database, time_ns)?;
         }
-        if self.keys.known[row.0 as usize].row == NONE {
-            let unresolved = self.keys.unresolved.get(&row.0);
-            if let Some(refusal) = unresolved.and_then(|u| u.refusal.as_ref()) {
-                return Err((**refusal).clone());
-            }
+        if self.keys.known[row.0 as usize].row == NONE
+            && let Some(refusal) = self.keys.refusal(row.0)
+        {
+            return Err(refusal.clone());
         }
         self.line += 1;
         self.open = Some((row, time_ns));
@@ -355,8 +347,13 @@ impl Drop for Writer {
     }
 }
 
+fn add_key(keys: &mut RawKeys, seed: u64, raw_key: &[u8], key: FlatKey<'_>) -> u32 {
+    let hash = KeyHash::of_input(seed, key.bytes());
+    keys.add(raw_key, key, hash, check_key(key).err())
+}
+
 /// Checks a tag set against what the index can number.
-fn check_key(key: &FlatKey) -> Result<(), RefusedLine> {
+fn check_key(key: FlatKey<'_>) -> Result<(), RefusedLine> {
     if key.longest_bytes() > MAX_NAME_BYTES {
         return Err(RefusedLine::LongName {
             bytes: key.longest_bytes(),

@@ -164,7 +164,7 @@ impl Redo<'_> {
             let (row, key) = next;
             let scratch = &mut self.hash_scratch;
             let flat = FlatKey::of_parts(key.measurement(), key.tags(), scratch);
-            let hash = KeyHash::of_input(database.seed, scratch);
+            let hash = KeyHash::of_input(database.seed, flat.bytes());
             let mut known = index.lookup(hash);
             if known.is_none() {
                 let segments = index.may_be_silent(hash);
@@ -176,7 +176,7 @@ impl Redo<'_> {
             }
             let got = match known {
                 Some(known) => known,
-                None => index.insert_flat(hash, &flat)?,
+                None => index.insert_flat(hash, flat)?,
             };
             if got != row {
                 return Err(undefined(part.partition, "a row under another number"));

@@ -10,7 +10,7 @@ use super::{BatchLine, Writer};
 use crate::error::RefusedLine;
 use crate::open::StoreInner;
 use crate::partition::PartitionState;
-use crate::raw_keys::{Known, NONE, RawKeys, Unresolved};
+use crate::raw_keys::{Known, NONE, RawKeys};
 use crate::recall::SERIES_BYTES;
 use crate::series::SeriesPlace;
 use crate::series_table::SeriesTable;
@@ -118,7 +118,10 @@ impl Writer {
             let noted = (&mut left, defined);
             let made = self.make(state, part, index, table, line.token, &new, noted);
             if left > 0 {
-                let name = measurement_name(index, &self.keys, line.token, measurement);
+                // The row may be there by now.
+                let row = self.keys.known[line.token as usize].row();
+                let there = measurement.or_else(|| index.measurement_of(row?));
+                let name = measurement_name(index, &self.keys, line.token, there);
                 self.database.series_counts.forget(name, left);
             }
             made?;
@@ -203,7 +206,7 @@ fn measurement_name<'a>(
     there: Option<MeasurementId>,
 ) -> &'a str {
     let of_row = there.and_then(|of| index.measurement_name(of));
-    let new = || keys.unresolved.get(&token).map(|u| u.key.measurement());
+    let new = || keys.unresolved(token).map(|(_, key)| key.measurement());
     of_row.or_else(new).unwrap_or_default()
 }
 
@@ -213,9 +216,9 @@ fn insert_row(
     keys: &mut RawKeys,
     token: u32,
 ) -> Result<Row, RefusedLine> {
-    let unresolved = keys.unresolved.get(&token);
-    let Unresolved { key, hash, .. } = unresolved.expect("a key is kept until its row is known");
-    let row = index.insert_flat(*hash, key)?;
+    let unresolved = keys.unresolved(token);
+    let (hash, key) = unresolved.expect("a key is kept until its row is known");
+    let row = index.insert_flat(hash, key)?;
     let section = &mut state.section;
     section.row_of_parts(row, key.measurement(), key.tag_count(), key.tags());
     keys.settle(token, row);

@@ -216,18 +216,18 @@ impl Writer {
         seen: &mut Seen,
         wanted: &mut Wanted,
     ) {
-        let unresolved = self.keys.unresolved.get(&line.token);
+        let unresolved = self.keys.unresolved(line.token);
         let row = self.keys.known[line.token as usize].row();
-        let row = row.or_else(|| index.lookup(unresolved?.hash));
+        let row = row.or_else(|| index.lookup(unresolved?.0));
         let (place, measurement, name) = match (row, unresolved) {
             (Some(row), _) => {
                 let of = index.measurement_of(row);
                 let name = of.and_then(|of| index.measurement_name(of));
                 (Place::Row(row.0), of, name.unwrap_or_default())
             }
-            (None, Some(new)) => {
-                let name = new.key.measurement();
-                (Place::New(new.hash), index.measurement(name), name)
+            (None, Some((hash, key))) => {
+                let name = key.measurement();
+                (Place::New(hash), index.measurement(name), name)
             }
             // A key is kept until its row is known.
             (None, None) => return,
