@@ -6,7 +6,7 @@ use alluvium_types::FieldId;
 use roaring::RoaringBitmap;
 
 use crate::PartitionIndex;
-use crate::evaluate::{Fields, SealedRows};
+use crate::evaluate::{Fields, Names, SealedRows};
 use crate::field_sets::NO_FIELDS;
 use crate::palette::CHUNK;
 use crate::selector::CompiledSelector;
@@ -44,24 +44,47 @@ impl PartitionIndex {
     ) -> RoaringBitmap {
         let names = self.names(selector);
         let rows = self.rows_passing(selector, &names, sealed, live);
-        let mut kept = rows.clone().into_owned();
-        self.by_field_list(&rows, names.of_all(), |list, run| match (list, run) {
+        let without = self.without_fields(&names, &rows);
+        rows.into_owned() - without
+    }
+
+    /// How many rows [`Self::rows_with`] has, and the first `limit` of them. Makes no set of the others where all of them are
+    /// in segments.
+    pub fn first_rows_with(
+        &self,
+        selector: &CompiledSelector,
+        sealed: &SealedRows,
+        live: Option<&RoaringBitmap>,
+        limit: usize,
+    ) -> (u64, RoaringBitmap) {
+        let names = self.names(selector);
+        let rows = self.rows_passing(selector, &names, sealed, live);
+        let without = self.without_fields(&names, &rows);
+        let first = rows.iter().filter(|row| !without.contains(*row));
+        let count = rows.len() - rows.intersection_len(&without);
+        (count, first.take(limit).collect())
+    }
+
+    /// A set that those of some rows are in which have no field that passes, and others that are not among these rows.
+    fn without_fields(&self, names: &Names, rows: &RoaringBitmap) -> RoaringBitmap {
+        let mut without = RoaringBitmap::new();
+        self.by_field_list(rows, names.of_all(), |list, run| match (list, run) {
             (Some(0), Run::Alike(range)) => {
-                kept.remove_range(range);
+                without.insert_range(range);
             }
             (Some(0), Run::Row(row)) => {
-                kept.remove(row);
+                without.insert(row);
             }
             (None, Run::Row(row)) => {
-                let fields = self.fields_passing(row, &names);
+                let fields = self.fields_passing(row, names);
                 let list = self.list_of(row);
                 if fields.is_none_or(|fields| self.fields_in(list, fields) == 0) {
-                    kept.remove(row);
+                    without.insert(row);
                 }
             }
             _ => {}
         });
-        kept
+        without
     }
 
     /// Calls `visit` with all of some rows, those that are alike together, and how many of `fields` each has; without

@@ -92,6 +92,11 @@ fn check(index: &PartitionIndex, matchers: &[(&str, Test, bool)], expected: impl
         assert_eq!(found, expected & &live, "{selector:?}");
         let count = index.count_with(&compiled, &sealed, Some(&live));
         assert_eq!(count, found.len());
+        let (count, first) = index.first_rows_with(&compiled, &sealed, Some(&live), 7);
+        assert_eq!(
+            (count, first),
+            (found.len(), found.iter().take(7).collect())
+        );
     }
 }
 

@@ -111,20 +111,20 @@ impl IndexCache {
         })
     }
 
-    /// Drops the blocks of a segment: nobody reads it any more. Costs a look at every block.
-    pub(crate) fn forget(&self, number: u64) {
+    /// Drops the blocks of segments that nobody asks any more. Costs a look at every block.
+    pub(crate) fn forget(&self, numbers: &[u64]) {
         let mut blocks = self.blocks.lock();
         let blocks = &mut *blocks;
         let before = blocks.bytes;
         blocks.by_place.retain(|(of, _), (block, _)| {
-            let stays = *of != number;
+            let stays = !numbers.contains(of);
             if !stays {
                 blocks.bytes -= block.len();
             }
             stays
         });
         if blocks.bytes < before {
-            blocks.order.retain(|(of, _)| *of != number);
+            blocks.order.retain(|(of, _)| !numbers.contains(of));
         }
         self.budget
             .release(Owner::Index, (before - blocks.bytes) as u64);
@@ -175,7 +175,7 @@ mod tests {
         cache.put((2, 0), vec![0; 2000].into());
         assert!(cache.get((2, 0), 2000).is_none(), "too large to keep");
         cache.put((2, 1), vec![0; 300].into());
-        cache.forget(1);
+        cache.forget(&[1, 3]);
         assert_eq!(cache.blocks.lock().bytes, 300, "of the other segment");
         cache.put((1, 0), vec![0; 500].into());
         assert!(

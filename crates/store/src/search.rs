@@ -68,8 +68,8 @@ impl Snapshot {
     }
 
     /// Tag sets with a series that matches and a point on a day that `range` touches, at most `limit`. Which ones, where
-    /// there are more, is not said. Costs about the sets of rows that the matchers name, and a few blocks for those that are
-    /// listed; where a retention hides points, a look at each row that matches.
+    /// there are more, is not said. Costs about the sets of rows that the matchers name, a look at each row that matches where
+    /// neighbours differ in their fields or a retention hides points, and a few blocks for those that are listed.
     ///
     /// # Errors
     /// As [`Snapshot::select`].
@@ -100,10 +100,9 @@ impl Snapshot {
     ) -> Result<(), StoreError> {
         let (matching, selected) = if self.cut.is_none() {
             part.resolve(selector, range, |index, sealed, live| {
-                let rows = index.rows_with(selector, sealed, live);
-                // Only those that are listed are looked at one by one.
-                let first: RoaringBitmap = rows.iter().take(room).collect();
-                (rows.len(), index.select_among(selector, &first))
+                // Only of those that are listed the fields are wanted.
+                let (matching, first) = index.first_rows_with(selector, sealed, live, room);
+                (matching, index.select_among(selector, &first))
             })?
         } else {
             let mut selected = part.select(selector, range, |_, selected| selected)?;

@@ -217,7 +217,11 @@ impl StoreInner {
     pub(crate) fn place_segments(&self, new: Vec<NewSegment>) {
         for new in new {
             let mut held = new.part.segments.lock();
-            *held = new.placed_in(&held);
+            let placed = new.placed_in(&held);
+            let stays = |h: &&HeldSegment| placed.iter().any(|p| p.file.seq == h.file.seq);
+            let left = held.iter().filter(|h| !stays(h)).map(|h| h.file.seq);
+            let left: Vec<u64> = left.collect();
+            *held = placed;
             drop(held);
             let lane = self.index_lane();
             let Some(file) = new.file.take_first(self.device.as_ref(), lane) else {
@@ -238,6 +242,10 @@ impl StoreInner {
                 index.replace_segments(segment)
             };
             placed.expect("only checkpoints change segments, one at a time");
+            drop(index);
+            if !left.is_empty() {
+                self.index_cache.forget(&left);
+            }
         }
     }
 

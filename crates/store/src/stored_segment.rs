@@ -148,24 +148,33 @@ impl SegmentFile for StoredSegment {
         bytes: usize,
         visit: &mut dyn FnMut(&[u8]) -> bool,
     ) -> Result<(), SegmentError> {
+        self.read_again(offset, bytes, &mut |bytes, _| visit(bytes))
+    }
+
+    fn read_again(
+        &self,
+        offset: u64,
+        bytes: usize,
+        visit: &mut dyn FnMut(&[u8], bool) -> bool,
+    ) -> Result<(), SegmentError> {
         let file = match &*self.place.read() {
-            Place::Memory(whole) => return whole.read(offset, bytes, visit),
+            Place::Memory(whole) => return whole.read_again(offset, bytes, visit),
             Place::File(file) => *file,
         };
         if let Some(block) = self.cache.get((self.file.seq, offset), bytes) {
-            visit(&block);
+            visit(&block, true);
             return Ok(());
         }
         let first = read_block(self.device.as_ref(), file, offset, bytes);
         if let Ok(block) = &first
-            && visit(block)
+            && visit(block, false)
         {
             self.keep(offset, Arc::clone(block));
             return Ok(());
         }
         self.cache.suspect(self.file.seq);
         if let Ok(block) = self.read_other(offset, bytes)
-            && visit(&block)
+            && visit(&block, false)
         {
             self.cache.copies_read.fetch_add(1, Ordering::Relaxed);
             self.keep(offset, block);
@@ -182,6 +191,5 @@ impl Drop for StoredSegment {
         if let Place::File(file) = *self.place.get_mut() {
             drop(self.device.submit(self.lane, Op::Close { file }));
         }
-        self.cache.forget(self.file.seq);
     }
 }

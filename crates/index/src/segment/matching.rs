@@ -267,22 +267,12 @@ impl Segment {
         let complement = match &matcher.test {
             CompiledTest::In(texts) => {
                 for text in texts {
-                    self.scan_values(key, text, |rank, value| {
-                        if value == text {
-                            add(rank);
-                        }
-                        false
-                    })?;
+                    self.rank_of(key, text)?.for_each(&mut add);
                 }
                 texts.iter().any(String::is_empty)
             }
             CompiledTest::Exists => {
-                self.scan_values(key, "", |rank, value| {
-                    if value.is_empty() {
-                        add(rank);
-                    }
-                    false
-                })?;
+                self.rank_of(key, "")?.for_each(&mut add);
                 true
             }
             _ => {

@@ -16,7 +16,7 @@ const ARRAY_MAX: usize = 4096;
 /// Rows that are listed in one step.
 const FOUR: usize = 4;
 
-/// Words that are passed over in one step where nothing is set.
+/// Words that are passed over in one step where no row is set.
 const EIGHT: usize = 8;
 
 /// First number of a set with containers of runs; the number of containers, less one, is above it.
@@ -174,12 +174,20 @@ pub(crate) fn bitmap_of(
     let mut list = [0; ARRAY_MAX + FOUR];
     scratch.clear();
     for (number, bits) in (first..).zip(containers) {
-        let words = bits.as_chunks().0;
+        let words: &[[u8; 8]] = bits.as_chunks().0;
         let mut counts = [0; CONTAINER_BYTES / 8];
-        for (count, word) in counts.iter_mut().zip(words) {
-            *count = u64::from_le_bytes(*word).count_ones() as u8;
+        let mut count = 0;
+        let groups = words.as_chunks::<EIGHT>().0;
+        for (group, counts) in groups.iter().zip(counts.as_chunks_mut::<EIGHT>().0) {
+            // Where few rows are set, most of the words are empty.
+            if *group.as_flattened() == [0; EIGHT * 8] {
+                continue;
+            }
+            for (word, of_word) in group.iter().zip(counts) {
+                *of_word = u64::from_le_bytes(*word).count_ones() as u8;
+                count += usize::from(*of_word);
+            }
         }
-        let count: usize = counts.iter().map(|count| usize::from(*count)).sum();
         if count == 0 {
             continue;
         }
@@ -207,7 +215,6 @@ fn list_rows(words: &[[u8; 8]], counts: &[u8], list: &mut [u16; ARRAY_MAX + FOUR
     let mut len = 0;
     let groups = words.chunks(EIGHT).zip(counts.as_chunks::<EIGHT>().0);
     for ((words, counts), base) in groups.zip((0..).step_by(64 * EIGHT)) {
-        // Where few rows are set, most of the words are empty.
         if u64::from_ne_bytes(*counts) == 0 {
             continue;
         }

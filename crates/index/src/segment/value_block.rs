@@ -2,8 +2,9 @@
 //!
 //! Lengths, texts and rows are columns: an expression walks the lengths and the bytes that differ, and the rows of a value
 //! are at a place that its number tells, so only those of values that match are looked at. Readers get bytes whose
-//! checksum held; they still return `None` on anything that makes no sense.
+//! checksum held; they still return `None` on what makes no sense as far as they look at it.
 
+use std::cmp::Ordering;
 use std::ops::Range;
 
 use memchr::memmem::Finder;
@@ -186,6 +187,15 @@ impl<'a> ValueBlock<'a> {
         }
     }
 
+    /// The place of a value, or none. Bytes that a value shares with the one before are not looked at again.
+    pub(crate) fn find(&self, value: &[u8]) -> Option<Range<u32>> {
+        if self.is_wide {
+            find(self.texts::<4>(), value)
+        } else {
+            find(self.texts::<1>(), value)
+        }
+    }
+
     /// The places of the values that an expression accepts. What a value shares with the one before it was decided there:
     /// only bytes that differ cost a step. `states` saves an allocation.
     pub(crate) fn accepted(
@@ -256,9 +266,11 @@ impl RowLists<'_> {
         let Some(counts) = self.counts else {
             return Some(ValueRows::Inline(value..value + 1));
         };
-        while self.next < value {
-            self.step(counts)?;
-        }
+        let between = counts.get(self.next as usize..value as usize)?;
+        let bitmaps: usize = between.iter().map(|count| usize::from(*count == 0)).sum();
+        self.places = skip(self.places, 2 * bitmaps)?;
+        self.row += between.iter().map(|count| u32::from(*count)).sum::<u32>();
+        self.next = value;
         self.step(counts)
     }
 
@@ -273,6 +285,15 @@ impl RowLists<'_> {
         self.row += u32::from(count);
         Some(ValueRows::Inline(begin..self.row))
     }
+}
+
+/// What is behind so many numbers.
+fn skip(bytes: &[u8], numbers: usize) -> Option<&[u8]> {
+    let Some(last) = numbers.checked_sub(1) else {
+        return Some(bytes);
+    };
+    let mut ends = (1..).zip(bytes).filter(|(_, byte)| **byte < 0x80);
+    bytes.get(ends.nth(last)?.0..)
 }
 
 /// Some of the values of a block, by their places.
@@ -336,6 +357,32 @@ fn spell<'a>(
         }
     }
     Some(())
+}
+
+#[inline]
+fn find<'a>(
+    texts: impl Iterator<Item = Option<(usize, &'a [u8])>>,
+    value: &[u8],
+) -> Option<Range<u32>> {
+    // Bytes that the value before, which was smaller, has in common with the one looked for.
+    let mut common = 0;
+    for (i, text) in (0..).zip(texts) {
+        let (shared, suffix) = text?;
+        // One that shares more differs where the one before did, one that shares less is larger.
+        match shared.cmp(&common) {
+            Ordering::Greater => continue,
+            Ordering::Less => break,
+            Ordering::Equal => {}
+        }
+        let rest = value.get(common..)?;
+        let same = suffix.iter().zip(rest).take_while(|(a, b)| a == b).count();
+        match suffix.get(same..)?.cmp(rest.get(same..)?) {
+            Ordering::Less => common += same,
+            Ordering::Equal => return Some(i..i + 1),
+            Ordering::Greater => break,
+        }
+    }
+    Some(0..0)
 }
 
 #[inline]
@@ -473,6 +520,22 @@ mod tests {
             let others = found.inverse(block.count);
             let expected = places_of(&values, |value| !matcher.matches(value));
             assert_eq!(others.iter().collect::<Vec<_>>(), expected, "not {pattern}");
+        }
+        for (place, value) in (0..).zip(&values) {
+            let found = block.find(value.as_bytes());
+            assert_eq!(found, Some(place..place + 1), "{value}");
+        }
+        for value in [
+            "a",
+            "host",
+            "host_",
+            "host_1000",
+            "host_29x",
+            "web-1",
+            "zz",
+            "\n",
+        ] {
+            assert_eq!(block.find(value.as_bytes()), Some(0..0), "{value}");
         }
         for text in ["9", "99", "1.eu", "st_2", "é", "host_299", "\n", "11", "zz"] {
             let found = block

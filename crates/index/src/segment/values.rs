@@ -105,6 +105,21 @@ impl Segment {
         Ok(out)
     }
 
+    /// The rank of a value, or none.
+    pub(crate) fn rank_of(
+        &self,
+        key: &SegmentKey,
+        value: &str,
+    ) -> Result<Range<u32>, SegmentError> {
+        if key.blocks.is_empty() {
+            return Ok(0..0);
+        }
+        let number = key.block_of(value) as u32;
+        let place = self.value_block(key, number, |block| block.find(value.as_bytes()))?;
+        let first = number * BLOCK_VALUES;
+        Ok(first + place.start..first + place.end)
+    }
+
     /// Calls `visit` with the value blocks from that of `from` on, their first rank with each, until it answers
     /// `false`.
     pub(crate) fn scan_values(
