@@ -52,6 +52,10 @@ impl Server {
         }
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Reads on until recovery is done.
     pub(crate) fn wait_ready(&mut self) {
         if let Err(error) = self.try_ready() {

@@ -11,6 +11,7 @@ use rustix::fs::FallocateFlags;
 use crate::client::{Answer, Client};
 use crate::machine::Machine;
 use crate::server::Server;
+use crate::watch::Watch;
 
 /// Room for two segments of the log, the room the server keeps, and some volumes.
 const DISK_BYTES: u64 = 320 << 20;
@@ -148,9 +149,9 @@ impl Small {
     /// Writes until it is told that the disk is full, which must not take longer than an answer may.
     fn write_until_full(&mut self) {
         for _ in 0..2000 {
-            let begin = Instant::now();
+            let watch = Watch::start(&self.server);
             let answer = self.write();
-            let took = begin.elapsed();
+            let took = watch.took();
             match answer.status {
                 204 => {}
                 507 => {
@@ -203,9 +204,9 @@ impl Small {
     /// What must hold while the disk is full.
     fn is_full_and_sound(&mut self) {
         for _ in 0..3 {
-            let begin = Instant::now();
+            let watch = Watch::start(&self.server);
             let answer = self.write();
-            let took = begin.elapsed();
+            let took = watch.took();
             assert_eq!(answer.status, 507, "{}", answer.text());
             assert!(took < ANSWER_LIMIT, "the refusal took {took:?}");
         }
@@ -270,17 +271,17 @@ pub(crate) fn while_it_checkpoints() -> Result<(), String> {
         for _ in 0..10 {
             assert_eq!(small.write().status, 204);
         }
-        let url = small.server.url.clone();
+        let (url, pid) = (small.server.url.clone(), small.server.pid());
         let answer = std::thread::scope(|scope| {
             // Before it, or at the same time.
             if round == 0 {
                 small.ballast.fill();
             }
             let checkpoint = scope.spawn(move || {
-                let begin = Instant::now();
+                let watch = Watch::of(pid);
                 let mut client = Client::new(&url, None).unwrap();
                 let answer = client.request("POST", "/api/checkpoint", &[], b"").unwrap();
-                (answer, begin.elapsed())
+                (answer, watch.took())
             });
             if round > 0 {
                 small.ballast.fill();
@@ -356,9 +357,9 @@ pub(crate) fn while_it_backs_up() -> Result<(), String> {
     // At first not even the directory of backups can be made.
     for round in 0..2 {
         small.ballast.fill();
-        let begin = Instant::now();
+        let watch = Watch::start(&small.server);
         let answer = small.post(&format!("/api/backup?to=full-{round}&link=false"), "");
-        let took = begin.elapsed();
+        let took = watch.took();
         assert_eq!(answer.status, 507, "{}", answer.text());
         assert!(took < ANSWER_LIMIT, "the refusal took {took:?}");
         small.read();
@@ -386,10 +387,10 @@ pub(crate) fn while_a_database_is_made() -> Result<(), String> {
     // Room for the series that fill the log, twice, and the logs of two lives.
     let mut small = Small::on(4 * DISK_BYTES)?;
     let put = |small: &mut Small, name: &str| {
-        let begin = Instant::now();
+        let watch = Watch::start(&small.server);
         let path = format!("/api/databases/{name}");
         let answer = small.client.request("PUT", &path, &[], b"").unwrap();
-        (answer, begin.elapsed())
+        (answer, watch.took())
     };
     small.ballast.fill();
     // New series take room in the log alone: that is what must be full.
@@ -417,10 +418,10 @@ pub(crate) fn while_a_database_is_made() -> Result<(), String> {
             other => panic!("{other}: {}", answer.text()),
         }
         // A first write is refused as it would be of any other database.
-        let begin = Instant::now();
+        let watch = Watch::start(&small.server);
         let answer = small.post(&format!("/write?db=write{n}"), "m v=1 1");
         assert_eq!(answer.status, 507, "{}", answer.text());
-        assert!(begin.elapsed() < ANSWER_LIMIT);
+        assert!(watch.took() < ANSWER_LIMIT);
     }
     println!("{} were made, {} refused", made.len(), refused.len());
     small.is_full_and_sound();

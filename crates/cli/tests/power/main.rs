@@ -30,6 +30,7 @@ mod prefix;
 mod rng;
 #[path = "../kill/server.rs"]
 mod server;
+mod watch;
 
 use std::path::Path;
 
