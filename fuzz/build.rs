@@ -1,11 +1,12 @@
 //! Links the comparisons of models to nothing, see `src/compares.rs`.
 
-const MODELS: [&str; 5] = [
+const MODELS: [&str; 6] = [
     "codec_round_trip",
     "log_replay",
     "tree_model",
     "store_model",
     "store_files",
+    "store_manifest",
 ];
 const TRACED: [&str; 9] = [
     "cmp1",

@@ -5,6 +5,8 @@
 //! third where; the rest are the bytes.
 #![no_main]
 
+use std::sync::OnceLock;
+
 use alluvium_block::{PARITY_STRIPE_BYTES, ParityWriter, StripeParity};
 use alluvium_codec::crc32c;
 use alluvium_types::PAGE_SIZE;
@@ -12,17 +14,31 @@ use libfuzzer_sys::fuzz_target;
 
 const FILE: u64 = 7;
 
+/// Two of some groups.
+const PAGES_MAX: usize = 40;
+
+/// A stripe of so many pages and what mends it, made once.
+fn whole(pages: usize) -> &'static (Vec<u8>, Vec<u8>) {
+    static MADE: [OnceLock<(Vec<u8>, Vec<u8>)>; PAGES_MAX + 1] =
+        [const { OnceLock::new() }; PAGES_MAX + 1];
+    MADE[pages].get_or_init(|| {
+        let len = pages * PAGE_SIZE;
+        assert!(len <= PARITY_STRIPE_BYTES);
+        let whole: Vec<u8> = (0..len).map(|i| ((i * i) >> 9) as u8).collect();
+        let (mut writer, mut parity) = (ParityWriter::new(FILE), Vec::new());
+        writer.push(&whole, &mut parity);
+        writer.finish(&mut parity);
+        (whole, parity)
+    })
+}
+
 fuzz_target!(|data: &[u8]| {
     let [pages, how, at, bytes @ ..] = data else {
         return;
     };
     // Two of some groups, or fewer pages than groups.
-    let len = (usize::from(*pages) % 40 + 1) * PAGE_SIZE;
-    assert!(len <= PARITY_STRIPE_BYTES);
-    let whole: Vec<u8> = (0..len).map(|i| ((i * i) >> 9) as u8).collect();
-    let (mut writer, mut parity) = (ParityWriter::new(FILE), Vec::new());
-    writer.push(&whole, &mut parity);
-    writer.finish(&mut parity);
+    let (whole, parity) = whole(usize::from(*pages) % PAGES_MAX + 1);
+    let mut parity = parity.clone();
     let mut stripe = whole.clone();
     // All over the head, or over the first pages.
     let to = if how & 1 == 0 {
@@ -55,7 +71,7 @@ fuzz_target!(|data: &[u8]| {
     if forged {
         return;
     }
-    assert_eq!((file, number, known.stripe_bytes()), (FILE, 0, len));
+    assert_eq!((file, number, known.stripe_bytes()), (FILE, 0, whole.len()));
     let pages = stripe.chunks(PAGE_SIZE).zip(whole.chunks(PAGE_SIZE));
     for (i, ((now, was), found)) in pages.zip(found.chunks(PAGE_SIZE)).enumerate() {
         if damage.lost.contains(&i) {

@@ -13,6 +13,7 @@ use alluvium_io::{Device, Lane};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
+    alluvium_fuzz::compares::link();
     let [which, at, bytes @ ..] = data else {
         return;
     };

@@ -15,8 +15,9 @@ use alluvium_store::{
 use alluvium_types::{Column, SeriesKey, Value, ValueKind, ValueRef};
 use libfuzzer_sys::fuzz_target;
 
-/// Points in runs of one input.
-const RUN_POINTS_MAX: u64 = 1_500;
+/// Points in runs of one input: of most, and of those whose length is a multiple of eight, which fill leaves.
+const RUN_POINTS_MAX: u64 = 160;
+const LONG_RUN_POINTS_MAX: u64 = 1_500;
 /// Openings of one input but the first.
 const RESTARTS_MAX: u32 = 2;
 
@@ -136,7 +137,12 @@ fuzz_target!(|data: &[u8]| {
     created.wait().expect("memory does not fail");
     let mut writer = database.writer();
     let mut model = Model::new();
-    let (mut now, mut restarts, mut points_left) = (1_000_i64, 0, RUN_POINTS_MAX);
+    let (mut now, mut restarts) = (1_000_i64, 0);
+    let mut points_left = if data.len().is_multiple_of(8) {
+        LONG_RUN_POINTS_MAX
+    } else {
+        RUN_POINTS_MAX
+    };
     let mut rest = data.get(..256).unwrap_or(data);
     while let [step, a, b, c, behind @ ..] = rest {
         rest = behind;

@@ -14,8 +14,10 @@ use alluvium_types::{
 };
 use libfuzzer_sys::fuzz_target;
 
-/// Points of one input: some leaves, where values hardly shrink an inner page's worth of blocks.
-const POINTS_MAX: u64 = 2_000;
+/// Points of one input: of most, some blocks; of those whose kind says so some leaves, where values hardly shrink an inner
+/// page's worth of blocks.
+const POINTS_MAX: u64 = 300;
+const MANY_POINTS_MAX: u64 = 2_000;
 /// Runs of one input; the state is saved behind each.
 const RUNS_MAX: usize = 8;
 
@@ -29,6 +31,11 @@ const KINDS: [ValueKind; 4] = [
 fuzz_target!(|data: &[u8]| {
     alluvium_fuzz::compares::link();
     let [kind, runs @ ..] = data else { return };
+    let points_max = if kind & 0x1c == 0 {
+        MANY_POINTS_MAX
+    } else {
+        POINTS_MAX
+    };
     let kind = KINDS[usize::from(*kind) % KINDS.len()];
     let store = BlockStore::ephemeral(Arc::new(MemoryDevice::new(1)));
     let (mut appender, mut encoder) = (store.appender(Lane(0)), Encoder::default());
@@ -37,7 +44,7 @@ fuzz_target!(|data: &[u8]| {
     let (mut times, mut values) = (Vec::new(), Vec::new());
     let (mut time, mut bits) = (-1_000_000_i64, 1_u64);
     for run in runs.chunks_exact(3).take(RUNS_MAX) {
-        let points = (u64::from(run[0]) * 4).min(POINTS_MAX - times.len() as u64);
+        let points = (u64::from(run[0]) * 4).min(points_max - times.len() as u64);
         for i in 0..points {
             time += 1 + i64::from(run[1]) * 1_000;
             bits = match run[2] % 4 {

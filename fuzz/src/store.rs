@@ -65,7 +65,7 @@ pub fn directory() -> &'static Directory {
         let store = open(&device).expect("an empty directory opens");
         let (database, created) = store.create_database("db").expect("a good name");
         created.wait().expect("memory does not fail");
-        write(&database, 0..1, 0, 1_200);
+        write(&database, 0..1, 0, 700);
         write(&database, 1..3, 10, 5);
         write(&database, 1..3, 0, 5);
         store.checkpoint().wait().expect("memory does not fail");
