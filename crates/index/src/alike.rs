@@ -65,6 +65,35 @@ impl PartitionIndex {
         (count, first.take(limit).collect())
     }
 
+    /// As [`Self::first_rows_with`], for what [`SealedPlan::first_rows`](crate::SealedPlan::first_rows) has found with that
+    /// limit. `None` if it cannot be told from that: where some sealed row has no field that passes. Costs a look at each
+    /// run of sealed neighbours instead.
+    pub fn first_rows_alike(
+        &self,
+        selector: &CompiledSelector,
+        sealed: &SealedRows,
+        limit: usize,
+    ) -> Option<(u64, RoaringBitmap)> {
+        if sealed.further > 0 && !self.all_pass(sealed.end, self.names(selector).of_all()?) {
+            return None;
+        }
+        let (count, first) = self.first_rows_with(selector, sealed, None, limit);
+        Some((count + sealed.further, first))
+    }
+
+    /// Whether each row before `end` has at least one of these fields, and neighbours have the same.
+    fn all_pass(&self, end: u32, fields: &Fields) -> bool {
+        let mut known = None;
+        let mut passes = |list| {
+            let before = known.replace(list);
+            before == known || self.fields_in(list, fields) > 0
+        };
+        let whole = end as usize / CHUNK;
+        let mut rest = (whole * CHUNK) as u32..end;
+        (0..whole).all(|chunk| self.row_sets.uniform(chunk).is_some_and(&mut passes))
+            && rest.all(|row| passes(self.list_of(row)))
+    }
+
     /// A set that those of some rows are in which have no field that passes, and others that are not among these rows.
     fn without_fields(&self, names: &Names, rows: &RoaringBitmap) -> RoaringBitmap {
         let mut without = RoaringBitmap::new();

@@ -81,6 +81,31 @@ impl SealedPlan {
         Ok(SealedRows {
             end: self.end,
             rows,
+            further: 0,
+        })
+    }
+
+    /// As [`Self::rows`] of all rows, but once at least `limit` of them are known, the rest are only counted: for
+    /// [`PartitionIndex::first_rows_alike`].
+    ///
+    /// # Errors
+    /// As [`Self::rows`].
+    pub fn first_rows(&self, limit: usize) -> Result<SealedRows, SegmentError> {
+        let mut rows = RoaringBitmap::new();
+        let mut further = 0;
+        let mut scratch = MatchScratch::default();
+        let (selector, measurements) = (&self.selector, self.measurements.as_deref());
+        for segment in self.segments.iter() {
+            if rows.len() < limit as u64 {
+                rows |= segment.matching_among(selector, measurements, None, &mut scratch)?;
+            } else {
+                further += segment.count_matching(selector, measurements, &mut scratch)?;
+            }
+        }
+        Ok(SealedRows {
+            end: self.end,
+            rows,
+            further,
         })
     }
 }
@@ -89,8 +114,10 @@ impl SealedPlan {
 #[derive(Debug, Clone)]
 pub struct SealedRows {
     /// The first row that was not sealed then.
-    end: u32,
+    pub(crate) end: u32,
     rows: RoaringBitmap,
+    /// How many more there are behind them.
+    pub(crate) further: u64,
 }
 
 impl PartitionIndex {

@@ -9,6 +9,10 @@ use std::ops::Range;
 /// Rows of one chunk, a power of two.
 pub(crate) const CHUNK: usize = 4096;
 
+/// Chunks behind the newest one that may still get numbers which do not stay: the fields of a batch's rows come after
+/// the rows.
+const UNSETTLED_CHUNKS: usize = 8;
+
 /// Colours of a chunk at which those that no row has any more are dropped: at least half of them.
 const COLOURS_MAX: usize = 2 * CHUNK;
 
@@ -39,6 +43,10 @@ impl Palette {
     pub(crate) fn push(&mut self, number: u32) {
         let at = self.len % CHUNK;
         if at == 0 {
+            let settled = self.chunks.len().checked_sub(UNSETTLED_CHUNKS);
+            if let Some(chunk) = settled.and_then(|at| self.chunks.get_mut(at)) {
+                chunk.unify();
+            }
             self.chunks.push(Chunk::default());
         }
         self.len += 1;
@@ -152,15 +160,8 @@ impl Chunk {
 
     /// Drops the colours that no row has any more, and the bits they took; for a full chunk.
     fn settle(&mut self) {
+        self.unify();
         if self.width == 0 {
-            return;
-        }
-        if let Some(number) = self.only_number() {
-            *self = Self {
-                colours: vec![number],
-                rows: self.rows,
-                ..Self::default()
-            };
             return;
         }
         self.recolour();
@@ -171,8 +172,22 @@ impl Chunk {
         self.colours.shrink_to_fit();
     }
 
-    /// The number that every row of a full chunk has, if there is one.
+    /// Drops the bits of a full chunk whose rows all have one number by now.
+    fn unify(&mut self) {
+        if let Some(number) = self.only_number() {
+            *self = Self {
+                colours: vec![number],
+                rows: self.rows,
+                ..Self::default()
+            };
+        }
+    }
+
+    /// The number that every row of a full chunk of several colours has, if there is one.
     fn only_number(&self) -> Option<u32> {
+        if self.width == 0 {
+            return None;
+        }
         let number = self.get(0)?;
         let repeated = (0..32 / self.width).fold(0, |word, i| {
             word | (self.place(0) as u32) << (i * self.width)
@@ -267,6 +282,18 @@ mod tests {
         assert!(palette.heap_bytes() * 2 < before);
         palette.set(5, 9);
         assert_eq!((palette.get(5), palette.get(6)), (Some(9), Some(3)));
+    }
+
+    #[test]
+    fn old_chunks_of_one_number_settle_by_themselves() {
+        let mut palette = Palette::default();
+        for i in 0..(UNSETTLED_CHUNKS + 2) * CHUNK + 1 {
+            palette.push(0);
+            palette.set(i, if i / CHUNK == 1 { i as u32 % 2 } else { 5 });
+        }
+        let uniform: Vec<_> = (0..4).map(|chunk| palette.uniform(chunk)).collect();
+        assert_eq!(uniform, [Some(5), None, Some(5), None]);
+        assert_eq!(palette.get(CHUNK + 1), Some(1));
     }
 
     #[test]

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use alluvium_index::{KeyHash, Label, Matcher, PartitionIndex, Segment, Selector, Test};
-use alluvium_types::{SeriesKey, ValueKind};
+use alluvium_index::{KeyHash, KindSet, Label, Matcher, PartitionIndex, Segment, Selector, Test};
+use alluvium_types::{Row, SeriesKey, ValueKind};
 use roaring::RoaringBitmap;
 
 const ROWS: u32 = 150_000;
@@ -80,6 +80,15 @@ fn check(index: &PartitionIndex, matchers: &[(&str, Test, bool)], expected: impl
 
     let compiled = selector.compile().unwrap();
     assert_eq!(index.count(&compiled).unwrap(), expected.len() as u64);
+    for limit in [0, 9, ROWS as usize] {
+        let sealed = index.plan(&compiled).first_rows(limit).unwrap();
+        // Fields of the newest rows, and of two measurements, are not known to be alike.
+        if let Some((count, first)) = index.first_rows_alike(&compiled, &sealed, limit) {
+            assert_eq!(count, expected.len() as u64, "{selector:?}");
+            let wanted = expected.iter().take(limit).copied();
+            assert!(first.into_iter().eq(wanted), "{selector:?}");
+        }
+    }
     let some: [RoaringBitmap; 3] = [
         (9..ROWS).step_by(1999).collect(),
         (0..ROWS).filter(|row| row % 7 < 3).collect(),
@@ -101,6 +110,36 @@ fn check(index: &PartitionIndex, matchers: &[(&str, Test, bool)], expected: impl
 }
 
 #[test]
+fn rows_without_a_field_that_is_meant_are_not_counted() {
+    let mut index = index(100_000);
+    let tag = Matcher::new(Label::Tag("half".into()), Test::Equal("1".into()));
+    let field = Matcher::new(Label::Field, Test::Equal("value".into()));
+    let measurement = Matcher::new(Label::Measurement, Test::Equal("m".into()));
+    let selector = Selector {
+        matchers: vec![tag, field, measurement],
+    };
+    let compiled = selector.compile().unwrap();
+    let sealed = index.plan(&compiled).first_rows(0).unwrap();
+    let counted = index.first_rows_alike(&compiled, &sealed, 0);
+    assert_eq!(counted, Some((25_000, RoaringBitmap::new())));
+
+    let measurement = index.measurement_of(Row(77_775)).unwrap();
+    let value = index.field(measurement, "value").unwrap();
+    let keep = |field, kinds| {
+        if field == value {
+            KindSet::EMPTY
+        } else {
+            kinds
+        }
+    };
+    assert!(index.retain_series(Row(77_775), keep));
+    assert_eq!(index.first_rows_alike(&compiled, &sealed, 0), None);
+    let sealed = index.plan(&compiled).rows(None).unwrap();
+    let (count, _) = index.first_rows_with(&compiled, &sealed, None, 0);
+    assert_eq!(count, 24_999);
+}
+
+#[test]
 fn every_form_of_postings_answers_in_memory() {
     every_form_answers(&index(u32::MAX));
 }
@@ -113,6 +152,11 @@ fn every_form_of_postings_answers_in_one_segment() {
 #[test]
 fn every_form_of_postings_answers_in_segments_and_memory() {
     every_form_answers(&index(70_001));
+}
+
+#[test]
+fn every_form_of_postings_answers_in_a_segment_and_half_as_many_rows_in_memory() {
+    every_form_answers(&index(100_000));
 }
 
 fn every_form_answers(index: &PartitionIndex) {

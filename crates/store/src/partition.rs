@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use alluvium_index::{
-    CompiledSelector, DefinitionMark, Liveness, LivenessMark, PartitionIndex, SealedRows,
-    SegmentError, SelectedRow,
+    CompiledSelector, DefinitionMark, Liveness, LivenessMark, PartitionIndex, SealedPlan,
+    SealedRows, SegmentError, SelectedRow,
 };
 use alluvium_types::{DatabaseId, FieldId, Partition, Row, SeriesKey, TimeRange};
 use alluvium_wal::PointGroup;
@@ -124,13 +124,52 @@ impl PartitionState {
         read: impl FnOnce(&PartitionIndex, &SealedRows, Option<&RoaringBitmap>) -> T,
     ) -> Result<T, SegmentError> {
         let live = (range != TimeRange::ALL).then(|| self.live.read().rows_in(range));
+        let find = |plan: SealedPlan| plan.rows(live.as_ref());
+        self.with_sealed(selector, find, |index, sealed| {
+            read(index, sealed, live.as_ref())
+        })
+    }
+
+    /// How many rows have a series that matches, whenever its points are, and the first `limit` of them: as
+    /// [`PartitionIndex::first_rows_with`]. Of rows in segments that are not among these no list is made, if all of them
+    /// have a field that is meant.
+    pub(crate) fn first_rows<T>(
+        &self,
+        selector: &CompiledSelector,
+        limit: usize,
+        read: impl Fn(&PartitionIndex, u64, RoaringBitmap) -> T,
+    ) -> Result<T, SegmentError> {
+        let counted = self.with_sealed(
+            selector,
+            |plan| plan.first_rows(limit),
+            |index, sealed| {
+                let (count, first) = index.first_rows_alike(selector, sealed, limit)?;
+                Some(read(index, count, first))
+            },
+        )?;
+        if let Some(counted) = counted {
+            return Ok(counted);
+        }
+        self.resolve(selector, TimeRange::ALL, |index, sealed, _| {
+            let (count, first) = index.first_rows_with(selector, sealed, None, limit);
+            read(index, count, first)
+        })
+    }
+
+    /// Looks for sealed rows beside the index, then reads it as it was then.
+    fn with_sealed<T>(
+        &self,
+        selector: &CompiledSelector,
+        find: impl Fn(SealedPlan) -> Result<SealedRows, SegmentError>,
+        read: impl FnOnce(&PartitionIndex, &SealedRows) -> T,
+    ) -> Result<T, SegmentError> {
         loop {
             let plan = self.index.read().plan(selector);
-            let sealed = plan.rows(live.as_ref())?;
+            let sealed = find(plan)?;
             let index = self.index.read();
             // Rows in memory may have become a segment meanwhile.
             if !index.is_outdated(&sealed) {
-                return Ok(read(&index, &sealed, live.as_ref()));
+                return Ok(read(&index, &sealed));
             }
         }
     }

@@ -99,11 +99,18 @@ impl Snapshot {
         found: &mut Found,
     ) -> Result<(), StoreError> {
         let (matching, selected) = if self.cut.is_none() {
-            part.resolve(selector, range, |index, sealed, live| {
-                // Only of those that are listed the fields are wanted.
-                let (matching, first) = index.first_rows_with(selector, sealed, live, room);
+            // Only of those that are listed the fields are wanted.
+            let listed = |index: &PartitionIndex, matching, first: RoaringBitmap| {
                 (matching, index.select_among(selector, &first))
-            })?
+            };
+            if range == TimeRange::ALL {
+                part.first_rows(selector, room, listed)?
+            } else {
+                part.resolve(selector, range, |index, sealed, live| {
+                    let (matching, first) = index.first_rows_with(selector, sealed, live, room);
+                    listed(index, matching, first)
+                })?
+            }
         } else {
             let mut selected = part.select(selector, range, |_, selected| selected)?;
             selected.retain(|item| self.keeps(part, item));

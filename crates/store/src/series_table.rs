@@ -66,15 +66,6 @@ pub(crate) struct SeriesTable {
     blocks: Vec<Block>,
     rows: u32,
     away: usize,
-    filling: Filling,
-}
-
-/// Series that are away, of a block whose rows come one behind the other: packed when it is full. What each of them would
-/// take until then would leave holes in the heap between what is packed.
-#[derive(Debug, Default)]
-struct Filling {
-    block: usize,
-    entries: Vec<AwayEntry>,
 }
 
 impl SeriesTable {
@@ -101,7 +92,6 @@ impl SeriesTable {
         let (number, row) = block_of(row);
         let is_there = |b: &Block| b.entry(row, field).is_some() || b.is_packed(row, field);
         self.blocks.get(number).is_some_and(is_there)
-            || self.filling.block == number && self.filling.has(row, field)
     }
 
     /// Series that are away.
@@ -151,35 +141,40 @@ impl SeriesTable {
         self.block_mut(row).0.pack_if_many();
     }
 
-    /// As [`Self::put_away`], of a series there is nothing of. Where rows and their fields ascend it costs no memory but what
-    /// is packed. [`Self::fill`] must follow before more is asked of it than [`Self::contains`].
-    pub(crate) fn append_away(&mut self, row: Row, field: FieldId, record: RecordPlace) {
-        let (number, in_block) = block_of(row);
-        if self.filling.block != number || self.filling.entries.is_empty() {
-            self.fill();
-            let mut entries = std::mem::take(&mut self.filling.entries);
-            self.block_mut(row).0.unpack(&mut entries);
-            self.filling = Filling {
-                block: number,
-                entries,
+    /// As [`Self::put_away`] of many at once, but leaves a series alone that there is something of, and of two records of one
+    /// the first counts. Returns how many were added. Costs a sort, which is little where they ascend, and each block of
+    /// rows is packed once.
+    pub(crate) fn add_away(&mut self, met: &mut [(Row, FieldId, RecordPlace)]) -> usize {
+        met.sort_by_key(|(row, field, _)| (*row, *field));
+        let before = self.away;
+        let mut entries: Vec<AwayEntry> = Vec::new();
+        for of_block in met.chunk_by(|a, b| block_of(a.0).0 == block_of(b.0).0) {
+            let Some((last, ..)) = of_block.last() else {
+                continue;
             };
+            let block = self.block_mut(*last).0;
+            if !block.has_no_own() {
+                for (row, field, record) in of_block {
+                    if !self.contains(*row, *field) {
+                        self.put_away(*row, *field, *record);
+                    }
+                }
+                continue;
+            }
+            entries.clear();
+            block.unpack(&mut entries);
+            let packed = entries.len();
+            let met = of_block.iter();
+            entries.extend(met.map(|(row, field, place)| (block_of(*row).1, *field, *place)));
+            let key = |(row, field, _): &AwayEntry| (*row, *field);
+            if !entries.is_sorted_by_key(key) {
+                entries.sort_by_key(key);
+            }
+            entries.dedup_by_key(|entry| key(entry));
+            block.pack_all(&entries);
+            self.away += entries.len() - packed;
         }
-        if self.filling.is_behind(in_block, field) && self.blocks[number].has_no_own() {
-            self.block_mut(row);
-            self.filling.entries.push((in_block, field, record));
-            self.away += 1;
-        } else {
-            self.fill();
-            self.put_away(row, field, record);
-        }
-    }
-
-    /// Puts what was appended last into the table.
-    pub(crate) fn fill(&mut self) {
-        if let Some(block) = self.blocks.get_mut(self.filling.block) {
-            block.pack_all(&self.filling.entries);
-        }
-        self.filling.entries.clear();
+        self.away - before
     }
 
     fn set(&mut self, row: Row, new: Entry) {
@@ -281,20 +276,6 @@ impl SeriesTable {
             }
         }
         None
-    }
-}
-
-impl Filling {
-    fn has(&self, row: u8, field: FieldId) -> bool {
-        let entry = |(r, f, _): &AwayEntry| (*r, *f);
-        self.entries
-            .binary_search_by_key(&(row, field), entry)
-            .is_ok()
-    }
-
-    fn is_behind(&self, row: u8, field: FieldId) -> bool {
-        let last = self.entries.last();
-        last.is_none_or(|(r, f, _)| (*r, *f) < (row, field))
     }
 }
 

@@ -163,6 +163,13 @@ impl DenseRows {
         }) && count < limit
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> u64 {
+        let words = self.bits.as_chunks().0.iter();
+        let ones = words.map(|word| u64::from(u64::from_le_bytes(*word).count_ones()));
+        ones.sum()
+    }
+
     /// Those within the segment's rows, `of`, as a bitmap.
     pub(crate) fn bitmap(&mut self, of: &Range<u32>) -> RoaringBitmap {
         let mut rows = bitmap_of(self.first, self.bits.as_chunks().0, &mut self.scratch);
@@ -207,6 +214,7 @@ mod tests {
                         assert_eq!(dense.bitmap(&here), expected);
                         assert!(dense.is_fewer_than(expected.len() + 1));
                         assert!(!dense.is_fewer_than(expected.len()));
+                        assert_eq!(dense.count(), expected.len());
                     };
                 let bytes = stored(b);
                 check(a | b, &mut |dense| dense.add_stored(&bytes).unwrap());

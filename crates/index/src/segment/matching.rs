@@ -96,7 +96,37 @@ impl Segment {
         live: Option<&RoaringBitmap>,
         scratch: &mut MatchScratch,
     ) -> Result<RoaringBitmap, SegmentError> {
-        let nothing = RoaringBitmap::new();
+        let passed = self.passing(selector, measurements, live, scratch)?;
+        Ok(match passed {
+            Passed::All => self.all_rows(),
+            Passed::List(rows) => rows,
+            Passed::Dense => scratch.rows.bitmap(&self.rows()),
+        })
+    }
+
+    /// How many rows [`Self::matching`] finds. Makes no list of them where they are many.
+    pub(crate) fn count_matching(
+        &self,
+        selector: &CompiledSelector,
+        measurements: Option<&[u32]>,
+        scratch: &mut MatchScratch,
+    ) -> Result<u64, SegmentError> {
+        let passed = self.passing(selector, measurements, None, scratch)?;
+        Ok(match passed {
+            Passed::All => self.rows().len() as u64,
+            Passed::List(rows) => rows.len(),
+            Passed::Dense => scratch.rows.count(),
+        })
+    }
+
+    fn passing(
+        &self,
+        selector: &CompiledSelector,
+        measurements: Option<&[u32]>,
+        live: Option<&RoaringBitmap>,
+        scratch: &mut MatchScratch,
+    ) -> Result<Passed, SegmentError> {
+        let nothing = Passed::List(RoaringBitmap::new());
         let here = self.rows();
         let living = live.map(|live| live.range_cardinality(here.clone()));
         if living == Some(0) {
@@ -144,15 +174,14 @@ impl Segment {
                 break;
             }
         }
-        let mut rows = match passed {
-            Passed::All => self.all_rows(),
-            Passed::List(rows) => rows,
-            Passed::Dense => scratch.rows.bitmap(&here),
+        let Some(named) = named else {
+            return Ok(passed);
         };
-        if let Some(named) = named {
-            rows &= named;
-        }
-        Ok(rows)
+        Ok(Passed::List(match passed {
+            Passed::All => named,
+            Passed::List(rows) => rows & named,
+            Passed::Dense => scratch.rows.bitmap(&here) & named,
+        }))
     }
 
     /// The first `limit` values that a tag has in these rows and that begin with `prefix`, ascending. Rows elsewhere

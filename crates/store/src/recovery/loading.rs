@@ -21,6 +21,9 @@ use crate::segments::of_partition;
 use crate::tail_files::RecordPlace;
 use crate::tombstones::Placed;
 
+/// Series without points that a table is told of at once.
+const POINTLESS_AT_ONCE: usize = 1 << 16;
+
 /// The databases of a catalogue section.
 pub(super) fn load_catalog(inner: &StoreInner, bytes: &[u8]) -> Result<(), OpenError> {
     let mut catalog = inner.catalog.write();
@@ -184,19 +187,23 @@ pub(super) fn complete_tables(inner: &StoreInner) -> Result<(), OpenError> {
     each(inner, &parts, |(database, part)| {
         let index = part.index.read();
         let mut table = part.table.write();
+        let mut pointless = Vec::new();
         let mut made = 0;
         for row in (0..index.row_count()).map(alluvium_types::Row) {
             for (field, _) in index.fields_of(row) {
                 if !table.contains(row, field) {
-                    table.append_away(row, field, RecordPlace::POINTLESS);
-                    made += 1;
+                    pointless.push((row, field, RecordPlace::POINTLESS));
                 }
             }
+            if pointless.len() >= POINTLESS_AT_ONCE {
+                made += table.add_away(&mut pointless);
+                pointless.clear();
+            }
         }
-        table.fill();
+        made += table.add_away(&mut pointless);
         table.pack_all();
         part.note_away(&table);
-        database.charge(made * AWAY_BYTES);
+        database.charge(made as i64 * AWAY_BYTES);
         Ok(())
     })
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use alluvium_io::{AlignedBuf, Completion, IoError, Op, OpenMode, Read};
 use alluvium_nbtree::{TailHead, read_tail_record, tail_record_head, tail_record_len};
-use alluvium_types::{DatabaseId, PAGE_SIZE, PARTITION_COUNT, Partition};
+use alluvium_types::{DatabaseId, FieldId, PAGE_SIZE, PARTITION_COUNT, Partition, Row};
 use parking_lot::RwLockWriteGuard;
 
 use super::RecoveryReport;
@@ -28,6 +28,9 @@ use crate::tail_files::{RecordPlace, TailsFile};
 
 /// Bytes of tails read at a time, unless a record is longer.
 const PIECE_BYTES: u64 = 1 << 20;
+/// Records left where they are that are gathered before the tables learn of them: 6 MiB. Those of a partition's rows mostly
+/// ascend, but not where batches were written side by side.
+const GATHERED_MAX: usize = 1 << 18;
 /// Bytes of series after which the budget is told of them.
 const CHARGED_BYTES: i64 = 64 << 10;
 
@@ -47,6 +50,8 @@ pub(super) fn load_tails(
         leave: bytes > inner.config.open_load_bytes_max,
         database: None,
         tables: [const { None }; PARTITION_COUNT],
+        gathered: [const { Vec::new() }; PARTITION_COUNT],
+        gathered_count: 0,
         heap: 0,
         leaves: 0,
         leaves_of: BTreeMap::new(),
@@ -72,6 +77,9 @@ struct Loader<'a> {
     /// The one whose tables these are.
     database: Option<&'a Arc<DatabaseState>>,
     tables: [Option<Table<'a>>; PARTITION_COUNT],
+    /// Records of this file that are left where they are, of which the tables have not been told.
+    gathered: [Vec<(Row, FieldId, RecordPlace)>; PARTITION_COUNT],
+    gathered_count: usize,
     /// What its series take more than before.
     heap: i64,
     /// Leaves of its series, as far as they are not with those of all databases yet.
@@ -110,6 +118,7 @@ impl<'a> Loader<'a> {
                 Ok(read.into)
             })
         };
+        self.settle();
         let Err(error) = as_it_is else {
             return Ok(());
         };
@@ -119,6 +128,7 @@ impl<'a> Loader<'a> {
             return Err(error);
         }
         let again = self.records(named, number, |offset, len| mended.read(offset, len));
+        self.settle();
         again.map_err(|_| error)?;
         self.report.tails_pages_mended += mended.mended.len() as u64;
         self.inner.tail_files.suspect(named);
@@ -161,7 +171,9 @@ impl<'a> Loader<'a> {
                 begin += len;
                 rest = behind;
             }
-            self.settle();
+            if self.gathered_count >= GATHERED_MAX {
+                self.settle();
+            }
             if begin == before && summed == named.len {
                 return Err(bad);
             }
@@ -189,10 +201,8 @@ impl<'a> Loader<'a> {
             && (self.leave || self.inner.is_half_full())
             && let Some(place) = place
         {
-            if let Some((_, table)) = &mut self.tables[usize::from(partition.0)] {
-                table.append_away(key.row, key.field, place);
-            }
-            self.heap += AWAY_BYTES;
+            self.gathered[usize::from(partition.0)].push((key.row, key.field, place));
+            self.gathered_count += 1;
             self.report.series_left += 1;
             return Ok(());
         }
@@ -251,10 +261,14 @@ impl<'a> Loader<'a> {
 
     /// Lets go of the tables, and says what they hold.
     fn settle(&mut self) {
-        for (part, mut table) in self.tables.iter_mut().filter_map(Option::take) {
-            table.fill();
-            part.note_away(&table);
+        for (table, gathered) in self.tables.iter_mut().zip(&mut self.gathered) {
+            if let Some((part, mut table)) = table.take() {
+                self.heap += table.add_away(gathered) as i64 * AWAY_BYTES;
+                part.note_away(&table);
+            }
+            gathered.clear();
         }
+        self.gathered_count = 0;
         self.charge();
         let leaves = std::mem::take(&mut self.leaves);
         if let Some(database) = self.database {

@@ -117,15 +117,24 @@ fn a_table_holds_what_was_put_into_it() {
             match draws.below(200) {
                 0..10 => {
                     // As an opening does it, a piece of a file at a time.
+                    let mut met = Vec::new();
                     for row in key.0..key.0 + draws.below(300) as u32 {
-                        if !table.contains(Row(row), field) {
-                            let record = place(2, offset, 7);
-                            offset += 7;
-                            table.append_away(Row(row), field, record);
-                            model.insert((row, field.0), Some(record));
-                        }
+                        let record = place(2, offset, 7);
+                        offset += 7;
+                        met.push((Row(row), field, record));
                     }
-                    table.fill();
+                    // Batches side by side, and a record that was met before.
+                    let from = draws.below(met.len() as u64 + 1) as usize;
+                    met.rotate_left(from);
+                    met.extend_from_within(..met.len().min(1));
+                    if let [.., last] = met.as_mut_slice() {
+                        last.2 = place(3, 1, 7);
+                    }
+                    let before = model.len();
+                    for (row, field, record) in &met {
+                        model.entry((row.0, field.0)).or_insert(Some(*record));
+                    }
+                    assert_eq!(table.add_away(&mut met), model.len() - before);
                 }
                 10..80 => {
                     let len = 1 + draws.below(300);
@@ -186,12 +195,13 @@ fn rows_that_nobody_has_in_memory_cost_two_bytes_at_most() {
     const ROWS: u32 = 100_000;
     let mut table = SeriesTable::default();
     let mut offset = 0;
+    let mut met = Vec::new();
     for row in 0..ROWS {
         let len = 55 + u64::from(row * 7 % 13);
-        table.append_away(Row(row), FieldId(0), place(0, offset, len));
+        met.push((Row(row), FieldId(0), place(0, offset, len)));
         offset += len;
     }
-    table.fill();
+    assert_eq!(table.add_away(&mut met), ROWS as usize);
     let blocks = table.blocks.capacity() * size_of::<Block>();
     let packed: usize = table.blocks.iter().map(Block::heap_bytes).sum();
     let bytes = blocks + packed;
