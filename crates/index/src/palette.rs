@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn old_chunks_of_one_number_settle_by_themselves() {
         let mut palette = Palette::default();
-        for i in 0..(UNSETTLED_CHUNKS + 2) * CHUNK + 1 {
+        for i in 0..=(UNSETTLED_CHUNKS + 2) * CHUNK {
             palette.push(0);
             palette.set(i, if i / CHUNK == 1 { i as u32 % 2 } else { 5 });
         }
