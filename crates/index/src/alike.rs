@@ -11,6 +11,9 @@ use crate::field_sets::NO_FIELDS;
 use crate::palette::CHUNK;
 use crate::selector::CompiledSelector;
 
+/// Chunks of which each row is looked at before a count: some ten microseconds each.
+const MIXED_CHUNKS_MAX: usize = 16;
+
 impl PartitionIndex {
     /// Number of (row, field) pairs that [`Self::select_with`] would list. Costs a look at each run of neighbours that
     /// have the same fields, and at each row of the others.
@@ -65,33 +68,59 @@ impl PartitionIndex {
         (count, first.take(limit).collect())
     }
 
-    /// As [`Self::first_rows_with`], for what [`SealedPlan::first_rows`](crate::SealedPlan::first_rows) has found with that
-    /// limit. `None` if it cannot be told from that: where some sealed row has no field that passes. Costs a look at each
-    /// run of sealed neighbours instead.
-    pub fn first_rows_alike(
+    /// As [`Self::first_rows_with`] of all rows, for what a plan of [`Self::plan_first`] with that limit has found. `None` if
+    /// rows have got or lost fields since, so that what was counted is not what there is.
+    pub fn first_rows_counted(
         &self,
         selector: &CompiledSelector,
         sealed: &SealedRows,
         limit: usize,
     ) -> Option<(u64, RoaringBitmap)> {
-        if sealed.further > 0 && !self.all_pass(sealed.end, self.names(selector).of_all()?) {
-            return None;
+        let mut further = 0;
+        if let Some((count, without)) = &sealed.counted {
+            let now = self.sealed_without_fields(selector, sealed.end);
+            now.filter(|now| now == without)?;
+            further = *count;
         }
         let (count, first) = self.first_rows_with(selector, sealed, None, limit);
-        Some((count + sealed.further, first))
+        Some((count + further, first))
     }
 
-    /// Whether each row before `end` has at least one of these fields, and neighbours have the same.
-    fn all_pass(&self, end: u32, fields: &Fields) -> bool {
-        let mut known = None;
-        let mut passes = |list| {
-            let before = known.replace(list);
-            before == known || self.fields_in(list, fields) > 0
+    /// The rows before `end` that have no field which passes. `None` if that would cost a look at too many rows.
+    pub(crate) fn sealed_without_fields(
+        &self,
+        selector: &CompiledSelector,
+        end: u32,
+    ) -> Option<RoaringBitmap> {
+        let names = self.names(selector);
+        let fields = names.of_all()?;
+        let mut without = RoaringBitmap::new();
+        let (mut known, mut looked_at) = ((NO_FIELDS, false), 0);
+        let mut passes = |list: u32| {
+            if list != known.0 {
+                known = (list, self.fields_in(list, fields) > 0);
+            }
+            known.1
         };
-        let whole = end as usize / CHUNK;
-        let mut rest = (whole * CHUNK) as u32..end;
-        (0..whole).all(|chunk| self.row_sets.uniform(chunk).is_some_and(&mut passes))
-            && rest.all(|row| passes(self.list_of(row)))
+        let chunks = (end as usize).div_ceil(CHUNK);
+        for chunk in 0..chunks {
+            let rows = (chunk * CHUNK) as u32..chunk_end(chunk).min(end);
+            let lists = self.row_sets.numbers(chunk);
+            if lists.iter().all(|list| passes(*list)) {
+                continue;
+            }
+            if lists.len() == 1 {
+                without.insert_range(rows);
+                continue;
+            }
+            looked_at += 1;
+            if looked_at > MIXED_CHUNKS_MAX {
+                return None;
+            }
+            let has_none = |row: &u32| self.fields_in(self.list_of(*row), fields) == 0;
+            without.extend(rows.filter(has_none));
+        }
+        Some(without)
     }
 
     /// A set that those of some rows are in which have no field that passes, and others that are not among these rows.

@@ -48,6 +48,7 @@ impl Names {
         match self {
             Self::Some(passing) => match passing.as_slice() {
                 [(_, fields)] => Some(fields),
+                all if all.iter().all(|(_, fields)| *fields == Fields::All) => Some(&Fields::All),
                 _ => None,
             },
             Self::All => Some(&Fields::All),
@@ -63,6 +64,8 @@ pub struct SealedPlan {
     measurements: Option<Vec<u32>>,
     segments: Arc<Vec<Arc<Segment>>>,
     end: u32,
+    /// Rows that are enough to be listed, and of the others those that are not to be counted: none of their fields passes.
+    enough: Option<(usize, RoaringBitmap)>,
 }
 
 impl SealedPlan {
@@ -72,41 +75,26 @@ impl SealedPlan {
     /// # Errors
     /// If a block cannot be read or is damaged.
     pub fn rows(&self, live: Option<&RoaringBitmap>) -> Result<SealedRows, SegmentError> {
-        let mut rows = RoaringBitmap::new();
-        let mut scratch = MatchScratch::default();
-        let measurements = self.measurements.as_deref();
-        for segment in self.segments.iter() {
-            rows |= segment.matching_among(&self.selector, measurements, live, &mut scratch)?;
-        }
-        Ok(SealedRows {
+        let mut found = SealedRows {
             end: self.end,
-            rows,
-            further: 0,
-        })
-    }
-
-    /// As [`Self::rows`] of all rows, but once at least `limit` of them are known, the rest are only counted: for
-    /// [`PartitionIndex::first_rows_alike`].
-    ///
-    /// # Errors
-    /// As [`Self::rows`].
-    pub fn first_rows(&self, limit: usize) -> Result<SealedRows, SegmentError> {
-        let mut rows = RoaringBitmap::new();
-        let mut further = 0;
+            rows: RoaringBitmap::new(),
+            counted: None,
+        };
         let mut scratch = MatchScratch::default();
         let (selector, measurements) = (&self.selector, self.measurements.as_deref());
+        let enough = self.enough.as_ref().filter(|_| live.is_none());
         for segment in self.segments.iter() {
-            if rows.len() < limit as u64 {
-                rows |= segment.matching_among(selector, measurements, None, &mut scratch)?;
+            if let Some((limit, without)) = enough
+                && found.rows.len() >= *limit as u64 + without.len()
+            {
+                let counted = found.counted.get_or_insert_with(|| (0, without.clone()));
+                counted.0 +=
+                    segment.count_matching(selector, measurements, without, &mut scratch)?;
             } else {
-                further += segment.count_matching(selector, measurements, &mut scratch)?;
+                found.rows |= segment.matching_among(selector, measurements, live, &mut scratch)?;
             }
         }
-        Ok(SealedRows {
-            end: self.end,
-            rows,
-            further,
-        })
+        Ok(found)
     }
 }
 
@@ -116,8 +104,8 @@ pub struct SealedRows {
     /// The first row that was not sealed then.
     pub(crate) end: u32,
     rows: RoaringBitmap,
-    /// How many more there are behind them.
-    pub(crate) further: u64,
+    /// How many more there are behind them, and which were not counted.
+    pub(crate) counted: Option<(u64, RoaringBitmap)>,
 }
 
 impl PartitionIndex {
@@ -132,6 +120,17 @@ impl PartitionIndex {
             measurements,
             segments: Arc::clone(&self.sealed),
             end: self.sealed_rows(),
+            enough: None,
+        }
+    }
+
+    /// As [`Self::plan`], for [`Self::first_rows_counted`]: once `limit` rows are known, the others are only counted, if it
+    /// can be told from a look at each run of neighbours which of them have no field that passes.
+    pub fn plan_first(&self, selector: &CompiledSelector, limit: usize) -> SealedPlan {
+        let without = self.sealed_without_fields(selector, self.sealed_rows());
+        SealedPlan {
+            enough: without.map(|without| (limit, without)),
+            ..self.plan(selector)
         }
     }
 

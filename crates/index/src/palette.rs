@@ -43,15 +43,23 @@ impl Palette {
     pub(crate) fn push(&mut self, number: u32) {
         let at = self.len % CHUNK;
         if at == 0 {
-            let settled = self.chunks.len().checked_sub(UNSETTLED_CHUNKS);
-            if let Some(chunk) = settled.and_then(|at| self.chunks.get_mut(at)) {
-                chunk.unify();
-            }
             self.chunks.push(Chunk::default());
         }
         self.len += 1;
         let chunk = self.chunks.last_mut().expect("pushed when absent");
         chunk.set(at, number);
+    }
+
+    /// As [`Self::push`] of a number that will be another soon: a chunk that is some chunks old forgets what its rows had
+    /// before.
+    pub(crate) fn push_for_now(&mut self, number: u32) {
+        self.push(number);
+        if self.len % CHUNK == 1
+            && let Some(old) = self.chunks.len().checked_sub(1 + UNSETTLED_CHUNKS)
+            && let Some(chunk) = self.chunks.get_mut(old)
+        {
+            chunk.settle();
+        }
     }
 
     #[inline]
@@ -74,6 +82,11 @@ impl Palette {
     pub(crate) fn uniform(&self, chunk: usize) -> Option<u32> {
         let chunk = self.chunks.get(chunk).filter(|chunk| chunk.width == 0)?;
         chunk.colours.first().copied()
+    }
+
+    /// The numbers that rows of a chunk have; also some that none has any more.
+    pub(crate) fn numbers(&self, chunk: usize) -> &[u32] {
+        self.chunks.get(chunk).map_or(&[], |chunk| &chunk.colours)
     }
 
     /// Changes a number; `false` if there is no such row.
@@ -160,8 +173,15 @@ impl Chunk {
 
     /// Drops the colours that no row has any more, and the bits they took; for a full chunk.
     fn settle(&mut self) {
-        self.unify();
         if self.width == 0 {
+            return;
+        }
+        if let Some(number) = self.only_number() {
+            *self = Self {
+                colours: vec![number],
+                rows: self.rows,
+                ..Self::default()
+            };
             return;
         }
         self.recolour();
@@ -172,22 +192,8 @@ impl Chunk {
         self.colours.shrink_to_fit();
     }
 
-    /// Drops the bits of a full chunk whose rows all have one number by now.
-    fn unify(&mut self) {
-        if let Some(number) = self.only_number() {
-            *self = Self {
-                colours: vec![number],
-                rows: self.rows,
-                ..Self::default()
-            };
-        }
-    }
-
     /// The number that every row of a full chunk of several colours has, if there is one.
     fn only_number(&self) -> Option<u32> {
-        if self.width == 0 {
-            return None;
-        }
         let number = self.get(0)?;
         let repeated = (0..32 / self.width).fold(0, |word, i| {
             word | (self.place(0) as u32) << (i * self.width)
@@ -285,15 +291,21 @@ mod tests {
     }
 
     #[test]
-    fn old_chunks_of_one_number_settle_by_themselves() {
+    fn old_chunks_forget_what_their_rows_had_before() {
         let mut palette = Palette::default();
         for i in 0..=(UNSETTLED_CHUNKS + 2) * CHUNK {
-            palette.push(0);
-            palette.set(i, if i / CHUNK == 1 { i as u32 % 2 } else { 5 });
+            palette.push_for_now(0);
+            palette.set(i, 5 + u32::from(i / CHUNK == 1) * (i as u32 % 2));
         }
         let uniform: Vec<_> = (0..4).map(|chunk| palette.uniform(chunk)).collect();
         assert_eq!(uniform, [Some(5), None, Some(5), None]);
-        assert_eq!(palette.get(CHUNK + 1), Some(1));
+        assert_eq!(palette.numbers(1), [5, 6]);
+        assert_eq!(
+            palette.numbers(3),
+            [0, 5],
+            "of the newest nothing is forgotten"
+        );
+        assert_eq!(palette.get(CHUNK + 1), Some(6));
     }
 
     #[test]

@@ -427,7 +427,7 @@ impl PartitionIndex {
     fn append_row(&mut self, schema: u32, tuple: &[u8]) {
         self.head.append(schema, tuple);
         self.row_schemas.push(schema);
-        self.row_sets.push(NO_FIELDS);
+        self.row_sets.push_for_now(NO_FIELDS);
     }
 
     fn intern_schema(&mut self, row: u32, key: FlatKey<'_>) -> u32 {

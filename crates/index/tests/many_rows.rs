@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use alluvium_index::{KeyHash, KindSet, Label, Matcher, PartitionIndex, Segment, Selector, Test};
-use alluvium_types::{Row, SeriesKey, ValueKind};
+use alluvium_types::{FieldId, Row, SeriesKey, ValueKind};
 use roaring::RoaringBitmap;
 
 const ROWS: u32 = 150_000;
@@ -80,14 +80,17 @@ fn check(index: &PartitionIndex, matchers: &[(&str, Test, bool)], expected: impl
 
     let compiled = selector.compile().unwrap();
     assert_eq!(index.count(&compiled).unwrap(), expected.len() as u64);
+    // Of all fields: a field of two measurements is told by looking at each row.
+    selector.matchers.pop();
+    let of_all = selector.compile().unwrap();
     for limit in [0, 9, ROWS as usize] {
-        let sealed = index.plan(&compiled).first_rows(limit).unwrap();
-        // Fields of the newest rows, and of two measurements, are not known to be alike.
-        if let Some((count, first)) = index.first_rows_alike(&compiled, &sealed, limit) {
-            assert_eq!(count, expected.len() as u64, "{selector:?}");
-            let wanted = expected.iter().take(limit).copied();
-            assert!(first.into_iter().eq(wanted), "{selector:?}");
-        }
+        let sealed = index.plan_first(&of_all, limit).rows(None).unwrap();
+        let (count, first) = index
+            .first_rows_counted(&of_all, &sealed, limit)
+            .expect("nothing has changed");
+        assert_eq!(count, expected.len() as u64, "{selector:?}");
+        let wanted = expected.iter().take(limit).copied();
+        assert!(first.into_iter().eq(wanted), "{selector:?}");
     }
     let some: [RoaringBitmap; 3] = [
         (9..ROWS).step_by(1999).collect(),
@@ -111,32 +114,51 @@ fn check(index: &PartitionIndex, matchers: &[(&str, Test, bool)], expected: impl
 
 #[test]
 fn rows_without_a_field_that_is_meant_are_not_counted() {
-    let mut index = index(100_000);
-    let tag = Matcher::new(Label::Tag("half".into()), Test::Equal("1".into()));
+    let mut index = index(50_000);
+    let tag =
+        |key: &str, value: &str| Matcher::new(Label::Tag(key.into()), Test::Equal(value.into()));
+    let mut selector = Selector {
+        matchers: vec![tag("half", "1")],
+    };
+    let check = |index: &PartitionIndex, selector: &Selector, expected: u64| {
+        let compiled = selector.compile().unwrap();
+        let plain = index.plan(&compiled).rows(None).unwrap();
+        let (by_list, first) = index.first_rows_with(&compiled, &plain, None, 9);
+        let sealed = index.plan_first(&compiled, 9).rows(None).unwrap();
+        let counted = index.first_rows_counted(&compiled, &sealed, 9);
+        assert_eq!(counted, Some((by_list, first)), "{selector:?}");
+        assert_eq!(by_list, expected, "{selector:?}");
+        sealed
+    };
+    check(&index, &selector, 75_000);
     let field = Matcher::new(Label::Field, Test::Equal("value".into()));
     let measurement = Matcher::new(Label::Measurement, Test::Equal("m".into()));
-    let selector = Selector {
-        matchers: vec![tag, field, measurement],
-    };
-    let compiled = selector.compile().unwrap();
-    let sealed = index.plan(&compiled).first_rows(0).unwrap();
-    let counted = index.first_rows_alike(&compiled, &sealed, 0);
-    assert_eq!(counted, Some((25_000, RoaringBitmap::new())));
+    selector.matchers.extend([field, measurement]);
+    check(&index, &selector, 25_000);
 
+    // Some rows lose the field, one of them all fields, and one has nothing but another.
     let measurement = index.measurement_of(Row(77_775)).unwrap();
     let value = index.field(measurement, "value").unwrap();
-    let keep = |field, kinds| {
-        if field == value {
-            KindSet::EMPTY
-        } else {
-            kinds
-        }
+    let before = check(&index, &selector, 25_000);
+    let mut lose = |row, of: &dyn Fn(FieldId) -> bool| {
+        let keep = |field, kinds| if of(field) { KindSet::EMPTY } else { kinds };
+        assert!(index.retain_series(Row(row), keep));
     };
-    assert!(index.retain_series(Row(77_775), keep));
-    assert_eq!(index.first_rows_alike(&compiled, &sealed, 0), None);
-    let sealed = index.plan(&compiled).rows(None).unwrap();
-    let (count, _) = index.first_rows_with(&compiled, &sealed, None, 0);
-    assert_eq!(count, 24_999);
+    lose(77_775, &|field| field == value);
+    lose(9, &|_| true);
+    lose(60_003, &|field| field == value);
+    let compiled = selector.compile().unwrap();
+    assert_eq!(index.first_rows_counted(&compiled, &before, 9), None);
+    check(&index, &selector, 24_997);
+    selector.matchers.truncate(1);
+    check(&index, &selector, 74_999);
+    // All of two chunks, then one row of each of more chunks than are looked at row by row.
+    let mut lose = |row| assert!(index.retain_series(Row(row), |_, _| KindSet::EMPTY));
+    (8192..16_384).for_each(&mut lose);
+    check(&index, &selector, 74_999 - 4096);
+    let mut lose = |row| assert!(index.retain_series(Row(row), |_, _| KindSet::EMPTY));
+    (4..22).map(|chunk| chunk * 4096 + 1).for_each(&mut lose);
+    check(&index, &selector, 74_999 - 4096 - 18);
 }
 
 #[test]

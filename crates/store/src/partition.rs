@@ -124,15 +124,16 @@ impl PartitionState {
         read: impl FnOnce(&PartitionIndex, &SealedRows, Option<&RoaringBitmap>) -> T,
     ) -> Result<T, SegmentError> {
         let live = (range != TimeRange::ALL).then(|| self.live.read().rows_in(range));
-        let find = |plan: SealedPlan| plan.rows(live.as_ref());
-        self.with_sealed(selector, find, |index, sealed| {
-            read(index, sealed, live.as_ref())
-        })
+        self.with_sealed(
+            |index| index.plan(selector),
+            live.as_ref(),
+            |index, sealed| read(index, sealed, live.as_ref()),
+        )
     }
 
     /// How many rows have a series that matches, whenever its points are, and the first `limit` of them: as
-    /// [`PartitionIndex::first_rows_with`]. Of rows in segments that are not among these no list is made, if all of them
-    /// have a field that is meant.
+    /// [`PartitionIndex::first_rows_with`]. Of rows in segments that are not among these no list is made, unless many
+    /// of all rows have no field that is meant.
     pub(crate) fn first_rows<T>(
         &self,
         selector: &CompiledSelector,
@@ -140,16 +141,17 @@ impl PartitionState {
         read: impl Fn(&PartitionIndex, u64, RoaringBitmap) -> T,
     ) -> Result<T, SegmentError> {
         let counted = self.with_sealed(
-            selector,
-            |plan| plan.first_rows(limit),
+            |index| index.plan_first(selector, limit),
+            None,
             |index, sealed| {
-                let (count, first) = index.first_rows_alike(selector, sealed, limit)?;
+                let (count, first) = index.first_rows_counted(selector, sealed, limit)?;
                 Some(read(index, count, first))
             },
         )?;
         if let Some(counted) = counted {
             return Ok(counted);
         }
+        // Series have come or gone meanwhile.
         self.resolve(selector, TimeRange::ALL, |index, sealed, _| {
             let (count, first) = index.first_rows_with(selector, sealed, None, limit);
             read(index, count, first)
@@ -159,13 +161,13 @@ impl PartitionState {
     /// Looks for sealed rows beside the index, then reads it as it was then.
     fn with_sealed<T>(
         &self,
-        selector: &CompiledSelector,
-        find: impl Fn(SealedPlan) -> Result<SealedRows, SegmentError>,
+        plan: impl Fn(&PartitionIndex) -> SealedPlan,
+        live: Option<&RoaringBitmap>,
         read: impl FnOnce(&PartitionIndex, &SealedRows) -> T,
     ) -> Result<T, SegmentError> {
         loop {
-            let plan = self.index.read().plan(selector);
-            let sealed = find(plan)?;
+            let planned = plan(&self.index.read());
+            let sealed = planned.rows(live)?;
             let index = self.index.read();
             // Rows in memory may have become a segment meanwhile.
             if !index.is_outdated(&sealed) {

@@ -163,11 +163,32 @@ impl DenseRows {
         }) && count < limit
     }
 
-    /// How many there are.
-    pub(crate) fn count(&self) -> u64 {
-        let words = self.bits.as_chunks().0.iter();
-        let ones = words.map(|word| u64::from(u64::from_le_bytes(*word).count_ones()));
-        ones.sum()
+    /// How many there are within the segment's rows, `of`, but for those that `without` has.
+    pub(crate) fn count(&self, of: &Range<u32>, without: &RoaringBitmap) -> u64 {
+        let words = self.bits.as_chunks().0;
+        let first = self.first * CONTAINER_ROWS;
+        let (begin, end) = ((of.start - first) as usize, (of.end - first) as usize);
+        let mut count = 0;
+        // Only a damaged segment has rows outside.
+        let within = words.iter().enumerate().take(end.div_ceil(64));
+        for (at, word) in within.skip(begin / 64) {
+            let mut word = u64::from_le_bytes(*word);
+            if at == begin / 64 {
+                word &= u64::MAX << (begin % 64);
+            }
+            if at == end / 64 {
+                word &= (1 << (end % 64)) - 1;
+            }
+            count += u64::from(word.count_ones());
+        }
+        let left_out = without.range(of.clone()).filter(|row| self.has(*row));
+        count - left_out.count() as u64
+    }
+
+    fn has(&self, row: u32) -> bool {
+        let at = (row - self.first * CONTAINER_ROWS) as usize;
+        let byte = self.bits.get(at / 8);
+        byte.is_some_and(|byte| byte >> (at % 8) & 1 == 1)
     }
 
     /// Those within the segment's rows, `of`, as a bitmap.
@@ -214,7 +235,12 @@ mod tests {
                         assert_eq!(dense.bitmap(&here), expected);
                         assert!(dense.is_fewer_than(expected.len() + 1));
                         assert!(!dense.is_fewer_than(expected.len()));
-                        assert_eq!(dense.count(), expected.len());
+                        let none = RoaringBitmap::new();
+                        assert_eq!(dense.count(&here, &none), expected.len());
+                        assert_eq!(dense.count(&here, b), (&expected - b).len());
+                        let some = 100_003..399_999;
+                        let within = expected.range_cardinality(some.clone());
+                        assert_eq!(dense.count(&some, &none), within);
                     };
                 let bytes = stored(b);
                 check(a | b, &mut |dense| dense.add_stored(&bytes).unwrap());

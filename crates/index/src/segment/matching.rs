@@ -104,18 +104,20 @@ impl Segment {
         })
     }
 
-    /// How many rows [`Self::matching`] finds. Makes no list of them where they are many.
+    /// How many rows [`Self::matching`] finds that are not in `without`. Makes no list of them where they are many.
     pub(crate) fn count_matching(
         &self,
         selector: &CompiledSelector,
         measurements: Option<&[u32]>,
+        without: &RoaringBitmap,
         scratch: &mut MatchScratch,
     ) -> Result<u64, SegmentError> {
         let passed = self.passing(selector, measurements, None, scratch)?;
+        let here = self.rows();
         Ok(match passed {
-            Passed::All => self.rows().len() as u64,
-            Passed::List(rows) => rows.len(),
-            Passed::Dense => scratch.rows.count(),
+            Passed::All => here.len() as u64 - without.range_cardinality(here),
+            Passed::List(rows) => rows.len() - rows.intersection_len(without),
+            Passed::Dense => scratch.rows.count(&here, without),
         })
     }
 

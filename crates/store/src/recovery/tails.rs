@@ -28,9 +28,13 @@ use crate::tail_files::{RecordPlace, TailsFile};
 
 /// Bytes of tails read at a time, unless a record is longer.
 const PIECE_BYTES: u64 = 1 << 20;
-/// Records left where they are that are gathered before the tables learn of them: 6 MiB. Those of a partition's rows mostly
-/// ascend, but not where batches were written side by side.
+/// A record left where it is.
+type Left = (Row, FieldId, RecordPlace);
+/// Those that are gathered before the tables learn of them: 6 MiB. Those of a partition's rows mostly ascend, but not where
+/// batches were written side by side.
 const GATHERED_MAX: usize = 1 << 18;
+/// What they take at most of the budget, one part of so many.
+const GATHERED_SHARE: u64 = 64;
 /// Bytes of series after which the budget is told of them.
 const CHARGED_BYTES: i64 = 64 << 10;
 
@@ -44,6 +48,7 @@ pub(super) fn load_tails(
     // As the manifest says: nothing has been looked at.
     let lens = ledger.tails.iter().map(|file| file.len);
     let bytes = lens.fold(0, u64::saturating_add);
+    let share = inner.config.memory_bytes / GATHERED_SHARE;
     let mut loader = Loader {
         inner,
         catalog: &catalog,
@@ -52,6 +57,7 @@ pub(super) fn load_tails(
         tables: [const { None }; PARTITION_COUNT],
         gathered: [const { Vec::new() }; PARTITION_COUNT],
         gathered_count: 0,
+        gathered_max: GATHERED_MAX.min(share as usize / size_of::<Left>()),
         heap: 0,
         leaves: 0,
         leaves_of: BTreeMap::new(),
@@ -78,8 +84,9 @@ struct Loader<'a> {
     database: Option<&'a Arc<DatabaseState>>,
     tables: [Option<Table<'a>>; PARTITION_COUNT],
     /// Records of this file that are left where they are, of which the tables have not been told.
-    gathered: [Vec<(Row, FieldId, RecordPlace)>; PARTITION_COUNT],
+    gathered: [Vec<Left>; PARTITION_COUNT],
     gathered_count: usize,
+    gathered_max: usize,
     /// What its series take more than before.
     heap: i64,
     /// Leaves of its series, as far as they are not with those of all databases yet.
@@ -171,7 +178,7 @@ impl<'a> Loader<'a> {
                 begin += len;
                 rest = behind;
             }
-            if self.gathered_count >= GATHERED_MAX {
+            if self.gathered_count == 0 || self.gathered_count >= self.gathered_max {
                 self.settle();
             }
             if begin == before && summed == named.len {
@@ -193,8 +200,6 @@ impl<'a> Loader<'a> {
             // A later record was met before.
             return Ok(());
         }
-        self.report.series_loaded += 1;
-        self.leaves = self.leaves.saturating_add(leaves);
         // One without runs may be empty, and one that a delete touches must be in memory.
         let may_stay = runs > 0 && part.hidden(key.row, key.field).is_empty();
         if may_stay
@@ -203,9 +208,16 @@ impl<'a> Loader<'a> {
         {
             self.gathered[usize::from(partition.0)].push((key.row, key.field, place));
             self.gathered_count += 1;
-            self.report.series_left += 1;
+            self.leaves = self.leaves.saturating_add(leaves);
             return Ok(());
         }
+        if !self.gathered[usize::from(partition.0)].is_empty() {
+            // One of them may be of this series, and was met first.
+            self.settle();
+            return self.record(bytes, place);
+        }
+        self.report.series_loaded += 1;
+        self.leaves = self.leaves.saturating_add(leaves);
         let series = Arc::new(Series::new(SeriesPlace {
             partition,
             row: key.row,
@@ -263,7 +275,10 @@ impl<'a> Loader<'a> {
     fn settle(&mut self) {
         for (table, gathered) in self.tables.iter_mut().zip(&mut self.gathered) {
             if let Some((part, mut table)) = table.take() {
-                self.heap += table.add_away(gathered) as i64 * AWAY_BYTES;
+                let added = table.add_away(gathered);
+                self.heap += added as i64 * AWAY_BYTES;
+                self.report.series_loaded += added as u64;
+                self.report.series_left += added as u64;
                 part.note_away(&table);
             }
             gathered.clear();

@@ -21,6 +21,7 @@ pub mod exhaustive;
 pub mod limits;
 pub mod lives;
 pub mod oracle;
+pub mod selections;
 pub mod unlogged;
 pub mod world;
 

@@ -16,6 +16,7 @@ use super::beside::Beside;
 use super::counts::Counts;
 use super::days;
 use super::oracle::Oracle;
+use super::selections;
 use crate::model::{self, Dice, Line, Model, late_batch, read_all};
 
 /// Lanes of the device: the most shards that an opening draws, and one for checkpoints.
@@ -471,6 +472,7 @@ impl World {
         }
         if let Some(database) = &database {
             days::check(database, &found);
+            selections::check(database, self.counts.compared);
         }
         let aggregates_go = self.kind.retention.aggregates == KeepAggregates::Same;
         if let Some(database) = &database
