@@ -171,9 +171,12 @@ impl Server {
     }
 
     fn memory(&mut self) -> serde_json::Value {
+        self.status()["store"]["memory"].clone()
+    }
+
+    fn status(&mut self) -> serde_json::Value {
         let answer = self.client.request("GET", "/status", &[], b"").unwrap();
-        let status: serde_json::Value = serde_json::from_str(&answer.text()).unwrap();
-        status["store"]["memory"].clone()
+        serde_json::from_str(&answer.text()).unwrap()
     }
 
     fn stop(mut self) {
@@ -219,6 +222,8 @@ fn a_quarter_of_the_memory_refuses_new_series_and_loses_nothing() {
     println!("{}", server.memory());
     assert!(known > 50_000, "{known}");
     assert!(reason.contains("new series are refused"), "{reason}");
+    let drops = server.status()["server"]["drops"].clone();
+    assert!(drops["new_series"].as_u64() >= Some(40), "{drops}");
     // Points of the series that are there are taken, the oldest first: those have left memory.
     for begin in (0..known).step_by(LINES as usize).take(20) {
         server.write_patiently(begin..begin + LINES, 1_700_000_010_000_000_000);

@@ -28,6 +28,8 @@ pub(crate) struct Settings {
 #[derive(Debug)]
 pub(crate) struct Ingested {
     pub refused: PartialWrite,
+    /// Those of them that the database has no room for.
+    pub left_out: u64,
     pub lines: u64,
     pub values: u64,
     /// `None` if there was nothing to write.
@@ -99,16 +101,19 @@ pub(crate) fn ingest(
         (_, true) => Some(to.writer.commit(settings.durability)),
         (_, false) => Some(to.writer.commit_whole(settings.durability)),
     };
+    let mut without_room = 0;
     let commit = match committed {
         Some(Err(WriteError::Lines(left_out))) => {
+            without_room = left_out.lines();
             tell(&left_out, body, &mut refused);
             None
         }
         committed => committed.transpose()?,
     };
     if let Some(left_out) = commit.as_ref().and_then(Commit::left_out) {
+        without_room = left_out.lines();
         tell(left_out, body, &mut refused);
-        lines -= left_out.lines();
+        lines -= without_room;
     }
     if !settings.accept_partial && commit.is_none() {
         refused.set_whole();
@@ -116,6 +121,7 @@ pub(crate) fn ingest(
     }
     Ok(Ingested {
         refused,
+        left_out: without_room,
         lines,
         values,
         commit,

@@ -37,6 +37,9 @@ pub(crate) struct Metrics {
     pub write_commit_wait_ns: Counter,
     pub writes_full: Counter,
     pub writes_busy: Counter,
+    pub writes_out_of_memory: Counter,
+    pub writes_of_new_series: Counter,
+    pub write_lines_left_out: Counter,
     pub bodies_idle: Counter,
     pub bodies_too_large: Counter,
     pub queries: Counter,
@@ -136,6 +139,9 @@ impl Metrics {
             ("bad_line", &self.write_refused_lines),
             ("disk_full", &self.writes_full),
             ("busy", &self.writes_busy),
+            ("memory", &self.writes_out_of_memory),
+            ("new_series", &self.writes_of_new_series),
+            ("series_limit", &self.write_lines_left_out),
         ] {
             let _ = writeln!(
                 out,

@@ -187,7 +187,9 @@ fn parse(
     let ingested = result.map_err(|error| write_refusal(app, &error))?;
     m.write_lines.add(ingested.lines);
     m.write_values.add(ingested.values);
-    m.write_refused_lines.add(ingested.refused.total() as u64);
+    let refused = ingested.refused.total() as u64;
+    m.write_refused_lines.add(refused - ingested.left_out);
+    m.write_lines_left_out.add(ingested.left_out);
     Ok(ingested)
 }
 
@@ -277,7 +279,7 @@ fn body_refusal(app: &App, error: &BodyError) -> Refusal {
         }
         BodyError::Broken(_) | BodyError::Gzip(_) => (StatusCode::BAD_REQUEST, "invalid"),
         BodyError::Memory(_) => {
-            app.metrics.writes_busy.add(1);
+            app.metrics.writes_out_of_memory.add(1);
             (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
         }
     };
@@ -289,7 +291,12 @@ fn write_refusal(app: &App, error: &WriteError) -> Refusal {
         WriteError::Full => disk_full(app, error),
         WriteError::Store(error) => store_refusal(app, error),
         _ => {
-            app.metrics.writes_busy.add(1);
+            let counter = match error {
+                WriteError::Memory(_) => &app.metrics.writes_out_of_memory,
+                WriteError::NewSeries(_) => &app.metrics.writes_of_new_series,
+                _ => &app.metrics.writes_busy,
+            };
+            counter.add(1);
             refusal(StatusCode::SERVICE_UNAVAILABLE, "unavailable", error)
         }
     }

@@ -368,10 +368,10 @@ fn databases_are_made_with_settings() {
         "{}",
         bounded.text()
     );
-    let partial = server.post(
-        "/write?db=tiny",
-        "m,h=1 v=1\nm,h=2 v=1\nm,h=3 v=1\nn,h=1 v=1",
-    );
+    // Of one body the partitions would say which has no room.
+    let first = server.post("/write?db=tiny", "m,h=1 v=1\nm,h=2 v=1");
+    assert_eq!(first.status, 204, "{}", first.text());
+    let partial = server.post("/write?db=tiny", "m,h=3 v=1\nn,h=1 v=1");
     assert_eq!(partial.status, 400);
     let told = partial.text();
     assert!(
@@ -392,6 +392,12 @@ fn databases_are_made_with_settings() {
     let body = "m,h=1 v=3\nm,h=5 v=1\no,h=1 v=1\nm,h=6 v=1\no,h=2 v=1\no,h=3 v=1\nm,h=7 v=1";
     let whole = server.post("/api/v3/write_lp?db=tiny&accept_partial=false", body);
     assert_eq!(whole.status, 400);
+    let drops = server.get("/status").json()["server"]["drops"].clone();
+    assert_eq!(
+        (&drops["series_limit"], &drops["bad_line"]),
+        (&6.into(), &0.into()),
+        "{drops}"
+    );
     let whole = whole.json();
     assert!(
         whole["error"]

@@ -58,6 +58,8 @@ fn servers() -> [Server; 2] {
     }
     let status = sealed.get("/status").json();
     assert_eq!(status["state"], "ready");
+    let index = &status["store"]["index"];
+    assert_eq!(index["sealed_rows"], 11, "{index}");
     [in_memory, sealed]
 }
 
