@@ -86,6 +86,7 @@ mod series_table;
 mod shard;
 mod snapshot;
 mod space;
+mod split_table;
 mod status;
 mod stored_segment;
 mod sweep;

@@ -4,9 +4,9 @@ use std::collections::{HashMap, VecDeque};
 
 use alluvium_index::{FlatKey, FlatKeyParts, KeyHash};
 use alluvium_types::{PARTITION_COUNT, Partition, Row};
-use hashbrown::HashTable;
 
 use crate::error::RefusedLine;
+use crate::split_table::SplitTable;
 
 /// No row, measurement or shape.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -88,7 +88,7 @@ const GAPS_SHARE: usize = 8;
 #[derive(Debug)]
 pub(crate) struct RawKeys {
     seed: u64,
-    table: HashTable<u32>,
+    table: SplitTable,
     pub known: Vec<Known>,
     /// Those whose rows are not known, by number from `first` on, with gaps.
     unresolved: VecDeque<Option<Unresolved>>,
@@ -109,7 +109,7 @@ impl RawKeys {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             seed,
-            table: HashTable::new(),
+            table: SplitTable::new(),
             known: Vec::new(),
             unresolved: VecDeque::new(),
             first: 0,
@@ -128,8 +128,7 @@ impl RawKeys {
     pub(crate) fn find(&self, raw: &[u8]) -> Option<u32> {
         let print = self.print(raw);
         self.table
-            .find(slot_hash(print), |i| self.known[*i as usize].print == print)
-            .copied()
+            .find(slot_hash(print), |i| self.known[i as usize].print == print)
     }
 
     /// Bytes in memory.
@@ -198,9 +197,8 @@ impl RawKeys {
         };
         self.unresolved.push_back(waiting);
         let known = &self.known;
-        self.table.insert_unique(slot_hash(print), at, |i| {
-            slot_hash(known[*i as usize].print)
-        });
+        let hash_of = |i| slot_hash(known[i as usize].print);
+        self.table.insert(slot_hash(print), at, hash_of);
         at
     }
 
