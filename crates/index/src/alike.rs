@@ -77,10 +77,12 @@ impl PartitionIndex {
         limit: usize,
     ) -> Option<(u64, RoaringBitmap)> {
         let mut further = 0;
-        if let Some((count, without)) = &sealed.counted {
-            let now = self.sealed_without_fields(selector, sealed.end);
-            now.filter(|now| now == without)?;
-            further = *count;
+        if let Some(counted) = &sealed.counted {
+            if self.changes != counted.changes {
+                let now = self.sealed_without_fields(selector, sealed.end);
+                now.filter(|now| *now == counted.without)?;
+            }
+            further = counted.rows;
         }
         let (count, first) = self.first_rows_with(selector, sealed, None, limit);
         Some((count + further, first))
@@ -105,11 +107,10 @@ impl PartitionIndex {
         let chunks = (end as usize).div_ceil(CHUNK);
         for chunk in 0..chunks {
             let rows = (chunk * CHUNK) as u32..chunk_end(chunk).min(end);
-            let lists = self.row_sets.numbers(chunk);
-            if lists.iter().all(|list| passes(*list)) {
+            if !self.row_sets.any(chunk, |list| !passes(list)) {
                 continue;
             }
-            if lists.len() == 1 {
+            if self.row_sets.uniform(chunk).is_some() {
                 without.insert_range(rows);
                 continue;
             }

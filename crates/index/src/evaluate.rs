@@ -64,8 +64,8 @@ pub struct SealedPlan {
     measurements: Option<Vec<u32>>,
     segments: Arc<Vec<Arc<Segment>>>,
     end: u32,
-    /// Rows that are enough to be listed, and of the others those that are not to be counted: none of their fields passes.
-    enough: Option<(usize, RoaringBitmap)>,
+    /// Rows that are enough to be listed, and how the others are counted.
+    enough: Option<(usize, Counted)>,
 }
 
 impl SealedPlan {
@@ -84,12 +84,12 @@ impl SealedPlan {
         let (selector, measurements) = (&self.selector, self.measurements.as_deref());
         let enough = self.enough.as_ref().filter(|_| live.is_none());
         for segment in self.segments.iter() {
-            if let Some((limit, without)) = enough
-                && found.rows.len() >= *limit as u64 + without.len()
+            if let Some((limit, begun)) = enough
+                && found.rows.len() >= *limit as u64 + begun.without.len()
             {
-                let counted = found.counted.get_or_insert_with(|| (0, without.clone()));
-                counted.0 +=
-                    segment.count_matching(selector, measurements, without, &mut scratch)?;
+                let counted = found.counted.get_or_insert_with(|| begun.clone());
+                counted.rows +=
+                    segment.count_matching(selector, measurements, &begun.without, &mut scratch)?;
             } else {
                 found.rows |= segment.matching_among(selector, measurements, live, &mut scratch)?;
             }
@@ -104,8 +104,18 @@ pub struct SealedRows {
     /// The first row that was not sealed then.
     pub(crate) end: u32,
     rows: RoaringBitmap,
-    /// How many more there are behind them, and which were not counted.
-    pub(crate) counted: Option<(u64, RoaringBitmap)>,
+    /// Those behind them.
+    pub(crate) counted: Option<Counted>,
+}
+
+/// Rows that were counted, not listed.
+#[derive(Debug, Clone)]
+pub(crate) struct Counted {
+    pub rows: u64,
+    /// Those that were not to be counted: none of their fields passes.
+    pub without: RoaringBitmap,
+    /// What the index called its changes when that was told.
+    pub changes: u64,
 }
 
 impl PartitionIndex {
@@ -128,8 +138,13 @@ impl PartitionIndex {
     /// can be told from a look at each run of neighbours which of them have no field that passes.
     pub fn plan_first(&self, selector: &CompiledSelector, limit: usize) -> SealedPlan {
         let without = self.sealed_without_fields(selector, self.sealed_rows());
+        let counted = without.map(|without| Counted {
+            rows: 0,
+            without,
+            changes: self.changes,
+        });
         SealedPlan {
-            enough: without.map(|without| (limit, without)),
+            enough: counted.map(|counted| (limit, counted)),
             ..self.plan(selector)
         }
     }

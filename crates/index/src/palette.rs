@@ -84,9 +84,10 @@ impl Palette {
         chunk.colours.first().copied()
     }
 
-    /// The numbers that rows of a chunk have; also some that none has any more.
-    pub(crate) fn numbers(&self, chunk: usize) -> &[u32] {
-        self.chunks.get(chunk).map_or(&[], |chunk| &chunk.colours)
+    /// Whether rows of a chunk have a number that `is_meant` accepts. Asks it of each number once, and costs a look at some
+    /// hundred words for each that is accepted and that a row had.
+    pub(crate) fn any(&self, chunk: usize, is_meant: impl FnMut(u32) -> bool) -> bool {
+        self.chunks.get(chunk).is_some_and(|c| c.any(is_meant))
     }
 
     /// Changes a number; `false` if there is no such row.
@@ -125,6 +126,31 @@ impl Chunk {
         let bit = at * self.width as usize;
         let word = self.places.get(bit / 32).copied().unwrap_or(0);
         (word >> (bit % 32) & mask(self.width)) as usize
+    }
+
+    fn any(&self, mut is_meant: impl FnMut(u32) -> bool) -> bool {
+        let mut meant = (0..).zip(&self.colours).filter(|(_, c)| is_meant(**c));
+        meant.any(|(place, _)| self.has_place(place))
+    }
+
+    /// Whether a row has this place among the colours.
+    fn has_place(&self, place: u32) -> bool {
+        if self.width == 0 {
+            return place == 0;
+        }
+        let (width, rows) = (self.width as usize, self.rows as usize);
+        // A lane of zeros borrows from its highest bit.
+        let lanes = |lane: u32| (0..32).step_by(width).fold(0, |word, at| word | lane << at);
+        let (same, lowest, highest) = (lanes(place), lanes(1), lanes(1 << (width - 1)));
+        let whole = rows * width / 32;
+        let has_it = |word: &u32| {
+            let other = word ^ same;
+            other.wrapping_sub(lowest) & !other & highest != 0
+        };
+        // What was never written down is a zero.
+        let written = self.places.get(..whole).unwrap_or(&self.places);
+        written.iter().any(has_it)
+            || (written.len() * 32 / width..rows).any(|at| self.place(at) == place as usize)
     }
 
     fn set(&mut self, at: usize, number: u32) {
@@ -299,13 +325,35 @@ mod tests {
         }
         let uniform: Vec<_> = (0..4).map(|chunk| palette.uniform(chunk)).collect();
         assert_eq!(uniform, [Some(5), None, Some(5), None]);
-        assert_eq!(palette.numbers(1), [5, 6]);
-        assert_eq!(
-            palette.numbers(3),
-            [0, 5],
-            "of the newest nothing is forgotten"
-        );
+        let any = |chunk, number| palette.any(chunk, |n| n == number);
+        assert!(any(1, 5) && any(1, 6) && any(3, 5));
+        assert!(!any(1, 0) && !any(3, 0) && !any(9999, 5));
         assert_eq!(palette.get(CHUNK + 1), Some(6));
+    }
+
+    #[test]
+    fn numbers_that_rows_have_are_told_from_those_they_had() {
+        for colours in [1_u32, 2, 3, 9, 200, 5000] {
+            for rows in [1, 31, 32, 33, 1000, CHUNK as u32] {
+                let mut palette = Palette::default();
+                for row in 0..rows {
+                    palette.push(row % colours);
+                }
+                for gone in [0, 1, colours / 2, colours - 1] {
+                    let mut palette = palette.clone();
+                    for row in 0..rows {
+                        if row % colours == gone {
+                            palette.set(row as usize, 70_000);
+                        }
+                    }
+                    for number in (0..colours.min(300)).chain([70_000, 80_000]) {
+                        let has = (0..rows as usize).any(|row| palette.get(row) == Some(number));
+                        let told = palette.any(0, |n| n == number);
+                        assert_eq!(told, has, "{number} of {colours} in {rows} rows");
+                    }
+                }
+            }
+        }
     }
 
     #[test]
