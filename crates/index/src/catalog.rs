@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 
 use alluvium_types::FieldId;
+use foldhash::fast::FixedState;
+use hashbrown::HashSet;
 use roaring::{MultiOps, RoaringBitmap};
 
+use crate::evaluate::Fields;
 use crate::head::Head;
 use crate::selector::CompiledSelector;
-use crate::{KindSet, MeasurementId, PartitionIndex, SegmentError, SelectedRow};
+use crate::{KindSet, MeasurementId, PartitionIndex, SegmentError};
 
 impl PartitionIndex {
     /// All measurements, in creation order.
@@ -76,9 +79,10 @@ impl PartitionIndex {
         names.into_iter().collect()
     }
 
-    /// Names of the fields of these series, sorted. `selected` is in the order of [`Self::select_with`]. Never waits.
-    pub fn fields_selected(&self, selected: &[SelectedRow]) -> Vec<&str> {
-        let seen = self.fields_seen(selected);
+    /// Names of the fields that a selector means of these rows, sorted. Costs a look at two numbers of each row, and at each
+    /// distinct field list once. Never waits.
+    pub fn fields_of_rows(&self, selector: &CompiledSelector, rows: &RoaringBitmap) -> Vec<&str> {
+        let seen = self.fields_seen(selector, rows);
         let fields = self.measurements.iter().zip(&seen);
         let names = fields.flat_map(|(m, fields)| fields.iter().filter_map(|f| m.fields.name(f)));
         let mut names: Vec<&str> = names.collect();
@@ -87,9 +91,13 @@ impl PartitionIndex {
         names
     }
 
-    /// Measurement and field of these series, each pair once. `selected` is in the order of [`Self::select_with`]. Never waits.
-    pub fn metrics_selected(&self, selected: &[SelectedRow]) -> Vec<(&str, &str)> {
-        let seen = self.fields_seen(selected);
+    /// Measurement and field of what a selector means of these rows, each pair once. Costs as [`Self::fields_of_rows`] does.
+    pub fn metrics_of_rows(
+        &self,
+        selector: &CompiledSelector,
+        rows: &RoaringBitmap,
+    ) -> Vec<(&str, &str)> {
+        let seen = self.fields_seen(selector, rows);
         let mut pairs = Vec::new();
         for ((of, fields), number) in self.measurements.iter().zip(&seen).zip(0..) {
             let Some(measurement) = self.measurement_names.name(number) else {
@@ -101,19 +109,33 @@ impl PartitionIndex {
         pairs
     }
 
-    /// By measurement: the fields of these series.
-    fn fields_seen(&self, selected: &[SelectedRow]) -> Vec<RoaringBitmap> {
+    /// By measurement: the fields that a selector means of these rows.
+    fn fields_seen(&self, selector: &CompiledSelector, rows: &RoaringBitmap) -> Vec<RoaringBitmap> {
+        let names = self.names(selector);
         let mut seen: Vec<RoaringBitmap> = Vec::new();
         seen.resize_with(self.measurements.len(), RoaringBitmap::new);
-        for of_row in selected.chunk_by(|a, b| a.row == b.row) {
-            let measurement = of_row
-                .first()
-                .and_then(|item| self.measurement_of(item.row));
-            let Some(fields) = measurement.and_then(|m| seen.get_mut(m.0 as usize)) else {
+        // Shapes and field lists; those of neighbours are mostly the same.
+        let mut met: HashSet<(u32, u32), FixedState> = HashSet::default();
+        let mut before = None;
+        for row in rows {
+            let Some(shape) = self.row_schemas.get(row as usize) else {
                 continue;
             };
-            for item in of_row {
-                fields.insert(item.field.0);
+            let list = self.list_of(row);
+            if before.replace((shape, list)) == Some((shape, list)) || !met.insert((shape, list)) {
+                continue;
+            }
+            let measurement = self.schemas.get(shape).map(|schema| schema.measurement);
+            let of = measurement.and_then(|m| seen.get_mut(m as usize));
+            let (Some(of), Some(fields)) = (of, self.fields_passing(row, &names)) else {
+                continue;
+            };
+            match fields {
+                Fields::All => of.extend(self.sets.fields(list).map(|(field, _)| field.0)),
+                Fields::Only(fields) => {
+                    let has = |field: &u32| !self.sets.kinds(list, FieldId(*field)).is_empty();
+                    of.extend(fields.iter().copied().filter(has));
+                }
             }
         }
         seen
@@ -314,11 +336,15 @@ mod tests {
     #[test]
     fn fields_of_what_was_selected_are_listed() {
         let index = index();
-        let fields = |selector| index.fields_selected(&index.select(&selector).unwrap());
-        assert_eq!(
-            fields(Selector::default().compile().unwrap()),
-            ["idle", "value"]
-        );
+        let fields = |selector: CompiledSelector| {
+            let rows = index.rows_selected(&selector).unwrap();
+            index.fields_of_rows(&selector, &rows)
+        };
+        let all = Selector::default().compile().unwrap();
+        let metrics = index.metrics_of_rows(&all, &index.listed_rows());
+        assert_eq!(metrics, [("cpu", "idle"), ("mem", "value")]);
+        assert_eq!(fields(all), ["idle", "value"]);
+        assert_eq!(fields(on(Label::Field, "idle")), ["idle"]);
         assert_eq!(fields(on(Label::Name, "mem")), ["value"]);
         assert!(fields(on(Label::Name, "none")).is_empty());
     }

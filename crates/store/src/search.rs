@@ -174,13 +174,9 @@ impl Snapshot {
                         NameKind::Value(key) => {
                             owned(index.tag_values_in_memory(&rows, key, prefix, limit))
                         }
-                        NameKind::Field => {
-                            let selected = index.select_with(&compiled, sealed, live);
-                            owned(index.fields_selected(&selected))
-                        }
+                        NameKind::Field => owned(index.fields_of_rows(&compiled, &rows)),
                         NameKind::Metric => {
-                            let selected = index.select_with(&compiled, sealed, live);
-                            let names = index.metrics_selected(&selected).into_iter();
+                            let names = index.metrics_of_rows(&compiled, &rows).into_iter();
                             let names = names.map(|(of, field)| metric_name(of, field));
                             let fitting = names.filter(|name| name.starts_with(prefix));
                             // Different pairs may have one name.
