@@ -32,7 +32,9 @@ fn store_error(error: &StoreError) -> Reply {
     let (status, code) = match error {
         StoreError::Retention(_) => (StatusCode::BAD_REQUEST, "bad_setting"),
         StoreError::BadName { .. } => (StatusCode::BAD_REQUEST, "bad_name"),
-        StoreError::TooManyDatabases { .. } => (StatusCode::BAD_REQUEST, "too_many_databases"),
+        StoreError::TooManyDatabases { .. } | StoreError::NoDatabaseIds => {
+            (StatusCode::BAD_REQUEST, "too_many_databases")
+        }
         StoreError::NoDatabase { .. } => (StatusCode::NOT_FOUND, "unknown_database"),
         StoreError::Full | StoreError::NoRoom { .. } => {
             (StatusCode::INSUFFICIENT_STORAGE, "disk_full")

@@ -153,7 +153,7 @@ impl Store {
                 // Its record would wait for room, and whoever asked with it.
                 return Err(StoreError::Full);
             }
-            let id = catalog.next_id();
+            let id = catalog.next_id().ok_or(StoreError::NoDatabaseIds)?;
             // Any seed will do that replay brings back: it is in the log.
             let seed = u64::from(id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15)
                 ^ crate::open::salt(inner.instance);

@@ -193,9 +193,9 @@ impl Catalog {
         found.map(Arc::clone).collect()
     }
 
-    /// The id the next database gets; ids are never reused.
-    pub(crate) fn next_id(&self) -> DatabaseId {
-        DatabaseId(self.last_id + 1)
+    /// The id the next database gets; ids are never reused. `None` if all have been given.
+    pub(crate) fn next_id(&self) -> Option<DatabaseId> {
+        self.last_id.checked_add(1).map(DatabaseId)
     }
 
     /// The highest id ever given.
@@ -235,4 +235,19 @@ pub(crate) fn check_name(name: &str) -> Result<(), StoreError> {
         });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_end_and_do_not_begin_again() {
+        let mut catalog = Catalog::default();
+        assert_eq!(catalog.next_id(), Some(DatabaseId(1)));
+        catalog.note_id(u32::MAX - 1);
+        assert_eq!(catalog.next_id(), Some(DatabaseId(u32::MAX)));
+        catalog.note_id(u32::MAX);
+        assert_eq!(catalog.next_id(), None);
+    }
 }

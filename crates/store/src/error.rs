@@ -132,6 +132,11 @@ pub enum StoreError {
         /// What was asked for.
         name: String,
     },
+    /// Every id that a database can have has been given once, or the catalogue says so.
+    #[error(
+        "every id that a database can have has been given; back up those that are needed and restore them in a new directory"
+    )]
+    NoDatabaseIds,
     /// There are as many databases as may be.
     #[error("{limit} databases exist, the most that setting databases_max allows")]
     TooManyDatabases {

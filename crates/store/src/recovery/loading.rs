@@ -42,7 +42,12 @@ pub(super) fn load_catalog(inner: &StoreInner, bytes: &[u8]) -> Result<(), OpenE
                     inner.restore_cut(database, &cut)?;
                 }
             }
-            Entry::Mark(last) => catalog.note_id(last as u32),
+            Entry::Mark(last) => {
+                let last = u32::try_from(last).map_err(|_| OpenError::Manifest {
+                    section: "its catalogue",
+                })?;
+                catalog.note_id(last);
+            }
             _ => {
                 return Err(OpenError::Manifest {
                     section: "its catalogue",

@@ -84,8 +84,8 @@ impl World {
     fn verify(&self) {
         let device: Arc<dyn Device> = self.device.copy();
         let report = verify(&device).unwrap();
-        // A power cut in the middle of a commit tears the slot that it writes, which looks like one that has rotted.
-        let is_torn = |f: &Finding| self.was_cut && f.place == "superblock" && f.lost.is_none();
+        // An end in the middle of a commit tears the slot that it writes, which looks like one that has rotted.
+        let is_torn = |f: &Finding| self.slot_torn && f.place == "superblock" && f.lost.is_none();
         let torn = report.findings.iter().filter(|f| is_torn(f)).count() as u64;
         assert_eq!(report.findings_total, torn, "{report:?}");
     }

@@ -201,8 +201,8 @@ pub struct World {
     pub now: i64,
     /// How the last life ended: after a kill, what was acknowledged as written may still be volatile.
     pub power_cut: bool,
-    /// The power went once: a slot of the superblock may be torn until the next commits.
-    pub was_cut: bool,
+    /// The power went once, or a write of the superblock ended half way: a slot of it may be torn until the next commits.
+    pub slot_torn: bool,
     /// The furthest cut that was seen: no restart goes behind it.
     pub cut: i64,
     /// A database beside the one that is compared, and whether it must be there.
@@ -256,7 +256,7 @@ impl World {
             },
             now: 1_000_000,
             power_cut: true,
-            was_cut: false,
+            slot_torn: false,
             cut: i64::MIN,
             beside: Some(false),
             first_host: 0,
@@ -369,7 +369,9 @@ impl World {
     /// The power goes or the process is killed, and what is left is the disk from now on.
     pub fn end(&mut self, power_cut: bool) {
         self.count_device();
-        self.was_cut |= power_cut;
+        let fault = self.device.last_fault();
+        let of_superblock = fault.is_some_and(|fault| fault == ("write", "superblock".into()));
+        self.slot_torn |= power_cut || of_superblock;
         self.device = if power_cut {
             self.device.crash()
         } else {
