@@ -49,6 +49,7 @@ mod groups;
 mod limits;
 mod lower;
 mod lower_delete;
+mod lower_names;
 mod output_series;
 mod plan;
 mod raw;
@@ -68,6 +69,7 @@ pub use function::Function;
 pub use limits::Limits;
 pub use lower::plan;
 pub use lower_delete::delete;
+pub use lower_names::{search, suggest};
 pub use output_series::OutputSeries;
 pub use plan::{
     Alternative, ColumnName, EVERY_METRIC, Fill, Grouping, Order, Plan, Selection, TagSet, Window,

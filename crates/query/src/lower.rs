@@ -136,7 +136,7 @@ fn window(request: &json::Request, direction: Direction) -> Result<Window, Query
     })
 }
 
-fn with_metric(alternative: &Alternative, metric: &str) -> Alternative {
+pub(crate) fn with_metric(alternative: &Alternative, metric: &str) -> Alternative {
     let mut matchers = Vec::new();
     if metric != EVERY_METRIC {
         matchers.push(Matcher::new(Label::Name, Test::Equal(metric.into())));

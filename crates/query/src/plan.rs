@@ -63,7 +63,8 @@ pub struct Alternative {
 }
 
 impl Alternative {
-    pub(crate) fn admits(&self, key: &SeriesKey) -> bool {
+    /// Whether a tag set that its selector matches is one of the tag sets.
+    pub fn admits(&self, key: &SeriesKey) -> bool {
         self.tag_sets
             .as_ref()
             .is_none_or(|sets| sets.contains(key.tags()))

@@ -10,8 +10,8 @@ use alluvium_protocol::error_body;
 use alluvium_protocol::time::parse_time;
 use alluvium_query::{Selector, parse_selector};
 use alluvium_store::{Database, StoreError, TimeRange};
+use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::http::{Request, StatusCode};
 
 use crate::app::App;
 use crate::params::Params;
@@ -19,7 +19,7 @@ use crate::query::permit;
 use crate::reply::{self, Reply};
 use crate::tokens::Right;
 
-/// A question without a body, whose asker may read the database.
+/// A question whose asker may read the database.
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub app: Arc<App>,
@@ -35,8 +35,7 @@ pub(crate) struct LimitRange {
 }
 
 impl Asked {
-    pub(crate) fn new<B>(app: &Arc<App>, request: Request<B>) -> Result<Self, Reply> {
-        let (head, _): (Parts, B) = request.into_parts();
+    pub(crate) fn new(app: &Arc<App>, head: &Parts) -> Result<Self, Reply> {
         let params = Params::parse(head.uri.query().unwrap_or_default().as_bytes());
         let store = app.store_or_reply()?;
         let name = params.get("db").filter(|n| !n.is_empty());
@@ -111,21 +110,32 @@ impl Asked {
         self,
         work: impl FnOnce(&Database) -> Result<Vec<u8>, StoreError> + Send + 'static,
     ) -> Result<Reply, Reply> {
+        let answered = self.work(work).await?;
+        let text = answered.map_err(|error| match error {
+            StoreError::Selector(error) => bad("match", &format!("is refused: {error}")),
+            error => failed(&error),
+        })?;
+        Ok(reply::json(StatusCode::OK, text))
+    }
+
+    /// The same, for whoever writes answers of another kind.
+    pub(crate) async fn work<T: Send + 'static>(
+        self,
+        work: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<Result<T, StoreError>, Reply> {
         let turn = permit(&self.app).await?;
         let database = self.database;
         let answered = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             work(&database)
         });
-        match answered.await {
-            Ok(Ok(text)) => Ok(reply::json(StatusCode::OK, text)),
-            Ok(Err(error)) => Err(refusal(&error)),
-            Err(_) => Err(reply::error(
+        answered.await.map_err(|_| {
+            reply::error(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",
                 "the question met a bug; see the server's log",
-            )),
-        }
+            )
+        })
     }
 }
 
@@ -136,12 +146,8 @@ pub(crate) fn bad(name: &str, what: &str) -> Reply {
     reply::json(StatusCode::BAD_REQUEST, body)
 }
 
-fn refusal(error: &StoreError) -> Reply {
-    match error {
-        StoreError::Selector(error) => bad("match", &format!("is refused: {error}")),
-        error => {
-            let status = StatusCode::INTERNAL_SERVER_ERROR;
-            reply::error(status, "storage", &error.to_string())
-        }
-    }
+/// A 500 that says what the store met.
+pub(crate) fn failed(error: &StoreError) -> Reply {
+    let status = StatusCode::INTERNAL_SERVER_ERROR;
+    reply::error(status, "storage", &error.to_string())
 }

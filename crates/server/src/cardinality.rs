@@ -16,7 +16,7 @@ const DAY_NS: i64 = 86_400_000_000_000;
 /// `GET /api/cardinality?db=&top=&days=`.
 pub(crate) async fn cardinality(State(app): State<Arc<App>>, request: Request) -> Reply {
     let inner = async {
-        let asked = Asked::new(&app, request)?;
+        let asked = Asked::new(&app, &request.into_parts().0)?;
         asked.only(&["top", "days"])?;
         let limits = &app.limits;
         let top = LimitRange {

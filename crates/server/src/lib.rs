@@ -38,6 +38,7 @@ mod error;
 mod influx;
 mod ingest;
 mod metrics;
+mod names;
 mod params;
 mod query;
 mod reply;

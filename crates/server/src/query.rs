@@ -369,7 +369,7 @@ pub(crate) fn body_reply(error: &body::BodyError) -> Reply {
     }
 }
 
-fn query_reply(error: &QueryError) -> Reply {
+pub(crate) fn query_reply(error: &QueryError) -> Reply {
     let status = match error {
         QueryError::UnknownMetric { .. } => StatusCode::NOT_FOUND,
         QueryError::Budget(_) | QueryError::Deadline { .. } => StatusCode::SERVICE_UNAVAILABLE,

@@ -12,7 +12,7 @@ use axum::routing::{get, post, put};
 
 use crate::app::App;
 use crate::reply::{self, Reply};
-use crate::{admin, backup, cardinality, delete, influx, query, search, verify, write};
+use crate::{admin, backup, cardinality, delete, influx, names, query, search, verify, write};
 
 const PATHS: &str = "/write, /api/v2/write, /api/v3/write_lp, /api/query, /query, /ping, /health, /ready, /status, \
                      /metrics, /api/search, /api/suggest, /api/cardinality, /api/delete, /api/databases, \
@@ -35,8 +35,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/ready", get(influx::ready))
         .route("/query", get(influx::query).post(influx::query))
         .route("/api/query", post(query::query))
-        .route("/api/search", get(search::search))
-        .route("/api/suggest", get(search::suggest))
+        .route("/api/search", get(search::search).post(names::search))
+        .route("/api/suggest", get(search::suggest).post(names::suggest))
         .route("/api/cardinality", get(cardinality::cardinality))
         .route("/api/delete", post(delete::delete))
         .route("/api/databases", get(admin::databases))

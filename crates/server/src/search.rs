@@ -21,7 +21,7 @@ const KINDS: &str = "must be one of metric, measurement, tag, value, field";
 /// `GET /api/search?db=&match=&from=&to=&limit=`.
 pub(crate) async fn search(State(app): State<Arc<App>>, request: Request) -> Reply {
     let inner = async {
-        let asked = Asked::new(&app, request)?;
+        let asked = Asked::new(&app, &request.into_parts().0)?;
         asked.only(&["match", "from", "to", "limit"])?;
         let (selector, range) = (asked.selector()?, asked.range()?);
         let limits = LimitRange {
@@ -60,7 +60,7 @@ enum Kind {
 /// `GET /api/suggest?db=&kind=&tag=&measurement=&match=&prefix=&limit=&from=&to=`.
 pub(crate) async fn suggest(State(app): State<Arc<App>>, request: Request) -> Reply {
     let inner = async {
-        let asked = Asked::new(&app, request)?;
+        let asked = Asked::new(&app, &request.into_parts().0)?;
         asked.only(&[
             "kind",
             "tag",

@@ -1,4 +1,4 @@
-//! What there is: `/api/search` and `/api/suggest`, by selector, prefix, limit and day; `/api/cardinality`.
+//! What there is: `/api/search` and `/api/suggest`, both ways, by selector, prefix, limit and day; `/api/cardinality`.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -112,9 +112,9 @@ fn the_page_finds_as_written() {
         let body = body.join("\n");
         match mark {
             "text load" => assert_eq!(server.write(body).status, 204),
-            "text search" => selector = Some(body),
+            "text search" | "json search" | "json suggest" => selector = Some((mark, body)),
             "json found" => {
-                let selector: String = selector.take().unwrap();
+                let (_, selector): (&str, String) = selector.take().unwrap();
                 let mut path = "/api/search?db=test&match=".to_owned();
                 for byte in selector.bytes() {
                     let _ = write!(path, "%{byte:02X}");
@@ -124,10 +124,20 @@ fn the_page_finds_as_written() {
                 assert_eq!(answer.json(), expected, "{selector}: {}", answer.text());
                 examples += 1;
             }
+            "text names" => {
+                let (mark, question): (&str, String) = selector.take().unwrap();
+                let path = mark.strip_prefix("json ").unwrap();
+                assert_eq!(
+                    named(&server, path, &question).join("\n"),
+                    body,
+                    "{question}"
+                );
+                examples += 1;
+            }
             _ => {}
         }
     }
-    assert!(examples >= 4, "the page lost its examples");
+    assert!(examples >= 6, "the page lost its examples");
     server.stop();
 }
 
@@ -175,6 +185,95 @@ fn names_are_suggested_by_prefix_limit_and_day() {
     }
 }
 
+/// The lines of an answer in the classic's form.
+fn named(server: &Server, path: &str, body: &str) -> Vec<String> {
+    let answer = server.post(&format!("/api/{path}?db=test"), body);
+    assert_eq!(answer.status, 200, "{body}: {}", answer.text());
+    let text = answer.text();
+    let lines = text.split_terminator("\r\n");
+    lines.map(str::to_owned).collect()
+}
+
+#[test]
+fn the_classic_s_clients_find_series_and_names() {
+    for server in servers() {
+        for (body, expected) in [
+            (
+                r#"{"select": "cpu_idle", "where": {"host": ["a", "c"]}}"#,
+                vec!["+cpu_idle dc=x host=a", "+cpu_idle dc=x host=c"],
+            ),
+            (
+                r#"{"select": "", "where": {"host": "f"}}"#,
+                vec!["+cpu_steal dc=y host=f rack=7"],
+            ),
+            // A complete tag set is that and nothing more.
+            (
+                r#"{"select": "", "where": [{"host": "b"}, {"dc": "x"}]}"#,
+                vec!["+mem host=b"],
+            ),
+            (
+                r#"{"where": {"host": {"regex": "^[ab]$"}, "dc": {"exists": true}}, "limit": 4}"#,
+                vec![
+                    "+cpu_idle dc=x host=a",
+                    "+cpu_user dc=x host=a",
+                    "+cpu_idle dc=x host=b",
+                    "+cpu_user dc=x host=b",
+                ],
+            ),
+            (
+                r#"{"where": {"host": "a"}, "limit": 2}"#,
+                vec![
+                    "+cpu_idle dc=x host=a",
+                    "+cpu_user dc=x host=a",
+                    "-there are more series; ask for fewer or raise \"limit\"",
+                ],
+            ),
+            (
+                r#"{"select": "mem", "range": {"from": "1970-01-21T00:00:00Z"}}"#,
+                vec![],
+            ),
+            (r#"{"select": "none"}"#, vec![]),
+        ] {
+            assert_eq!(named(&server, "search", body), expected, "{body}");
+        }
+        let all = named(&server, "search", "{}");
+        assert_eq!(all.len(), 16, "{all:?}");
+        for (body, expected) in [
+            (
+                r#"{"select": "metric-names", "starts-with": "cpu_"}"#,
+                vec!["+cpu_idle", "+cpu_steal", "+cpu_user"],
+            ),
+            (
+                r#"{"select": "metric-names", "metric": "", "tag": "", "starts-with": "m"}"#,
+                vec!["+mem"],
+            ),
+            (
+                r#"{"select": "tag-names", "metric": "cpu_steal", "starts-with": ""}"#,
+                vec!["+dc", "+host", "+rack"],
+            ),
+            (
+                r#"{"select": "tag-values", "metric": "cpu_idle", "tag": "host", "limit": 2}"#,
+                vec![
+                    "+a",
+                    "+b",
+                    "-there are more names; ask for fewer or raise \"limit\"",
+                ],
+            ),
+            (
+                r#"{"select": "tag-values", "tag": "host", "range": {"from": "1970-01-21T00:00:00Z"}}"#,
+                vec!["+f"],
+            ),
+            (
+                r#"{"select": "tag-values", "tag": "host", "starts-with": "e"}"#,
+                vec!["+e"],
+            ),
+        ] {
+            assert_eq!(named(&server, "suggest", body), expected, "{body}");
+        }
+        server.stop();
+    }
+}
+
 #[test]
 fn bad_input_is_refused_with_the_name_of_its_parameter() {
     let server = Server::memory();
@@ -208,7 +307,33 @@ fn bad_input_is_refused_with_the_name_of_its_parameter() {
         );
     }
     assert_eq!(server.get("/api/search?db=none").status, 404);
-    assert_eq!(server.post("/api/search?db=test", "").status, 405);
+    for (path, body, why) in [
+        ("search", "", "not valid JSON"),
+        (
+            "search",
+            r#"{"select": "cpu_idle", "limit": 10001}"#,
+            "\"limit\" must be",
+        ),
+        ("search", r#"{"where": {"host": {"regex": "("}}}"#, "host"),
+        (
+            "search",
+            r#"{"where": {"host": {"regex": "(a{99}){99}{99}"}}}"#,
+            "host",
+        ),
+        ("suggest", r#"{"select": "tag-values"}"#, "\"tag\" must be"),
+        (
+            "suggest",
+            r#"{"select": "tags"}"#,
+            "allowed: metric-names, tag-names, tag-values",
+        ),
+    ] {
+        let answer = server.post(&format!("/api/{path}?db=test"), body);
+        assert_eq!(answer.status, 400, "{body}: {}", answer.text());
+        let json = answer.json();
+        assert!(json["error"].as_str().unwrap().contains(why), "{json}");
+    }
+    assert_eq!(server.post("/api/search?db=none", "{}").status, 404);
+    assert_eq!(server.post("/api/search?db=test&limit=1", "{}").status, 400);
     server.stop();
 }
 

@@ -3,8 +3,8 @@
 use alluvium_types::TimeRange;
 
 use super::node::Node;
-use super::read::{boolean, expected, filter, object, only, span, texts};
-use super::{BODY_BYTES_MAX, DEPTH_MAX, Direction, Filter, RequestError, Span};
+use super::read::{boolean, document, expected, filter, forward_range, object, only, texts};
+use super::{Filter, RequestError};
 
 /// A delete as plain data: points of series that satisfy all of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,15 +87,7 @@ impl DeleteRequest {
     /// assert!(DeleteRequest::parse(b"{}", 0).is_err());
     /// ```
     pub fn parse(body: &[u8], now_ns: i64) -> Result<Self, RequestError> {
-        if body.len() > BODY_BYTES_MAX {
-            return Err(RequestError::TooLong {
-                bytes: body.len(),
-                limit: BODY_BYTES_MAX,
-            });
-        }
-        let document = Node::parse(body, DEPTH_MAX).map_err(|error| RequestError::Json {
-            reason: error.to_string(),
-        })?;
+        let document = document(body)?;
         let fields = object("delete", &document)?;
         only(fields, "the delete", &[&FIELDS])?;
         let get = |name: &str| fields.iter().find(|(n, _)| n == name).map(|(_, v)| v);
@@ -106,19 +98,12 @@ impl DeleteRequest {
             }
             Ok(names)
         };
-        let span = get("range").map_or(Ok(Span::ALL), |n| span(n, now_ns))?;
-        if span.direction == Direction::Backward {
-            return Err(expected(
-                "range",
-                "a range whose \"to\" is not before its \"from\"",
-            ));
-        }
         let request = Self {
             metrics: names("metric")?,
             measurements: names("measurement")?,
             fields: names("field")?,
             filter: get("where").map_or(Ok(Filter::All), filter)?,
-            range: span.range,
+            range: forward_range(get("range"), now_ns)?,
             comparisons: get("value").map_or(Ok(Vec::new()), comparisons)?,
             dry_run: boolean("dry-run", get("dry-run"))?,
         };

@@ -1,9 +1,11 @@
 //! From a document to a request.
 
+use alluvium_types::TimeRange;
+
 use super::node::Node;
 use super::{
-    Align, Fill, Filter, Format, Function, Grouping, OrderBy, Output, Pattern, Query, Request,
-    RequestError, Shape, Span, TagMatch, TimeFormat,
+    Align, Direction, Fill, Filter, Format, Function, Grouping, OrderBy, Output, Pattern, Query,
+    Request, RequestError, Shape, Span, TagMatch, TimeFormat,
 };
 use crate::time::{parse_duration, parse_time};
 
@@ -40,17 +42,21 @@ const LATER_FIELDS: [&str; 4] = ["apply", "filter", "eval", "lookback"];
 
 pub(super) type Fields = Vec<(String, Node)>;
 
-pub(super) fn read(body: &[u8], now_ns: i64) -> Result<Request, RequestError> {
+/// The body as a document.
+pub(super) fn document(body: &[u8]) -> Result<Node, RequestError> {
     if body.len() > BODY_BYTES_MAX {
         return Err(RequestError::TooLong {
             bytes: body.len(),
             limit: BODY_BYTES_MAX,
         });
     }
-    let document = Node::parse(body, DEPTH_MAX).map_err(|error| RequestError::Json {
+    Node::parse(body, DEPTH_MAX).map_err(|error| RequestError::Json {
         reason: error.to_string(),
-    })?;
-    let Node::Object(fields) = document else {
+    })
+}
+
+pub(super) fn read(body: &[u8], now_ns: i64) -> Result<Request, RequestError> {
+    let Node::Object(fields) = document(body)? else {
         return Err(expected("query", "an object"));
     };
     for (field, _) in &fields {
@@ -162,7 +168,7 @@ pub(super) fn object<'n>(field: &str, node: &'n Node) -> Result<&'n Fields, Requ
     }
 }
 
-fn unsigned(field: &str, node: &Node) -> Result<u64, RequestError> {
+pub(super) fn unsigned(field: &str, node: &Node) -> Result<u64, RequestError> {
     match node {
         Node::Integer(v) => u64::try_from(*v).ok(),
         _ => None,
@@ -179,7 +185,7 @@ pub(super) fn boolean(field: &str, node: Option<&Node>) -> Result<bool, RequestE
 }
 
 /// One of a few words; the first is the default.
-fn choose<T: Copy>(
+pub(super) fn choose<T: Copy>(
     field: &'static str,
     node: Option<&Node>,
     words: &[(&str, T)],
@@ -312,7 +318,7 @@ fn group_aggregate(node: &Node) -> Result<Query, RequestError> {
     })
 }
 
-pub(super) fn span(node: &Node, now_ns: i64) -> Result<Span, RequestError> {
+fn span(node: &Node, now_ns: i64) -> Result<Span, RequestError> {
     let fields = object("range", node)?;
     only(fields, "\"range\"", &[&["from", "to"]])?;
     let end = |name: &'static str, absent: i64| match fields
@@ -331,6 +337,18 @@ pub(super) fn span(node: &Node, now_ns: i64) -> Result<Span, RequestError> {
         Some(_) => Err(expected(name, "a time: integer nanoseconds or a text")),
     };
     Ok(Span::new(end("from", i64::MIN)?, end("to", i64::MAX)?))
+}
+
+/// A range that runs forward.
+pub(super) fn forward_range(node: Option<&Node>, now_ns: i64) -> Result<TimeRange, RequestError> {
+    let span = node.map_or(Ok(Span::ALL), |n| span(n, now_ns))?;
+    if span.direction == Direction::Backward {
+        return Err(expected(
+            "range",
+            "a range whose \"to\" is not before its \"from\"",
+        ));
+    }
+    Ok(span.range)
 }
 
 pub(super) fn filter(node: &Node) -> Result<Filter, RequestError> {
