@@ -15,11 +15,11 @@ use alluvium_store::{
 use alluvium_types::{Column, SeriesKey, Value, ValueKind, ValueRef};
 use libfuzzer_sys::fuzz_target;
 
-/// Points in runs of one input: of most, and of those whose length is a multiple of eight, which fill leaves.
-const RUN_POINTS_MAX: u64 = 160;
+/// Points in runs of one input: of most, and of one in 32, which fill leaves.
+const RUN_POINTS_MAX: u64 = 64;
 const LONG_RUN_POINTS_MAX: u64 = 1_500;
-/// Openings of one input but the first.
-const RESTARTS_MAX: u32 = 2;
+/// Openings but the first: of half of the inputs none, of one in eight two.
+const RESTARTS: [u32; 8] = [2, 1, 1, 1, 0, 0, 0, 0];
 
 const HOSTS: [&str; 4] = ["h0", "h1", "h2", "h3"];
 const RAW_KEYS: [&[u8]; 4] = [b"m,host=h0", b"m,host=h1", b"m,host=h2", b"m,host=h3"];
@@ -138,7 +138,9 @@ fuzz_target!(|data: &[u8]| {
     let mut writer = database.writer();
     let mut model = Model::new();
     let (mut now, mut restarts) = (1_000_i64, 0);
-    let mut points_left = if data.len().is_multiple_of(8) {
+    let share = alluvium_fuzz::share(data);
+    let restarts_max = RESTARTS[usize::from(share % 8)];
+    let mut points_left = if share == 0 {
         LONG_RUN_POINTS_MAX
     } else {
         RUN_POINTS_MAX
@@ -177,7 +179,7 @@ fuzz_target!(|data: &[u8]| {
                     .expect("memory does not fail");
                 store.checkpoint().wait().expect("memory does not fail");
             }
-            _ if restarts < RESTARTS_MAX => {
+            _ if restarts < restarts_max => {
                 restarts += 1;
                 let ended = writer.commit(None).expect("the store takes writes").wait();
                 ended.expect("memory does not fail");

@@ -14,9 +14,10 @@ use alluvium_types::{
 };
 use libfuzzer_sys::fuzz_target;
 
-/// Points of one input: of most, some blocks; of those whose kind says so some leaves, where values hardly shrink an inner
-/// page's worth of blocks.
-const POINTS_MAX: u64 = 300;
+/// Points of one input: of most, a block or two; of one in eight more, of one in 32 some leaves, where values hardly
+/// shrink an inner page's worth of blocks.
+const POINTS_MAX: u64 = 80;
+const MORE_POINTS_MAX: u64 = 300;
 const MANY_POINTS_MAX: u64 = 2_000;
 /// Runs of one input; the state is saved behind each.
 const RUNS_MAX: usize = 8;
@@ -31,10 +32,10 @@ const KINDS: [ValueKind; 4] = [
 fuzz_target!(|data: &[u8]| {
     alluvium_fuzz::compares::link();
     let [kind, runs @ ..] = data else { return };
-    let points_max = if kind & 0x1c == 0 {
-        MANY_POINTS_MAX
-    } else {
-        POINTS_MAX
+    let points_max = match alluvium_fuzz::share(data) {
+        0 => MANY_POINTS_MAX,
+        1..=3 => MORE_POINTS_MAX,
+        _ => POINTS_MAX,
     };
     let kind = KINDS[usize::from(*kind) % KINDS.len()];
     let store = BlockStore::ephemeral(Arc::new(MemoryDevice::new(1)));
