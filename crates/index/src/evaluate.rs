@@ -9,7 +9,7 @@ use roaring::{MultiOps, RoaringBitmap};
 
 use crate::field_sets::NO_FIELDS;
 use crate::head::Head;
-use crate::segment::MatchScratch;
+use crate::segment::{LostRows, MatchScratch};
 use crate::selector::{CompiledSelector, Label};
 use crate::tag_rows::Resolved;
 use crate::{KindSet, PartitionIndex, Segment, SegmentError};
@@ -73,28 +73,50 @@ impl SealedPlan {
     /// true: segments without a live row are not looked at. Reads blocks, so it may wait: the index is not locked.
     ///
     /// # Errors
-    /// If a block cannot be read or is damaged.
+    /// If blocks are damaged, or cannot be read, without which it is not known of some rows.
     pub fn rows(&self, live: Option<&RoaringBitmap>) -> Result<SealedRows, SegmentError> {
+        let found = self.rows_around(live);
+        match found.lost.first() {
+            Some(lost) => Err(lost.error.clone()),
+            None => Ok(found),
+        }
+    }
+
+    /// As [`Self::rows`], without rows of which it is not known: see [`SealedRows::lost`]. A segment of which a block does not
+    /// hold is looked at row by row.
+    pub fn rows_around(&self, live: Option<&RoaringBitmap>) -> SealedRows {
         let mut found = SealedRows {
             end: self.end,
             rows: RoaringBitmap::new(),
             counted: None,
+            lost: Vec::new(),
         };
         let mut scratch = MatchScratch::default();
         let (selector, measurements) = (&self.selector, self.measurements.as_deref());
         let enough = self.enough.as_ref().filter(|_| live.is_none());
         for segment in self.segments.iter() {
+            let carefully = |lost: &mut Vec<LostRows>| {
+                let (rows, missing) = segment.matching_carefully(selector, measurements, live);
+                lost.extend(missing);
+                rows
+            };
             if let Some((limit, begun)) = enough
                 && found.rows.len() >= *limit as u64 + begun.without.len()
             {
+                let without = &begun.without;
+                let count = segment.count_matching(selector, measurements, without, &mut scratch);
+                let count = count.unwrap_or_else(|_| {
+                    let rows = carefully(&mut found.lost);
+                    rows.len() - rows.intersection_len(without)
+                });
                 let counted = found.counted.get_or_insert_with(|| begun.clone());
-                counted.rows +=
-                    segment.count_matching(selector, measurements, &begun.without, &mut scratch)?;
+                counted.rows += count;
             } else {
-                found.rows |= segment.matching_among(selector, measurements, live, &mut scratch)?;
+                let rows = segment.matching_among(selector, measurements, live, &mut scratch);
+                found.rows |= rows.unwrap_or_else(|_| carefully(&mut found.lost));
             }
         }
-        Ok(found)
+        found
     }
 }
 
@@ -106,6 +128,14 @@ pub struct SealedRows {
     rows: RoaringBitmap,
     /// Those behind them.
     pub(crate) counted: Option<Counted>,
+    lost: Vec<LostRows>,
+}
+
+impl SealedRows {
+    /// Rows of which it is not known whether they pass.
+    pub fn lost(&self) -> &[LostRows] {
+        &self.lost
+    }
 }
 
 /// Rows that were counted, not listed.

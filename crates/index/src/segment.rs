@@ -4,6 +4,7 @@
 //! several segments that follow each other. Its directory and a filter are in memory; values with their rows, tuples
 //! and the name table are read in blocks when a question needs them.
 
+mod careful;
 mod dense_rows;
 mod filter;
 mod lanes;
@@ -20,6 +21,7 @@ mod value_block;
 mod values;
 mod write;
 
+pub use careful::LostRows;
 pub(crate) use matching::MatchScratch;
 pub use merge::{MergeJob, merge_segments};
 pub(crate) use read::SegmentKey;

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
-use crate::SegmentError;
 use crate::postings::RowsRef;
 use crate::segment::layout::BLOCK_VALUES;
 use crate::segment::read::{Segment, damaged};
 use crate::segment::seal::sort_runs;
 use crate::segment::write::{SegmentWriter, ShapeEntry};
+use crate::{KeyHash, SegmentError};
 
 /// Values or rows of one step: some milliseconds, and as many blocks read as they are in.
 const SLICE: usize = 2048;
@@ -35,6 +35,8 @@ pub struct MergeJob {
     ranks: Vec<Vec<Vec<u32>>>,
     writer: SegmentWriter,
     state: State,
+    /// What hashes are made with, if lists of rows and pages of hashes that do not hold are made of tuples.
+    mends: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -127,6 +129,7 @@ impl MergeJob {
         let (shapes, shape_numbers) = shapes_of(&segments, &keys);
         let mut job = Self {
             writer: SegmentWriter::new(first.rows().start),
+            mends: None,
             ranks: ranks.collect(),
             segments,
             keys,
@@ -136,6 +139,18 @@ impl MergeJob {
         };
         job.state = job.begin_key(0);
         Ok(job)
+    }
+
+    /// One segment anew, of which blocks do not hold: what is made of tuples and values is made of them again, under the seed of
+    /// the database. A step that meets such a block looks at every tuple of the segment.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn mending(segment: Arc<Segment>, seed: u64) -> Result<Self, SegmentError> {
+        Ok(Self {
+            mends: Some(seed),
+            ..Self::new(vec![segment])?
+        })
     }
 
     /// Goes on for some milliseconds; reads a bounded number of blocks, and may wait for them. Returns the segment's bytes
@@ -156,7 +171,13 @@ impl MergeJob {
                     return self.end_hashes(slots);
                 };
                 let end = of.hash_pages().min(page + SLICE_PAGES);
-                (page..end).try_for_each(|page| of.hash_page(page, |slot| slots.push(slot)))?;
+                for page in page..end {
+                    let before = slots.len();
+                    match of.hash_page(page, |slot| slots.push(slot)) {
+                        Err(_) if self.mends.is_some() => slots.truncate(before),
+                        read => read?,
+                    }
+                }
                 let (segment, page) = if end < of.hash_pages() {
                     (segment, end)
                 } else {
@@ -226,7 +247,7 @@ impl MergeJob {
             for cursor in &mut cursors {
                 if cursor.read.is_empty() {
                     values += BLOCK_VALUES as usize / 4;
-                    bitmaps += cursor.read_block(&self.segments)?;
+                    bitmaps += cursor.read_block(&self.segments, self.mends.is_some())?;
                 }
             }
             let heads = cursors.iter().filter_map(|c| c.read.front());
@@ -300,8 +321,13 @@ impl MergeJob {
     }
 
     fn end_hashes(&mut self, mut slots: Vec<u128>) -> Result<Option<Vec<u8>>, SegmentError> {
-        sort_runs(&mut slots);
         let rows: usize = self.segments.iter().map(|s| s.rows().len()).sum();
+        if let Some(seed) = self.mends
+            && slots.len() < rows
+        {
+            self.add_missing(seed, &mut slots)?;
+        }
+        sort_runs(&mut slots);
         if slots.len() != rows {
             return Err(damaged("number of hashes", 0));
         }
@@ -310,9 +336,31 @@ impl MergeJob {
     }
 }
 
+impl MergeJob {
+    /// Hashes of rows that no page has told.
+    fn add_missing(&self, seed: u64, slots: &mut Vec<u128>) -> Result<(), SegmentError> {
+        let told: RoaringBitmap = slots.iter().map(|slot| *slot as u32).collect();
+        let mut scratch = Vec::new();
+        for segment in &self.segments {
+            let missing: Vec<u32> = segment.rows().filter(|row| !told.contains(*row)).collect();
+            for rows in missing.chunks(SLICE) {
+                for (row, key) in rows.iter().zip(segment.spell(rows)?) {
+                    let hash = KeyHash::of(seed, &key, &mut scratch);
+                    slots.push(hash.bits() << 32 | u128::from(*row));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Cursor {
     /// Reads the next block of values, if there is one; returns the number of bitmaps read.
-    fn read_block(&mut self, segments: &[Arc<Segment>]) -> Result<usize, SegmentError> {
+    fn read_block(
+        &mut self,
+        segments: &[Arc<Segment>],
+        mends: bool,
+    ) -> Result<usize, SegmentError> {
         let segment = segments.get(self.segment);
         let Some((segment, key)) = segment.and_then(|s| Some((s, s.keys.get(self.key)?))) else {
             return Ok(0);
@@ -328,17 +376,26 @@ impl Cursor {
             self.read.push_back((value, rank, Rows::Few(Vec::new())));
         }
         let mut bitmaps = Vec::new();
-        let read = &mut self.read;
-        segment.rows_of_values(
+        let lists = &mut self.read;
+        let mut push = |rank: u32, row| {
+            if let Some((.., Rows::Few(list))) = lists.get_mut((rank - first) as usize) {
+                list.push(row);
+            }
+        };
+        let read = segment.rows_of_values(
             key,
             std::slice::from_ref(&ranks),
-            |rank, row| {
-                if let Some((.., Rows::Few(list))) = read.get_mut((rank - first) as usize) {
-                    list.push(row);
-                }
-            },
+            &mut push,
             |rank, bitmap| bitmaps.push((rank, bitmap)),
-        )?;
+        );
+        match read {
+            Err(_) if mends => {
+                // Some may be in their lists already.
+                bitmaps.clear();
+                segment.rows_by_tuples(self.key, ranks, push)?;
+            }
+            read => read?,
+        }
         let count = bitmaps.len();
         for (rank, bitmap) in bitmaps {
             if let Some((.., rows)) = self.read.get_mut((rank - first) as usize) {

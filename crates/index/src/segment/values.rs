@@ -144,6 +144,22 @@ impl Segment {
         Ok(())
     }
 
+    /// The texts of a block of values.
+    pub(crate) fn texts_of_block(
+        &self,
+        key: &SegmentKey,
+        number: u32,
+    ) -> Result<Vec<String>, SegmentError> {
+        self.value_block(key, number, |block| {
+            let mut texts = Vec::with_capacity(block.count as usize);
+            block.values(|_, text| {
+                texts.push(text.to_owned());
+                true
+            })?;
+            Some(texts)
+        })
+    }
+
     /// Adds the rows of the values of a key that differ from an absent tag in the matcher's eyes. Costs a step for each
     /// byte in which a value differs from the one before, of those that may begin as the expression does.
     pub(crate) fn rows_of_matches(
