@@ -8,7 +8,7 @@ use crate::text::{write_integer, write_json_string};
 /// let mut found = alluvium_protocol::FoundWriter::new();
 /// found.tag_set("cpu", [("host", "a")], ["idle", "user"]);
 /// assert_eq!(
-///     found.finish(7, 1),
+///     found.finish(7, 1, &[]),
 ///     br#"{"series":[{"measurement":"cpu","tags":{"host":"a"},"fields":["idle","user"]}],"matching":7,"is_complete":false,"limit":1}"#
 /// );
 /// ```
@@ -66,18 +66,28 @@ impl FoundWriter {
         out.extend_from_slice(b"]}");
     }
 
-    /// The whole answer. It is complete if as many were added as match.
-    pub fn finish(mut self, matching: u64, limit: usize) -> Vec<u8> {
+    /// The whole answer. It is complete if as many were added as match and nothing is `missing`, of which a sentence each says what.
+    pub fn finish(mut self, matching: u64, limit: usize, missing: &[String]) -> Vec<u8> {
         let out = &mut self.out;
         out.extend_from_slice(b"],\"matching\":");
         write_integer(out, matching);
-        let complete: &[u8] = if matching == self.tag_sets {
+        let complete: &[u8] = if matching == self.tag_sets && missing.is_empty() {
             b",\"is_complete\":true,\"limit\":"
         } else {
             b",\"is_complete\":false,\"limit\":"
         };
         out.extend_from_slice(complete);
         write_integer(out, limit);
+        if !missing.is_empty() {
+            out.extend_from_slice(b",\"partial\":true,\"warnings\":[");
+            for (i, sentence) in missing.iter().enumerate() {
+                if i > 0 {
+                    out.push(b',');
+                }
+                write_json_string(out, sentence);
+            }
+            out.push(b']');
+        }
         out.push(b'}');
         self.out
     }

@@ -1,10 +1,12 @@
-//! A snapshot that answers without its damaged pages, and remembers what is missing.
+//! A snapshot that answers without its damaged pages and blocks of the index, and remembers what is missing.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use alluvium_store::{LostPoints, SeriesCursor, SeriesReadError, SeriesSnapshot, Snapshot};
+use alluvium_store::{
+    IndexLoss, LostPoints, SeriesCursor, SeriesReadError, SeriesSnapshot, Snapshot,
+};
 use alluvium_types::{Aggregate, Column, TimeRange};
 use parking_lot::Mutex;
 
@@ -32,13 +34,16 @@ impl Losses {
         self.0.lock().sentences.is_empty()
     }
 
-    /// A sentence for each of the first [`LOSSES_MAX`] damaged pages that were met, with series, times and number of points,
+    /// A sentence for each of the first [`LOSSES_MAX`] damaged pages and blocks of the index that were met, with what is missing,
     /// and one that counts the others.
     pub fn sentences(&self) -> Vec<String> {
         let found = self.0.lock();
         let mut all = found.sentences.clone();
         if found.more > 0 {
-            all.push(format!("partial: {} more damaged pages", found.more));
+            all.push(format!(
+                "partial: {} more damaged pages or blocks",
+                found.more
+            ));
         }
         all
     }
@@ -49,6 +54,20 @@ impl Losses {
             "partial: {} points of {name} from {} to {} ns are missing: {error}",
             lost.points, lost.first_time, lost.last_time
         );
+        self.add(sentence);
+    }
+
+    /// Notes tag sets that an answer may lack.
+    pub fn note_index(&self, losses: Vec<IndexLoss>) {
+        for loss in losses {
+            self.add(format!(
+                "partial: up to {} tag sets of partition {} may be missing: {}",
+                loss.tag_sets, loss.partition.0, loss.error
+            ));
+        }
+    }
+
+    fn add(&self, sentence: String) {
         let mut found = self.0.lock();
         if found.sentences.contains(&sentence) {
             return;
@@ -72,7 +91,14 @@ pub struct Tolerant {
 impl Tolerant {
     /// Answers from `snapshot`; what is missing goes to `losses`.
     pub fn new(snapshot: Snapshot, losses: Losses) -> Self {
+        let snapshot = snapshot.tolerant();
         Self { snapshot, losses }
+    }
+
+    /// An answer of the index, with a note of what it may lack.
+    fn noted<T>(&self, answer: T) -> T {
+        self.losses.note_index(self.snapshot.index_losses());
+        answer
     }
 }
 
@@ -83,11 +109,13 @@ impl Source for Tolerant {
         range: TimeRange,
         bytes_max: u64,
     ) -> Result<Vec<SeriesInfo>, QueryError> {
-        Source::select(&self.snapshot, selector, range, bytes_max)
+        self.noted(Source::select(&self.snapshot, selector, range, bytes_max))
     }
 
     fn knows(&self, selector: &Selector) -> Result<bool, QueryError> {
-        Source::knows(&self.snapshot, selector)
+        // What cannot be looked at may be of it.
+        let knows = self.noted(Source::knows(&self.snapshot, selector))?;
+        Ok(knows || !self.snapshot.index_losses().is_empty())
     }
 
     fn metrics(
@@ -96,7 +124,7 @@ impl Source for Tolerant {
         range: TimeRange,
         limit: usize,
     ) -> Result<Vec<String>, QueryError> {
-        Source::metrics(&self.snapshot, selector, range, limit)
+        self.noted(Source::metrics(&self.snapshot, selector, range, limit))
     }
 
     fn prepare(&self, series: &[SeriesInfo]) {

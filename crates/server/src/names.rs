@@ -20,6 +20,7 @@ use crate::asked::{Asked, failed};
 use crate::body;
 use crate::query::{body_reply, query_reply};
 use crate::reply::{self, Reply};
+use crate::search::missing;
 
 /// Longest text of a question.
 const QUESTION_BYTES_MAX: usize = alluvium_protocol::json::BODY_BYTES_MAX;
@@ -33,7 +34,7 @@ pub(crate) async fn search(State(app): State<Arc<App>>, request: Request) -> Rep
         let selected = query::search(&search).map_err(|e| query_reply(&e))?;
         let tag_sets_max = app.limits.search_max;
         let work = move |database: &Database| {
-            let snapshot = database.snapshot();
+            let snapshot = database.snapshot().tolerant();
             let mut lines = Lines::new(limit);
             for alternative in &selected {
                 // Some of what is found may not be one of the tag sets that are meant.
@@ -54,6 +55,7 @@ pub(crate) async fn search(State(app): State<Arc<App>>, request: Request) -> Rep
                     }
                 }
             }
+            lines.missing = missing(&snapshot);
             Ok(lines)
         };
         answer(asked, "series", work).await
@@ -75,10 +77,11 @@ pub(crate) async fn suggest(State(app): State<Arc<App>>, request: Request) -> Re
             };
             let (of, prefix) = (query::suggest(&suggest), &suggest.starts_with);
             // One more tells whether that is all.
-            let snapshot = database.snapshot();
+            let snapshot = database.snapshot().tolerant();
             let names = snapshot.suggest(kind, &of, suggest.range, prefix, limit + 1)?;
             let mut lines = Lines::new(limit);
             names.iter().for_each(|name| lines.push(name));
+            lines.missing = missing(&snapshot);
             Ok(lines)
         };
         answer(asked, "names", work).await
@@ -123,6 +126,7 @@ struct Lines {
     text: String,
     left: usize,
     is_cut: bool,
+    missing: Vec<String>,
 }
 
 impl Lines {
@@ -131,6 +135,7 @@ impl Lines {
             text: String::new(),
             left: limit,
             is_cut: false,
+            missing: Vec::new(),
         }
     }
 
@@ -163,6 +168,10 @@ async fn answer(
     })?;
     if lines.is_cut {
         let end = format!("-there are more {what}; ask for fewer or raise \"limit\"\r\n");
+        lines.text.push_str(&end);
+    }
+    if !lines.missing.is_empty() {
+        let end = format!("-{}\r\n", lines.missing.join("; "));
         lines.text.push_str(&end);
     }
     Ok(reply::plain("text/plain; charset=utf-8", lines.text))

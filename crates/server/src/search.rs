@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use alluvium_protocol::FoundWriter;
-use alluvium_query::{Label, Matcher, Test};
-use alluvium_store::{Found, NameKind};
+use alluvium_query::{Label, Losses, Matcher, Test};
+use alluvium_store::{Found, NameKind, Snapshot};
 use axum::extract::{Request, State};
 use serde_json::json;
 
@@ -30,22 +30,30 @@ pub(crate) async fn search(State(app): State<Arc<App>>, request: Request) -> Rep
         };
         let limit = asked.limit("limit", limits)?;
         let work = move |database: &alluvium_store::Database| {
-            let found = database.snapshot().search(&selector, range, limit)?;
-            Ok(found_text(&found, limit))
+            let snapshot = database.snapshot().tolerant();
+            let found = snapshot.search(&selector, range, limit)?;
+            Ok(found_text(&found, limit, &missing(&snapshot)))
         };
         asked.answer(work).await
     };
     inner.await.unwrap_or_else(|reply: Reply| reply)
 }
 
-fn found_text(found: &Found, limit: usize) -> Vec<u8> {
+/// What answers of a snapshot may lack.
+pub(crate) fn missing(snapshot: &Snapshot) -> Vec<String> {
+    let losses = Losses::default();
+    losses.note_index(snapshot.index_losses());
+    losses.sentences()
+}
+
+fn found_text(found: &Found, limit: usize, missing: &[String]) -> Vec<u8> {
     let mut writer = FoundWriter::new();
     for set in &found.tag_sets {
         let tags = set.key.tags().iter().map(|(k, v)| (&**k, &**v));
         let fields = set.fields.iter().map(|f| &**f);
         writer.tag_set(set.key.measurement(), tags, fields);
     }
-    writer.finish(found.matching, limit)
+    writer.finish(found.matching, limit, missing)
 }
 
 /// What `kind` asks for.
@@ -94,11 +102,16 @@ pub(crate) async fn suggest(State(app): State<Arc<App>>, request: Request) -> Re
                 Kind::Field => NameKind::Field,
             };
             // One more tells whether that is all.
-            let snapshot = database.snapshot();
+            let snapshot = database.snapshot().tolerant();
             let mut names = snapshot.suggest(kind, &selector, range, &prefix, limit + 1)?;
-            let is_complete = names.len() <= limit;
+            let missing = missing(&snapshot);
+            let is_complete = names.len() <= limit && missing.is_empty();
             names.truncate(limit);
-            let answer = json!({ "names": names, "is_complete": is_complete, "limit": limit });
+            let mut answer = json!({ "names": names, "is_complete": is_complete, "limit": limit });
+            if !missing.is_empty() {
+                answer["partial"] = true.into();
+                answer["warnings"] = missing.into();
+            }
             Ok(answer.to_string().into_bytes())
         };
         asked.answer(work).await
@@ -168,7 +181,7 @@ mod tests {
     fn what_is_written_piece_by_piece_is_the_json_it_should_be() {
         for tag_sets in [0, 1, 6, 7] {
             let found = some(tag_sets);
-            let text = found_text(&found, 100);
+            let text = found_text(&found, 100, &[]);
             let read: Value = serde_json::from_slice(&text).unwrap();
             assert_eq!(read, by_values(&found, 100), "{tag_sets}");
         }

@@ -178,7 +178,7 @@ fn store_value(s: &Status) -> Value {
             "silenced": s.index.silenced, "returned": s.index.returned,
             "segments": s.index.segments, "seals": s.index.seals, "merges": s.index.merges,
             "failed_merges": s.index.failed_merges, "blocks_cached": s.index.cache_hits, "blocks_read": s.index.cache_misses,
-            "copies_read": s.index.copies_read,
+            "copies_read": s.index.copies_read, "mended": s.index.mended,
         },
         "merging": {
             "paused": m.paused, "series_waiting": m.series_waiting, "runs_waiting": m.runs_waiting,

@@ -21,6 +21,7 @@ use alluvium_io::{IoError, Lane, Ticket};
 use alluvium_nbtree::Encoder;
 use alluvium_types::{Lsn, PARTITION_COUNT};
 use alluvium_wal::LogTicket;
+use hashbrown::HashSet;
 
 use crate::capture::{CapturedSeries, MovedRecords, TableWalk};
 use crate::databases::DatabaseState;
@@ -77,6 +78,8 @@ pub(crate) struct Running {
     definitions: Sections,
     sealed: Vec<(Arc<PartitionState>, DefinitionMark)>,
     live_sealed: Vec<(Arc<PartitionState>, LivenessMark)>,
+    /// Segments to be made anew if they can be.
+    broken: HashSet<u64>,
     /// Segments to be made once all is captured, the next one first.
     building: VecDeque<SegmentBuild>,
     segments: Vec<NewSegment>,
@@ -346,6 +349,7 @@ impl StoreInner {
         // Files of dropped databases go two checkpoints later, also where nobody writes any more.
         age >= self.config.checkpoint_ms * 1_000_000
             && (!checkpointer.removals.is_empty()
+                || self.index_cache.any_broken()
                 || self.shards.iter().any(|s| !s.state.lock().dirty.is_empty()))
     }
 
@@ -390,6 +394,7 @@ impl StoreInner {
             definitions: Sections::new(),
             sealed: Vec::new(),
             live_sealed: Vec::new(),
+            broken: self.index_cache.take_broken(),
             building: VecDeque::new(),
             segments: Vec::new(),
             walk: None,

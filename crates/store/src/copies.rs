@@ -170,6 +170,11 @@ impl Copies {
         }
     }
 
+    /// Whether something holds in neither.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.is_some()
+    }
+
     /// What is wrong: the file, and what did not hold.
     pub(crate) fn findings(&self) -> Vec<(String, String)> {
         let lost = self.lost.iter().map(|what| (0, what.clone()));

@@ -16,6 +16,7 @@ use crate::database_settings::DatabaseSettings;
 use crate::databases::{DatabaseState, check_name};
 use crate::delete::{Delete, DeletePlan, Deleted};
 use crate::error::{DeleteError, OpenError, StoreError};
+use crate::losses::OnLoss;
 use crate::open::StoreInner;
 use crate::recovery::RecoveryReport;
 use crate::retention_settings::Retention;
@@ -405,7 +406,9 @@ impl Database {
             let mixed: Vec<_> = mixed.collect();
             drop(index);
             let rows: Vec<_> = mixed.iter().map(|(row, ..)| *row).collect();
-            for ((_, field, kinds), key) in mixed.into_iter().zip(part.keys(&rows)?) {
+            for ((_, field, kinds), key) in
+                mixed.into_iter().zip(part.keys(&rows, &OnLoss::default())?)
+            {
                 let Some(key) = key else { continue };
                 let first = kinds.first();
                 let others = kinds.iter().filter(|k| Some(*k) != first);
@@ -428,11 +431,16 @@ impl Database {
         let compiled = selector.compile()?;
         let mut names: Vec<String> = Vec::new();
         for part in self.state.touched() {
-            let found = part.select(&compiled, TimeRange::ALL, |index, selected| {
-                let rows = selected.iter().map(|s| s.row.0).collect();
-                let found = index.measurements_of(&rows).into_iter();
-                found.map(str::to_owned).collect::<Vec<_>>()
-            });
+            let found = part.select(
+                &compiled,
+                TimeRange::ALL,
+                &OnLoss::default(),
+                |index, selected| {
+                    let rows = selected.iter().map(|s| s.row.0).collect();
+                    let found = index.measurements_of(&rows).into_iter();
+                    found.map(str::to_owned).collect::<Vec<_>>()
+                },
+            );
             names.extend(found?);
         }
         names.sort_unstable();

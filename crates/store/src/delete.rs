@@ -23,6 +23,7 @@ use crate::commit::Commit;
 use crate::config::Durability;
 use crate::databases::{DatabaseState, DeleteUnderWay};
 use crate::error::{DeleteError, StoreError};
+use crate::losses::OnLoss;
 use crate::open::StoreInner;
 use crate::partition::PartitionState;
 use crate::recall::{AWAY_BYTES, SERIES_BYTES};
@@ -432,14 +433,16 @@ fn select(
     selections: &[DeleteSelection],
 ) -> Result<Vec<SelectedRow>, DeleteError> {
     let mut found: Vec<SelectedRow> = Vec::new();
+    // What cannot be looked at might have to go, too.
+    let on_loss = OnLoss::default();
     for selection in selections {
         let compiled = selection.selector.compile().map_err(StoreError::from)?;
-        let selected = part.select(&compiled, TimeRange::ALL, |_, selected| selected);
+        let selected = part.select(&compiled, TimeRange::ALL, &on_loss, |_, selected| selected);
         let mut selected = selected.map_err(StoreError::from)?;
         if let Some(sets) = &selection.tag_sets {
             let mut rows: Vec<Row> = selected.iter().map(|s| s.row).collect();
             rows.dedup();
-            let keys = part.keys(&rows).map_err(StoreError::from)?;
+            let keys = part.keys(&rows, &on_loss).map_err(StoreError::from)?;
             let admitted = |key: &Option<Arc<_>>| {
                 let key: Option<&SeriesKey> = key.as_deref();
                 key.is_some_and(|key| sets.contains(key.tags()))

@@ -28,6 +28,10 @@ pub(crate) struct IndexCache {
     pub copies_read: AtomicU64,
     /// Segments of which a file does not hold, for the scrubber to look at next.
     suspects: Mutex<HashSet<u64>>,
+    /// Segments of which a block holds in neither file, for a checkpoint to make anew.
+    broken: Mutex<HashSet<u64>>,
+    /// Segments that were made anew.
+    pub mended: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +73,8 @@ impl IndexCache {
             failed_merges: AtomicU64::new(0),
             copies_read: AtomicU64::new(0),
             suspects: Mutex::default(),
+            broken: Mutex::default(),
+            mended: AtomicU64::new(0),
         }
     }
 
@@ -80,6 +86,21 @@ impl IndexCache {
     /// The segments noted since this was last asked.
     pub(crate) fn take_suspects(&self) -> HashSet<u64> {
         std::mem::take(&mut *self.suspects.lock())
+    }
+
+    /// Notes a segment of which a block holds in neither file.
+    pub(crate) fn note_broken(&self, number: u64) {
+        self.broken.lock().insert(number);
+    }
+
+    /// Whether there is one.
+    pub(crate) fn any_broken(&self) -> bool {
+        !self.broken.lock().is_empty()
+    }
+
+    /// The segments noted since this was last asked.
+    pub(crate) fn take_broken(&self) -> HashSet<u64> {
+        std::mem::take(&mut *self.broken.lock())
     }
 
     pub(crate) fn limit(&self) -> usize {

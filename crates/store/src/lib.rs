@@ -55,6 +55,7 @@ mod governor;
 mod index_cache;
 mod late;
 mod ledger;
+mod losses;
 mod mended_tails;
 mod merging;
 mod minute_counts;
@@ -120,6 +121,7 @@ pub use error::{
     DeleteError, OpenError, RecallError, RefusedLine, SeriesReadError, StoreError, WriteError,
 };
 pub use governor::GovernorStatus;
+pub use losses::IndexLoss;
 pub use merging::MergingStatus;
 pub use recovery::RecoveryReport;
 pub use restore::{RestoreReport, restore};

@@ -12,6 +12,7 @@ use alluvium_wal::PointGroup;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use roaring::RoaringBitmap;
 
+use crate::losses::OnLoss;
 use crate::minute_counts::MinuteCounts;
 use crate::segments::HeldSegment;
 use crate::series_table::SeriesTable;
@@ -108,9 +109,10 @@ impl PartitionState {
         &self,
         selector: &CompiledSelector,
         range: TimeRange,
+        on_loss: &OnLoss,
         read: impl FnOnce(&PartitionIndex, Vec<SelectedRow>) -> T,
     ) -> Result<T, SegmentError> {
-        self.resolve(selector, range, |index, sealed, live| {
+        self.resolve(selector, range, on_loss, |index, sealed, live| {
             read(index, index.select_with(selector, sealed, live))
         })
     }
@@ -121,12 +123,14 @@ impl PartitionState {
         &self,
         selector: &CompiledSelector,
         range: TimeRange,
+        on_loss: &OnLoss,
         read: impl FnOnce(&PartitionIndex, &SealedRows, Option<&RoaringBitmap>) -> T,
     ) -> Result<T, SegmentError> {
         let live = (range != TimeRange::ALL).then(|| self.live.read().rows_in(range));
         self.with_sealed(
             |index| index.plan(selector),
             live.as_ref(),
+            on_loss,
             |index, sealed| read(index, sealed, live.as_ref()),
         )
     }
@@ -138,11 +142,13 @@ impl PartitionState {
         &self,
         selector: &CompiledSelector,
         limit: usize,
+        on_loss: &OnLoss,
         read: impl Fn(&PartitionIndex, u64, RoaringBitmap) -> T,
     ) -> Result<T, SegmentError> {
         let counted = self.with_sealed(
             |index| index.plan_first(selector, limit),
             None,
+            on_loss,
             |index, sealed| {
                 let (count, first) = index.first_rows_counted(selector, sealed, limit)?;
                 Some(read(index, count, first))
@@ -152,7 +158,7 @@ impl PartitionState {
             return Ok(counted);
         }
         // Series have come or gone meanwhile.
-        self.resolve(selector, TimeRange::ALL, |index, sealed, _| {
+        self.resolve(selector, TimeRange::ALL, on_loss, |index, sealed, _| {
             let (count, first) = index.first_rows_with(selector, sealed, None, limit);
             read(index, count, first)
         })
@@ -163,21 +169,27 @@ impl PartitionState {
         &self,
         plan: impl Fn(&PartitionIndex) -> SealedPlan,
         live: Option<&RoaringBitmap>,
+        on_loss: &OnLoss,
         read: impl FnOnce(&PartitionIndex, &SealedRows) -> T,
     ) -> Result<T, SegmentError> {
         loop {
             let planned = plan(&self.index.read());
-            let sealed = planned.rows(live)?;
+            let sealed = planned.rows_around(live);
             let index = self.index.read();
             // Rows in memory may have become a segment meanwhile.
             if !index.is_outdated(&sealed) {
+                on_loss.take(self.partition, sealed.lost().iter().cloned())?;
                 return Ok(read(&index, &sealed));
             }
         }
     }
 
     /// The tag sets of rows, which ascend. Waits as [`Self::select`] does.
-    pub(crate) fn keys(&self, rows: &[Row]) -> Result<Vec<Option<Arc<SeriesKey>>>, SegmentError> {
+    pub(crate) fn keys(
+        &self,
+        rows: &[Row],
+        on_loss: &OnLoss,
+    ) -> Result<Vec<Option<Arc<SeriesKey>>>, SegmentError> {
         let index = self.index.read();
         let segments = Arc::clone(index.segments());
         let sealed = index.sealed_rows();
@@ -188,8 +200,13 @@ impl PartitionState {
         for segment in segments.iter() {
             let here = rows.iter().map(|row| row.0);
             let here: Vec<u32> = here.filter(|row| segment.rows().contains(row)).collect();
-            let spelt = segment.spell(&here)?.into_iter();
-            keys.extend(spelt.map(|key| Some(Arc::new(key))));
+            if let Ok(spelt) = segment.spell(&here) {
+                keys.extend(spelt.into_iter().map(|key| Some(Arc::new(key))));
+                continue;
+            }
+            let (spelt, lost) = segment.spell_carefully(&here);
+            on_loss.take(self.partition, lost)?;
+            keys.extend(spelt.into_iter().map(|key| key.map(Arc::new)));
         }
         keys.extend(in_memory);
         Ok(keys)

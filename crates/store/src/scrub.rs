@@ -167,6 +167,11 @@ impl Round {
         if found.is_empty() || !named.contains(&(path, file)) {
             return;
         }
+        if let Pair::Copies(copies) = &pair
+            && copies.is_lost()
+        {
+            store.index_cache.note_broken(file.seq);
+        }
         if let Err(error) = pair.repair(device) {
             let says = format!(", and cannot be written anew: {error}");
             found.iter_mut().for_each(|(_, what)| what.push_str(&says));

@@ -51,13 +51,15 @@ impl Snapshot {
     /// As [`Snapshot::select`].
     pub fn knows(&self, selector: &Selector) -> Result<bool, StoreError> {
         let compiled = selector.compile()?;
+        let on_loss = &self.on_loss;
         for part in self.database.touched() {
             let any = if self.cut.is_none() {
-                part.resolve(&compiled, TimeRange::ALL, |index, sealed, live| {
+                part.resolve(&compiled, TimeRange::ALL, on_loss, |index, sealed, live| {
                     index.any_with(&compiled, sealed, live)
                 })?
             } else {
-                let selected = part.select(&compiled, TimeRange::ALL, |_, selected| selected)?;
+                let selected =
+                    part.select(&compiled, TimeRange::ALL, on_loss, |_, selected| selected)?;
                 selected.iter().any(|item| self.keeps(part, item))
             };
             if any {
@@ -104,15 +106,16 @@ impl Snapshot {
                 (matching, index.select_among(selector, &first))
             };
             if range == TimeRange::ALL {
-                part.first_rows(selector, room, listed)?
+                part.first_rows(selector, room, &self.on_loss, listed)?
             } else {
-                part.resolve(selector, range, |index, sealed, live| {
+                part.resolve(selector, range, &self.on_loss, |index, sealed, live| {
                     let (matching, first) = index.first_rows_with(selector, sealed, live, room);
                     listed(index, matching, first)
                 })?
             }
         } else {
-            let mut selected = part.select(selector, range, |_, selected| selected)?;
+            let mut selected =
+                part.select(selector, range, &self.on_loss, |_, selected| selected)?;
             selected.retain(|item| self.keeps(part, item));
             let of_rows = selected.chunk_by(|a, b| a.row == b.row);
             (of_rows.count() as u64, selected)
@@ -121,7 +124,7 @@ impl Snapshot {
         let by_row = || selected.chunk_by(|a, b| a.row == b.row);
         let rows = by_row().take(room).filter_map(|of_row| of_row.first());
         let rows: Vec<Row> = rows.map(|item| item.row).collect();
-        let keys = part.keys(&rows)?;
+        let keys = part.keys(&rows, &self.on_loss)?;
         let index = part.index.read();
         for (of_row, key) in by_row().zip(keys) {
             let names = of_row.iter().filter_map(|item| {
@@ -162,7 +165,7 @@ impl Snapshot {
                 }
             };
             let (sealed_rows, segments, in_memory) =
-                part.resolve(&compiled, range, |index, sealed, live| {
+                part.resolve(&compiled, range, &self.on_loss, |index, sealed, live| {
                     let rows = rows(index, &compiled, sealed, live);
                     let owned = |names: Vec<&str>| -> Vec<String> {
                         let fitting = names.into_iter().filter(|n| n.starts_with(prefix));
@@ -189,7 +192,14 @@ impl Snapshot {
             add(in_memory);
             if let NameKind::Value(key) = kind {
                 for segment in segments.iter() {
-                    add(segment.tag_values(&sealed_rows, key, prefix, limit)?);
+                    let values = segment.tag_values(&sealed_rows, key, prefix, limit);
+                    let values = values.or_else(|_| {
+                        let (values, lost) =
+                            segment.tag_values_carefully(&sealed_rows, key, prefix, limit);
+                        let taken = self.on_loss.take(part.partition, lost);
+                        taken.map(|()| values)
+                    });
+                    add(values?);
                 }
             }
         }

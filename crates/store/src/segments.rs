@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use alluvium_index::{DAY_NS, Liveness, MergeJob, SealJob, Segment, SegmentError};
 use alluvium_io::Lane;
 use alluvium_types::{DatabaseId, Partition, TimeRange};
+use hashbrown::HashSet;
 use roaring::RoaringBitmap;
 
 use crate::config::StoreConfig;
@@ -65,7 +66,7 @@ pub(crate) struct SegmentBuild {
 #[derive(Debug)]
 enum Work {
     Seal(Box<SealJob>),
-    /// With the segments that it reads.
+    /// Of several segments, or of one of which a block holds in neither file; with the segments that it reads.
     Merge(
         Box<MergeJob>,
         #[expect(dead_code, reason = "it is dropped with the job")] Leaving,
@@ -189,6 +190,27 @@ impl StoreInner {
         })
     }
 
+    /// One of these segments of a partition, to be made anew.
+    pub(crate) fn plan_mending(
+        &self,
+        part: &Arc<PartitionState>,
+        seed: u64,
+        number: u64,
+        broken: &HashSet<u64>,
+    ) -> Option<SegmentBuild> {
+        let held = part.segments.lock().clone();
+        let at = held.iter().position(|h| broken.contains(&h.file.seq))?;
+        let held = held.get(at..=at)?;
+        let leaving = Leaving::of(held);
+        let segment = Arc::clone(&held.first()?.segment);
+        let job = MergeJob::mending(segment, seed).ok()?;
+        Some(SegmentBuild {
+            part: Arc::clone(part),
+            number,
+            work: Work::Merge(Box::new(job), leaving),
+        })
+    }
+
     /// Goes on with a segment for some milliseconds. Writers and readers go on meanwhile; a merge reads a bounded number
     /// of blocks.
     pub(crate) fn build_segment(&self, build: &mut SegmentBuild) -> Result<Built, SegmentError> {
@@ -230,10 +252,10 @@ impl StoreInner {
             new.held.stored.place_in(file);
             let segment = Arc::clone(&new.held.segment);
             let mut index = new.part.index.write();
-            let counter = if new.is_seal {
-                &self.index_cache.seals
-            } else {
-                &self.index_cache.merges
+            let counter = match (new.is_seal, left.len()) {
+                (true, _) => &self.index_cache.seals,
+                (false, 1) => &self.index_cache.mended,
+                (false, _) => &self.index_cache.merges,
             };
             counter.fetch_add(1, Ordering::Relaxed);
             let placed = if new.is_seal {
@@ -316,6 +338,7 @@ impl StoreInner {
             merges: count(&cache.merges),
             failed_merges: count(&cache.failed_merges),
             copies_read: count(&cache.copies_read),
+            mended: count(&cache.mended),
             silenced: count(&cache.silenced),
             returned: count(&cache.returned),
             cache_hits: count(&cache.hits),

@@ -21,6 +21,7 @@ pub use self::view::SeriesSnapshot;
 use crate::cut::Cut;
 use crate::databases::DatabaseState;
 use crate::error::{RecallError, StoreError};
+use crate::losses::{IndexLoss, OnLoss};
 use crate::open::StoreInner;
 use crate::partition::PartitionState;
 use crate::readers::ReadPin;
@@ -59,6 +60,7 @@ pub struct Snapshot {
     /// What had expired when it was taken.
     pub(crate) cut: Cut,
     pin: ReadPin,
+    pub(crate) on_loss: OnLoss,
 }
 
 impl Snapshot {
@@ -70,7 +72,22 @@ impl Snapshot {
             database,
             cut,
             pin,
+            on_loss: OnLoss::default(),
         }
+    }
+
+    /// The same, whose answers go around damaged blocks of the index: [`Self::index_losses`] has what they may lack.
+    #[must_use]
+    pub fn tolerant(self) -> Self {
+        Self {
+            on_loss: OnLoss::noting(),
+            ..self
+        }
+    }
+
+    /// What the answers so far may lack, of a tolerant one.
+    pub fn index_losses(&self) -> Vec<IndexLoss> {
+        self.on_loss.noted()
     }
 
     /// The series that match, sorted by key, then field, then kind. Waits where index blocks are not in memory.
@@ -108,7 +125,7 @@ impl Snapshot {
         let range = self.readable(range);
         let mut found: Vec<SeriesInfo> = Vec::new();
         for part in self.database.touched() {
-            select_part(part, &compiled, range, bytes_max, &mut found)?;
+            self.select_part(part, &compiled, range, bytes_max, &mut found)?;
         }
         if !self.cut.is_none() {
             found.retain(|info| self.has_live(info.id));
@@ -179,62 +196,63 @@ impl Snapshot {
             Err(error) => SeriesSnapshot::without_points(&self.store, Some(error), view),
         }
     }
-}
 
-/// The series of one partition, in no order.
-fn select_part(
-    part: &PartitionState,
-    selector: &CompiledSelector,
-    range: TimeRange,
-    bytes_max: u64,
-    found: &mut Vec<SeriesInfo>,
-) -> Result<(), StoreError> {
-    let mut names: Vec<(u32, u32, Arc<str>)> = Vec::new();
-    let selected = part.select(selector, range, |index, selected| {
-        let named = selected.into_iter().filter_map(|item| {
-            let measurement = index.measurement_of(item.row)?;
-            let known = |(m, f, _): &(u32, u32, _)| *m == measurement.0 && *f == item.field.0;
-            let at = names.iter().position(known).unwrap_or_else(|| {
-                let name = index.field_name(measurement, item.field);
-                let name = name.unwrap_or_default().into();
-                names.push((measurement.0, item.field.0, name));
-                names.len() - 1
+    /// The series of one partition, in no order.
+    fn select_part(
+        &self,
+        part: &PartitionState,
+        selector: &CompiledSelector,
+        range: TimeRange,
+        bytes_max: u64,
+        found: &mut Vec<SeriesInfo>,
+    ) -> Result<(), StoreError> {
+        let mut names: Vec<(u32, u32, Arc<str>)> = Vec::new();
+        let selected = part.select(selector, range, &self.on_loss, |index, selected| {
+            let named = selected.into_iter().filter_map(|item| {
+                let measurement = index.measurement_of(item.row)?;
+                let known = |(m, f, _): &(u32, u32, _)| *m == measurement.0 && *f == item.field.0;
+                let at = names.iter().position(known).unwrap_or_else(|| {
+                    let name = index.field_name(measurement, item.field);
+                    let name = name.unwrap_or_default().into();
+                    names.push((measurement.0, item.field.0, name));
+                    names.len() - 1
+                });
+                Some((item, at))
             });
-            Some((item, at))
-        });
-        named.collect::<Vec<(SelectedRow, usize)>>()
-    })?;
-    let asked = (found.len() + selected.len()) as u64 * INFO_BYTES;
-    if asked > bytes_max {
-        let limit = bytes_max;
-        return Err(StoreError::LargeSelection { asked, limit });
-    }
-    let mut rows: Vec<Row> = selected.iter().map(|(item, _)| item.row).collect();
-    rows.dedup();
-    let mut keys = rows.iter().zip(part.keys(&rows)?).peekable();
-    for (SelectedRow { row, field, kinds }, name) in selected {
-        while keys.next_if(|(r, _)| **r < row).is_some() {}
-        let Some((_, Some(key))) = keys.peek() else {
-            continue;
-        };
-        let mut push = |kind| {
-            found.push(SeriesInfo {
-                id: SeriesId::new(part.partition, row, field, kind),
-                key: Arc::clone(key),
-                field: Arc::clone(&names[name].2),
-            });
-        };
-        let mut numeric = kinds.iter().filter(|k| k.is_numeric());
-        if let Some(first) = numeric.next() {
-            push(if numeric.next().is_some() {
-                ValueKind::F64
-            } else {
-                first
-            });
+            named.collect::<Vec<(SelectedRow, usize)>>()
+        })?;
+        let asked = (found.len() + selected.len()) as u64 * INFO_BYTES;
+        if asked > bytes_max {
+            let limit = bytes_max;
+            return Err(StoreError::LargeSelection { asked, limit });
         }
-        if kinds.contains(ValueKind::Str) {
-            push(ValueKind::Str);
+        let mut rows: Vec<Row> = selected.iter().map(|(item, _)| item.row).collect();
+        rows.dedup();
+        let mut keys = rows.iter().zip(part.keys(&rows, &self.on_loss)?).peekable();
+        for (SelectedRow { row, field, kinds }, name) in selected {
+            while keys.next_if(|(r, _)| **r < row).is_some() {}
+            let Some((_, Some(key))) = keys.peek() else {
+                continue;
+            };
+            let mut push = |kind| {
+                found.push(SeriesInfo {
+                    id: SeriesId::new(part.partition, row, field, kind),
+                    key: Arc::clone(key),
+                    field: Arc::clone(&names[name].2),
+                });
+            };
+            let mut numeric = kinds.iter().filter(|k| k.is_numeric());
+            if let Some(first) = numeric.next() {
+                push(if numeric.next().is_some() {
+                    ValueKind::F64
+                } else {
+                    first
+                });
+            }
+            if kinds.contains(ValueKind::Str) {
+                push(ValueKind::Str);
+            }
         }
+        Ok(())
     }
-    Ok(())
 }

@@ -95,6 +95,8 @@ pub struct IndexStatus {
     pub failed_merges: u64,
     /// Blocks read from the copy of a segment because the first file could not be read or does not hold.
     pub copies_read: u64,
+    /// Segments of which a block held in neither file, and that were made anew.
+    pub mended: u64,
     /// Blocks found in memory.
     pub cache_hits: u64,
     /// Blocks read from the device.

@@ -134,7 +134,10 @@ impl StoreInner {
                 drop(index);
                 let number = running.building.len() as u64;
                 let number = running.root.seq * SEGMENTS_PER_CHECKPOINT + number;
-                let planned = self.plan_segment(part, number, has_room);
+                let planned = self
+                    .plan_mending(part, database.seed, number, &running.broken)
+                    .filter(|_| has_room)
+                    .or_else(|| self.plan_segment(part, number, has_room));
                 running.building.extend(planned);
             }
         }
