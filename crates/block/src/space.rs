@@ -11,6 +11,7 @@ use alluvium_codec::{CodecError, varint};
 use alluvium_io::{IoError, IoErrorKind, Lane, Op, Ticket};
 use alluvium_types::{DatabaseId, PAGE_SIZE};
 
+use crate::appender::Appender;
 use crate::store::{BlockStore, OpenExtent};
 use crate::volume::{Role, Volume};
 
@@ -108,22 +109,29 @@ impl VolumeSpace {
     }
 }
 
-/// What was handed out of each volume of a database at one moment, before the extents of the appenders are looked at.
+/// What was handed out of each volume of a database at one moment, before the extents of the appenders are looked at: these are
+/// listed of a survey, so that it cannot be the other way round, and a page appended in between be taken for one that was there.
 #[derive(Debug)]
 pub struct SpaceSurvey {
     /// With the first page that belonged to no extent, whether more are cut from it, and the extents that belonged to
     /// no appender.
     volumes: Vec<(Arc<Volume>, u32, bool, Vec<PageRange>)>,
+    /// Extents that appenders have not filled.
+    open: Vec<OpenExtent>,
 }
 
 impl SpaceSurvey {
-    /// The volumes with the pages that were written when the survey began; perhaps some that were a little later.
-    /// `open` are the extents of every appender, listed since: a page of theirs that is not written yet is none of
-    /// these, whenever it will be.
-    pub fn written(self, open: &[OpenExtent]) -> Vec<VolumeSpace> {
+    /// Notes the extents of an appender: a page of theirs that is not written yet is none of those written, whenever it will be.
+    pub fn note_open(&mut self, appender: &Appender) {
+        self.open.extend(appender.open_extents());
+    }
+
+    /// The volumes with the pages that were written when the survey began; perhaps some that were a little later. The extents of
+    /// every appender have been noted.
+    pub fn written(self) -> Vec<VolumeSpace> {
         let mut all: Vec<VolumeSpace> = Vec::with_capacity(self.volumes.len());
         for (volume, end, is_active, mut gaps) in self.volumes {
-            let unfilled = open.iter().filter(|e| e.volume == volume.id);
+            let unfilled = self.open.iter().filter(|e| e.volume == volume.id);
             gaps.extend(unfilled.map(|e| (e.next, e.end)));
             let is_filling = is_active || !gaps.is_empty();
             // Last: an extent that was left meanwhile is among them.
@@ -216,6 +224,7 @@ impl BlockStore {
         };
         SpaceSurvey {
             volumes: of_database.map(look).collect(),
+            open: Vec::new(),
         }
     }
 

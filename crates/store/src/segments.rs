@@ -92,6 +92,28 @@ impl Drop for Leaving {
     }
 }
 
+impl SegmentBuild {
+    /// One of these segments of a partition, to be made anew.
+    pub(crate) fn mending(
+        part: &Arc<PartitionState>,
+        seed: u64,
+        number: u64,
+        broken: &HashSet<u64>,
+    ) -> Option<SegmentBuild> {
+        let held = part.segments.lock().clone();
+        let at = held.iter().position(|h| broken.contains(&h.file.seq))?;
+        let held = held.get(at..=at)?;
+        let leaving = Leaving::of(held);
+        let segment = Arc::clone(&held.first()?.segment);
+        let job = MergeJob::mending(segment, seed).ok()?;
+        Some(SegmentBuild {
+            part: Arc::clone(part),
+            number,
+            work: Work::Merge(Box::new(job), leaving),
+        })
+    }
+}
+
 /// What a slice of a build came to.
 #[derive(Debug)]
 pub(crate) enum Built {
@@ -187,27 +209,6 @@ impl StoreInner {
             part: Arc::clone(part),
             number,
             work,
-        })
-    }
-
-    /// One of these segments of a partition, to be made anew.
-    pub(crate) fn plan_mending(
-        &self,
-        part: &Arc<PartitionState>,
-        seed: u64,
-        number: u64,
-        broken: &HashSet<u64>,
-    ) -> Option<SegmentBuild> {
-        let held = part.segments.lock().clone();
-        let at = held.iter().position(|h| broken.contains(&h.file.seq))?;
-        let held = held.get(at..=at)?;
-        let leaving = Leaving::of(held);
-        let segment = Arc::clone(&held.first()?.segment);
-        let job = MergeJob::mending(segment, seed).ok()?;
-        Some(SegmentBuild {
-            part: Arc::clone(part),
-            number,
-            work: Work::Merge(Box::new(job), leaving),
         })
     }
 

@@ -45,16 +45,14 @@ impl Marking {
     pub(super) fn begin(store: &StoreInner, merger: &Merger, database: Arc<DatabaseState>) -> Self {
         let debt = database.space.take_debt();
         let from = database.space.part_begin();
-        // In this order: what is handed out is known before the extents are listed, and every page in them that is
-        // written by then is found by the walk, which begins behind that.
-        let survey = store.block.survey(database.id);
-        let mut open = Vec::new();
+        // Every page in these extents that is written by then is found by the walk, which begins behind that.
+        let mut survey = store.block.survey(database.id);
         for shard in &store.shards {
-            open.extend(shard.state.lock().appender.open_extents());
+            survey.note_open(&shard.state.lock().appender);
         }
-        open.extend(merger.appender.open_extents());
+        survey.note_open(&merger.appender);
         let (mut pages, mut rest_from) = (0, 0);
-        let mut part = survey.written(&open);
+        let mut part = survey.written();
         part.retain(|volume| {
             let wanted = volume.id >= from && rest_from == 0;
             pages += u64::from(volume.end);
