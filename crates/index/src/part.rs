@@ -131,7 +131,7 @@ impl PartitionIndex {
     ) -> Result<Self, LoadError> {
         let header = check_part(part).map_err(IndexError::from)?;
         let mut index = Self::new();
-        index.attach(segments, header.sealed_rows.get(), active)?;
+        index.attach(segments, header.sealed_rows.get(), active, seed)?;
         if header.kind.get() == BEGINS_ANEW {
             index.head = Head::new(header.sealed_rows.get(), (0, 0, 0));
             let mut rest = &part[HEADER_BYTES..];

@@ -26,19 +26,23 @@ pub struct Losses(Arc<Mutex<Found>>);
 struct Found {
     sentences: Vec<String>,
     more: u64,
+    /// A sentence for each partition of which tag sets may be missing.
+    of_index: Vec<String>,
 }
 
 impl Losses {
     /// Whether anything is missing.
     pub fn is_empty(&self) -> bool {
-        self.0.lock().sentences.is_empty()
+        let found = self.0.lock();
+        found.sentences.is_empty() && found.of_index.is_empty()
     }
 
     /// A sentence for each of the first [`LOSSES_MAX`] damaged pages and blocks of the index that were met, with what is missing,
     /// and one that counts the others.
     pub fn sentences(&self) -> Vec<String> {
         let found = self.0.lock();
-        let mut all = found.sentences.clone();
+        let mut all = found.of_index.clone();
+        all.extend_from_slice(&found.sentences);
         if found.more > 0 {
             all.push(format!(
                 "partial: {} more damaged pages or blocks",
@@ -54,20 +58,6 @@ impl Losses {
             "partial: {} points of {name} from {} to {} ns are missing: {error}",
             lost.points, lost.first_time, lost.last_time
         );
-        self.add(sentence);
-    }
-
-    /// Notes tag sets that an answer may lack.
-    pub fn note_index(&self, losses: Vec<IndexLoss>) {
-        for loss in losses {
-            self.add(format!(
-                "partial: up to {} tag sets of partition {} may be missing: {}",
-                loss.tag_sets, loss.partition.0, loss.error
-            ));
-        }
-    }
-
-    fn add(&self, sentence: String) {
         let mut found = self.0.lock();
         if found.sentences.contains(&sentence) {
             return;
@@ -77,6 +67,19 @@ impl Losses {
         } else {
             found.more += 1;
         }
+    }
+}
+
+impl Losses {
+    /// Notes which tag sets an answer may lack, in place of those noted before.
+    pub fn note_index(&self, losses: &[IndexLoss]) {
+        let sentence = |loss: &IndexLoss| {
+            format!(
+                "partial: up to {} tag sets of partition {} may be missing: {}",
+                loss.tag_sets, loss.partition.0, loss.error
+            )
+        };
+        self.0.lock().of_index = losses.iter().map(sentence).collect();
     }
 }
 
@@ -97,7 +100,7 @@ impl Tolerant {
 
     /// An answer of the index, with a note of what it may lack.
     fn noted<T>(&self, answer: T) -> T {
-        self.losses.note_index(self.snapshot.index_losses());
+        self.losses.note_index(&self.snapshot.index_losses());
         answer
     }
 }
@@ -113,9 +116,7 @@ impl Source for Tolerant {
     }
 
     fn knows(&self, selector: &Selector) -> Result<bool, QueryError> {
-        // What cannot be looked at may be of it.
-        let knows = self.noted(Source::knows(&self.snapshot, selector))?;
-        Ok(knows || !self.snapshot.index_losses().is_empty())
+        self.noted(Source::knows(&self.snapshot, selector))
     }
 
     fn metrics(

@@ -17,7 +17,7 @@ use axum::http::StatusCode;
 
 use crate::app::App;
 use crate::asked::{Asked, failed};
-use crate::body;
+use crate::body::{self, Unpacked};
 use crate::query::{body_reply, query_reply};
 use crate::reply::{self, Reply};
 use crate::search::missing;
@@ -29,25 +29,26 @@ const QUESTION_BYTES_MAX: usize = alluvium_protocol::json::BODY_BYTES_MAX;
 pub(crate) async fn search(State(app): State<Arc<App>>, request: Request) -> Reply {
     let inner = async {
         let (asked, text) = question(&app, request).await?;
-        let search = SearchRequest::parse(&text, app.clock.wall_ns()).map_err(|e| refused(&e))?;
+        let search =
+            SearchRequest::parse(&text.bytes, app.clock.wall_ns()).map_err(|e| refused(&e))?;
         let limit = limit_of(search.limit, app.limits.search_max)?;
         let selected = query::search(&search).map_err(|e| query_reply(&e))?;
-        let tag_sets_max = app.limits.search_max;
         let work = move |database: &Database| {
             let snapshot = database.snapshot().tolerant();
             let mut lines = Lines::new(limit);
             for alternative in &selected {
-                // Some of what is found may not be one of the tag sets that are meant.
-                let room = match alternative.tag_sets {
-                    Some(_) => tag_sets_max,
-                    None => limit,
+                if lines.is_cut {
+                    break;
+                }
+                let of = &alternative.selector;
+                // What is found may have more tags than the complete tag sets that are meant.
+                let found = match alternative.tag_sets {
+                    Some(_) => snapshot
+                        .search_among(of, search.range, limit, |key| alternative.admits(key))?,
+                    None => snapshot.search(of, search.range, limit)?,
                 };
-                let found = snapshot.search(&alternative.selector, search.range, room)?;
                 lines.is_cut |= found.matching > found.tag_sets.len() as u64;
                 for set in &found.tag_sets {
-                    if !alternative.admits(&set.key) {
-                        continue;
-                    }
                     for field in &set.fields {
                         let metric = metric_name(set.key.measurement(), field);
                         let tags = set.key.tags().iter().map(|(k, v)| (&**k, &**v));
@@ -67,7 +68,8 @@ pub(crate) async fn search(State(app): State<Arc<App>>, request: Request) -> Rep
 pub(crate) async fn suggest(State(app): State<Arc<App>>, request: Request) -> Reply {
     let inner = async {
         let (asked, text) = question(&app, request).await?;
-        let suggest = SuggestRequest::parse(&text, app.clock.wall_ns()).map_err(|e| refused(&e))?;
+        let suggest =
+            SuggestRequest::parse(&text.bytes, app.clock.wall_ns()).map_err(|e| refused(&e))?;
         let limit = limit_of(suggest.limit, app.limits.suggest_max)?;
         let work = move |database: &Database| {
             let kind = match &suggest.of {
@@ -90,7 +92,7 @@ pub(crate) async fn suggest(State(app): State<Arc<App>>, request: Request) -> Re
 }
 
 /// Who asks, and the text of the question.
-async fn question(app: &Arc<App>, request: Request) -> Result<(Asked, Vec<u8>), Reply> {
+async fn question(app: &Arc<App>, request: Request) -> Result<(Asked, Unpacked), Reply> {
     let (head, body) = request.into_parts();
     let asked = Asked::new(app, &head)?;
     asked.only(&[])?;
@@ -99,7 +101,7 @@ async fn question(app: &Arc<App>, request: Request) -> Result<(Asked, Vec<u8>), 
         .await
         .and_then(|c| c.unpack(body::Encoding::Identity, QUESTION_BYTES_MAX))
         .map_err(|e| body_reply(&e))?;
-    Ok((asked, text.bytes.to_vec()))
+    Ok((asked, text))
 }
 
 fn refused(error: &RequestError) -> Reply {

@@ -42,7 +42,7 @@ pub(crate) async fn search(State(app): State<Arc<App>>, request: Request) -> Rep
 /// What answers of a snapshot may lack.
 pub(crate) fn missing(snapshot: &Snapshot) -> Vec<String> {
     let losses = Losses::default();
-    losses.note_index(snapshot.index_losses());
+    losses.note_index(&snapshot.index_losses());
     losses.sentences()
 }
 

@@ -20,6 +20,8 @@ fn config(device: &MemoryDevice) -> Config {
     config.storage = Storage::Device(Arc::new(device.duplicate(3)));
     config.store.index_segment_rows = 1;
     config.store.scrub_bytes_per_s = 0;
+    // Only when asked.
+    config.store.checkpoint_ms = 10_000_000_000_000;
     config
 }
 
@@ -31,7 +33,7 @@ fn sealed() -> MemoryDevice {
     let server = Server::start(config);
     let mut lines = String::new();
     for host in 0..HOSTS {
-        let _ = writeln!(lines, "m,dc=d{},host=h{host} v={host}i {host}", host % 3);
+        let _ = writeln!(lines, "m,dc=d{},host=h{host} v={host}i", host % 3);
     }
     assert_eq!(server.write(lines).status, 204);
     for _ in 0..3 {
@@ -197,4 +199,44 @@ fn answers_go_around_blocks_that_are_gone_and_lists_of_rows_are_made_anew() {
         made_anew >= 4 && gone >= 4 && shut >= 1,
         "{made_anew} {gone} {shut}"
     );
+}
+
+/// A store as it was when the process was killed.
+fn killed(device: &MemoryDevice) -> Server {
+    let server = Server::start(config(device));
+    let recovery = server.get("/status").json()["store"]["recovery"].clone();
+    assert!(recovery["newest_damaged"].is_null(), "{recovery}");
+    server
+}
+
+#[test]
+fn new_rows_are_sealed_before_anything_is_made_anew() {
+    let base = sealed();
+    let (path, _) = largest(&base);
+    flip(&base, &path, 20);
+    flip(&base, &format!("copy-{path}"), 20);
+    let device = Arc::new(base.duplicate(3));
+    let mut config = config(&device);
+    config.storage = Storage::Device(Arc::<MemoryDevice>::clone(&device));
+    let server = Server::start(config);
+    // The definitions of these rows need their segments beside them.
+    let lines = (HOSTS..HOSTS + 500).map(|host| format!("m,dc=d1,host=h{host} v=1i\n"));
+    assert_eq!(server.write(lines.collect::<String>()).status, 204);
+    let found = server.post("/api/verify", "").json();
+    assert_eq!(found["findings"].as_array().unwrap().len(), 1, "{found}");
+    for _ in 0..2 {
+        assert_eq!(server.post("/api/checkpoint", "").status, 200);
+        let again = killed(&device);
+        let json = again.post("/api/query?db=test", QUESTIONS[1].0).json();
+        assert_eq!(json["rows"].as_array().unwrap().len(), HOSTS + 500);
+        again.stop();
+    }
+    // What had to wait was noted again.
+    let index = server.get("/status").json()["store"]["index"].clone();
+    assert_eq!(index["mended"], 1, "{index}");
+    let again = killed(&device);
+    let found = again.post("/api/verify", "").json();
+    assert_eq!(found["findings"].as_array().unwrap().len(), 0, "{found}");
+    again.stop();
+    server.stop();
 }

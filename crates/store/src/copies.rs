@@ -138,7 +138,11 @@ impl Copies {
         let found = Segments::read(device, file);
         let found = Arc::new(found);
         let opened = Segment::open(Arc::<Segments>::clone(&found)).map(Arc::new);
-        let checked = opened.and_then(|segment| merge_segments(&[segment]));
+        let checked = opened.and_then(|segment| {
+            let merged = merge_segments(&[Arc::clone(&segment)]);
+            // It ends at the first block that is lost; others hold in one of the two.
+            merged.inspect_err(|_| segment.read_all())
+        });
         let lost = checked.err().map(|error| error.to_string());
         let images = std::mem::take(&mut *found.images.lock());
         let paths = file.index_paths();
@@ -177,16 +181,19 @@ impl Copies {
 
     /// What is wrong: the file, and what did not hold.
     pub(crate) fn findings(&self) -> Vec<(String, String)> {
-        let lost = self.lost.iter().map(|what| (0, what.clone()));
         let rotten = self.images.iter().enumerate();
         let rotten = rotten.filter_map(|(i, image)| Some((i, image.what.clone()?)));
         // One finding a file.
         let mut found: Vec<(usize, String)> = rotten.collect();
-        if found.is_empty() {
-            found.extend(lost);
-        } else if self.lost.is_none() {
-            let says = "; the other copy holds there";
-            found.iter_mut().for_each(|(_, what)| what.push_str(says));
+        match &self.lost {
+            None => {
+                let says = "; the other copy holds there";
+                found.iter_mut().for_each(|(_, what)| what.push_str(says));
+            }
+            Some(what) => match found.first_mut() {
+                Some((_, first)) => *first = format!("{first}; in neither: {what}"),
+                None => found.push((0, what.clone())),
+            },
         }
         let found = found.into_iter();
         found
@@ -194,20 +201,17 @@ impl Copies {
             .collect()
     }
 
-    /// Writes anew what does not hold in one of the two and does in the other. Waits.
+    /// Writes anew what does not hold in one of the two and does in the other; what holds in neither stays. Waits.
     ///
     /// # Errors
     /// If it cannot be written: nothing is worse than before.
     pub(crate) fn repair(&mut self, device: &dyn Device) -> Result<(), IoError> {
-        if self.lost.is_some() {
-            return Ok(());
-        }
         let to = Side {
             device,
             lane: Lane(0),
         };
         for (image, path) in self.images.iter_mut().zip(&self.paths) {
-            if image.what.is_some() {
+            if image.what.is_some() && !image.bytes.is_empty() {
                 image.write(to, path)?;
             }
         }

@@ -30,6 +30,8 @@ pub(crate) struct IndexCache {
     suspects: Mutex<HashSet<u64>>,
     /// Segments of which a block holds in neither file, for a checkpoint to make anew.
     broken: Mutex<HashSet<u64>>,
+    /// Those of them that could not be.
+    hopeless: Mutex<HashSet<u64>>,
     /// Segments that were made anew.
     pub mended: AtomicU64,
 }
@@ -74,6 +76,7 @@ impl IndexCache {
             copies_read: AtomicU64::new(0),
             suspects: Mutex::default(),
             broken: Mutex::default(),
+            hopeless: Mutex::default(),
             mended: AtomicU64::new(0),
         }
     }
@@ -90,7 +93,15 @@ impl IndexCache {
 
     /// Notes a segment of which a block holds in neither file.
     pub(crate) fn note_broken(&self, number: u64) {
-        self.broken.lock().insert(number);
+        if !self.hopeless.lock().contains(&number) {
+            self.broken.lock().insert(number);
+        }
+    }
+
+    /// Notes one that cannot be made anew: nobody tries again in this life.
+    pub(crate) fn give_up(&self, number: u64) {
+        self.hopeless.lock().insert(number);
+        self.broken.lock().remove(&number);
     }
 
     /// Whether there is one.

@@ -1,5 +1,7 @@
 //! Rows of the index that cannot be read: an error, or a note beside an answer without them.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use alluvium_index::{LostRows, SegmentError};
@@ -17,9 +19,12 @@ pub struct IndexLoss {
     pub error: SegmentError,
 }
 
+/// The rows of each partition, and what was met first.
+type Noted = BTreeMap<Partition, LostRows>;
+
 /// What becomes of rows that cannot be read: an error, unless somebody wants to be told.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct OnLoss(Option<Arc<Mutex<Vec<IndexLoss>>>>);
+pub(crate) struct OnLoss(Option<Arc<Mutex<Noted>>>);
 
 impl OnLoss {
     /// Notes them.
@@ -32,30 +37,31 @@ impl OnLoss {
         partition: Partition,
         lost: impl IntoIterator<Item = LostRows>,
     ) -> Result<(), SegmentError> {
-        for LostRows { rows, error } in lost {
+        for lost in lost {
             let Some(noted) = &self.0 else {
-                return Err(error);
+                return Err(lost.error);
             };
-            let mut noted = noted.lock();
-            let text = error.to_string();
-            let is_it =
-                |n: &&mut IndexLoss| n.partition == partition && n.error.to_string() == text;
-            // One block fails every question that comes by it.
-            if let Some(known) = noted.iter_mut().find(is_it) {
-                known.tag_sets = known.tag_sets.max(rows);
-                continue;
+            match noted.lock().entry(partition) {
+                Entry::Occupied(mut known) => known.get_mut().rows |= lost.rows,
+                Entry::Vacant(place) => {
+                    place.insert(lost);
+                }
             }
-            noted.push(IndexLoss {
-                partition,
-                tag_sets: rows,
-                error,
-            });
         }
         Ok(())
     }
 
-    /// What was noted so far.
+    /// What was noted so far: an entry a partition.
     pub(crate) fn noted(&self) -> Vec<IndexLoss> {
-        self.0.as_ref().map_or_else(Vec::new, |n| n.lock().clone())
+        let Some(noted) = &self.0 else {
+            return Vec::new();
+        };
+        let noted = noted.lock();
+        let losses = noted.iter().map(|(partition, lost)| IndexLoss {
+            partition: *partition,
+            tag_sets: lost.rows.len(),
+            error: lost.error.clone(),
+        });
+        losses.collect()
     }
 }

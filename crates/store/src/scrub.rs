@@ -153,7 +153,8 @@ impl Round {
         self.files_read += 1;
         self.bytes += file.len;
         // Each with the one beside it.
-        let mut pair = if file.index_paths()[0] == path {
+        let is_segment = file.index_paths()[0] == path;
+        let mut pair = if is_segment {
             Pair::Copies(Copies::of_segment(device, file))
         } else if file.series_paths()[0] == path {
             Pair::Copies(Copies::of_definitions(device, file))
@@ -168,6 +169,7 @@ impl Round {
             return;
         }
         if let Pair::Copies(copies) = &pair
+            && is_segment
             && copies.is_lost()
         {
             store.index_cache.note_broken(file.seq);

@@ -11,6 +11,9 @@ use crate::error::StoreError;
 use crate::partition::PartitionState;
 use crate::snapshot::Snapshot;
 
+/// Tag sets that are spelt together where some of them are not wanted.
+const SPELT_AT_ONCE: usize = 4096;
+
 /// Tag sets that match a selector, with their fields that match.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Found {
@@ -92,6 +95,50 @@ impl Snapshot {
         Ok(found)
     }
 
+    /// As [`Self::search`] of those tag sets that `admits` takes, in no told order beyond `limit`: one more is counted then, which says
+    /// that there are others. Costs a look at every tag set that matches, until there are enough.
+    ///
+    /// # Errors
+    /// As [`Snapshot::select`].
+    pub fn search_among(
+        &self,
+        selector: &Selector,
+        range: TimeRange,
+        limit: usize,
+        admits: impl Fn(&SeriesKey) -> bool,
+    ) -> Result<Found, StoreError> {
+        let compiled = selector.compile()?;
+        let range = self.readable(range);
+        let mut found = Found::default();
+        for part in self.database.touched() {
+            let mut selected =
+                part.select(&compiled, range, &self.on_loss, |_, selected| selected)?;
+            if !self.cut.is_none() {
+                selected.retain(|item| self.keeps(part, item));
+            }
+            let by_row: Vec<&[SelectedRow]> = selected.chunk_by(|a, b| a.row == b.row).collect();
+            for some in by_row.chunks(SPELT_AT_ONCE) {
+                let rows = some.iter().filter_map(|of_row| of_row.first());
+                let rows: Vec<Row> = rows.map(|item| item.row).collect();
+                let keys = part.keys(&rows, &self.on_loss)?;
+                for (of_row, key) in some.iter().zip(keys) {
+                    let Some(key) = key.filter(|key| admits(key)) else {
+                        continue;
+                    };
+                    found.matching += 1;
+                    if found.tag_sets.len() == limit {
+                        found.tag_sets.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+                        return Ok(found);
+                    }
+                    let fields = fields_of(&part.index.read(), of_row);
+                    found.tag_sets.push(FoundTagSet { key, fields });
+                }
+            }
+        }
+        found.tag_sets.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        Ok(found)
+    }
+
     fn search_part(
         &self,
         part: &PartitionState,
@@ -127,15 +174,13 @@ impl Snapshot {
         let keys = part.keys(&rows, &self.on_loss)?;
         let index = part.index.read();
         for (of_row, key) in by_row().zip(keys) {
-            let names = of_row.iter().filter_map(|item| {
-                let measurement = index.measurement_of(item.row)?;
-                index.field_name(measurement, item.field)
-            });
-            let mut fields: Vec<Arc<str>> = names.map(Into::into).collect();
-            fields.sort_unstable();
-            found
-                .tag_sets
-                .extend(key.map(|key| FoundTagSet { key, fields }));
+            let Some(key) = key else {
+                // It cannot be spelt, which was noted.
+                found.matching -= 1;
+                continue;
+            };
+            let fields = fields_of(&index, of_row);
+            found.tag_sets.push(FoundTagSet { key, fields });
         }
         Ok(())
     }
@@ -221,6 +266,17 @@ impl Snapshot {
             self.has_live(id)
         })
     }
+}
+
+/// Names of the fields of a row that matches, sorted.
+fn fields_of(index: &PartitionIndex, of_row: &[SelectedRow]) -> Vec<Arc<str>> {
+    let names = of_row.iter().filter_map(|item| {
+        let measurement = index.measurement_of(item.row)?;
+        index.field_name(measurement, item.field)
+    });
+    let mut fields: Vec<Arc<str>> = names.map(Into::into).collect();
+    fields.sort_unstable();
+    fields
 }
 
 /// Rows that match; all that have a series, at once, where nothing is asked of them.

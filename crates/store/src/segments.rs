@@ -66,10 +66,16 @@ pub(crate) struct SegmentBuild {
 #[derive(Debug)]
 enum Work {
     Seal(Box<SealJob>),
-    /// Of several segments, or of one of which a block holds in neither file; with the segments that it reads.
+    /// With the segments that it reads.
     Merge(
         Box<MergeJob>,
         #[expect(dead_code, reason = "it is dropped with the job")] Leaving,
+    ),
+    /// Of one of which a block holds in neither file: its number.
+    Mend(
+        Box<MergeJob>,
+        #[expect(dead_code, reason = "it is dropped with the job")] Leaving,
+        u64,
     ),
 }
 
@@ -89,28 +95,6 @@ impl Leaving {
 impl Drop for Leaving {
     fn drop(&mut self) {
         self.0.iter().for_each(|stored| stored.keep_blocks(true));
-    }
-}
-
-impl SegmentBuild {
-    /// One of these segments of a partition, to be made anew.
-    pub(crate) fn mending(
-        part: &Arc<PartitionState>,
-        seed: u64,
-        number: u64,
-        broken: &HashSet<u64>,
-    ) -> Option<SegmentBuild> {
-        let held = part.segments.lock().clone();
-        let at = held.iter().position(|h| broken.contains(&h.file.seq))?;
-        let held = held.get(at..=at)?;
-        let leaving = Leaving::of(held);
-        let segment = Arc::clone(&held.first()?.segment);
-        let job = MergeJob::mending(segment, seed).ok()?;
-        Some(SegmentBuild {
-            part: Arc::clone(part),
-            number,
-            work: Work::Merge(Box::new(job), leaving),
-        })
     }
 }
 
@@ -181,18 +165,29 @@ impl StoreInner {
         })
     }
 
-    /// A segment to be made of a partition's frozen rows, or one of several segments, if it is time.
+    /// A segment to be made of a partition's frozen rows, or else anew of one of those `broken`, or of several if it is time. What is
+    /// broken and has to wait is noted again.
     pub(crate) fn plan_segment(
         &self,
         part: &Arc<PartitionState>,
-        number: u64,
+        (seed, number): (u64, u64),
         may_merge: bool,
+        broken: &HashSet<u64>,
     ) -> Option<SegmentBuild> {
+        // The definitions just captured need the segment of these rows beside them.
         let job = part.index.read().seal_job();
+        let held = part.segments.lock().clone();
+        let mut waiting = held.iter().filter(|h| broken.contains(&h.file.seq));
+        let may_mend = job.is_none() && may_merge;
+        let mend = if may_mend { waiting.next() } else { None };
+        waiting.for_each(|h| self.index_cache.note_broken(h.file.seq));
         let work = if let Some(job) = job {
             Work::Seal(Box::new(job))
+        } else if let Some(mend) = mend {
+            let job = MergeJob::mending(Arc::clone(&mend.segment), seed).ok()?;
+            let leaving = Leaving::of(std::slice::from_ref(mend));
+            Work::Mend(Box::new(job), leaving, mend.file.seq)
         } else {
-            let held = part.segments.lock().clone();
             let rows: Vec<u32> = held.iter().map(|h| h.segment.rows().len() as u32).collect();
             let StoreConfig {
                 index_merge_segments: fan,
@@ -212,8 +207,8 @@ impl StoreInner {
         })
     }
 
-    /// Goes on with a segment for some milliseconds. Writers and readers go on meanwhile; a merge reads a bounded number
-    /// of blocks.
+    /// Goes on with a segment for some milliseconds. Readers go on meanwhile, and writers but for new series while it is made of
+    /// rows in memory; a merge reads a bounded number of blocks.
     pub(crate) fn build_segment(&self, build: &mut SegmentBuild) -> Result<Built, SegmentError> {
         let SegmentBuild { part, number, work } = build;
         let (bytes, is_seal) = match work {
@@ -221,6 +216,16 @@ impl StoreInner {
             Work::Merge(job, _) => {
                 let Ok(bytes) = job.step() else {
                     // Reads of it say what is wrong; those of the others go on.
+                    self.index_cache
+                        .failed_merges
+                        .fetch_add(1, Ordering::Relaxed);
+                    return Ok(Built::Nothing);
+                };
+                (bytes, false)
+            }
+            Work::Mend(job, _, of) => {
+                let Ok(bytes) = job.step() else {
+                    self.index_cache.give_up(*of);
                     self.index_cache
                         .failed_merges
                         .fetch_add(1, Ordering::Relaxed);

@@ -5,25 +5,32 @@ use roaring::RoaringBitmap;
 
 use alluvium_types::SeriesKey;
 
-use crate::SegmentError;
-use crate::segment::layout::{BLOCK_ROWS, BLOCK_VALUES};
+use crate::segment::layout::{BLOCK_ROWS, BLOCK_VALUES, PAGE_SLOTS};
 use crate::segment::read::{Segment, damaged};
 use crate::selector::{CompiledMatcher, CompiledSelector};
+use crate::{KeyHash, SegmentError};
+
+/// Tag sets that are spelt together where hashes are made of them.
+const SPELT_AT_ONCE: usize = 2048;
 
 /// Rows of a segment that could not be looked at, or not be spelt.
 #[derive(Debug, Clone)]
 pub struct LostRows {
-    /// How many.
-    pub rows: u64,
+    /// Which.
+    pub rows: RoaringBitmap,
     /// What was met first.
     pub error: SegmentError,
 }
 
 impl LostRows {
-    /// Counts more of them.
-    fn note(lost: &mut Option<Self>, rows: u64, error: SegmentError) {
-        if rows > 0 {
-            lost.get_or_insert(Self { rows: 0, error }).rows += rows;
+    /// Adds rows, if there are any.
+    fn note(lost: &mut Option<Self>, rows: RoaringBitmap, error: &SegmentError) {
+        if !rows.is_empty() {
+            let new = || Self {
+                rows: RoaringBitmap::new(),
+                error: error.clone(),
+            };
+            lost.get_or_insert_with(new).rows |= rows;
         }
     }
 }
@@ -68,14 +75,14 @@ impl Segment {
         measurements: Option<&[u32]>,
         live: Option<&RoaringBitmap>,
     ) -> (RoaringBitmap, Option<LostRows>) {
-        let (mut found, mut lost) = (RoaringBitmap::new(), None);
-        let mut error = None;
+        let (mut lost, mut error) = (None, None);
+        let (mut passed, mut unknown) = (Vec::new(), Vec::new());
         let mut judges = Vec::new();
         for (name, matcher) in selector.tag_matchers() {
             match self.keys.iter().position(|key| &*key.name == name) {
                 Some(key) => judges.push(self.judge(key, matcher, &mut error)),
                 None if matcher.matches("") => {}
-                None => return (found, lost),
+                None => return (RoaringBitmap::new(), lost),
             }
         }
         let passing = self.shapes.iter().filter(|shape| {
@@ -86,38 +93,32 @@ impl Segment {
         if let Some(live) = live {
             rows &= live;
         }
-        let rows: Vec<u32> = rows.iter().collect();
-        for group in self.by_block(&rows) {
-            let (mut passed, mut unknown) = (Vec::new(), 0);
-            let read = self.visit_tuples(group, |row, block, at| {
-                let (shape, values) = block.row(at)?;
-                let values = values.collect::<Option<Vec<u32>>>()?;
-                let keys = &self.shapes.get(shape as usize)?.keys;
-                let mut verdict = Verdict::Passes;
-                for judge in &judges {
-                    let place = keys.iter().position(|key| *key as usize == judge.key);
-                    let of_it = place.map_or(Some(judge.absent), |place| {
-                        judge.by_rank.get(*values.get(place)? as usize).copied()
-                    });
-                    verdict = verdict.and(of_it?);
-                }
-                match verdict {
-                    Verdict::Passes => passed.push(row),
-                    Verdict::Fails => {}
-                    Verdict::Unknown => unknown += 1,
-                }
-                Some(())
-            });
-            match read {
-                Ok(()) => found.extend(passed),
-                Err(error) => {
-                    LostRows::note(&mut lost, group.len() as u64, error);
-                    continue;
-                }
+        let unread = self.walk(&rows, |row, shape, values| {
+            let keys = &self.shapes.get(shape as usize)?.keys;
+            let mut verdict = Verdict::Passes;
+            for judge in &judges {
+                let place = keys.iter().position(|key| *key as usize == judge.key);
+                let of_it = place.map_or(Some(judge.absent), |place| {
+                    judge.by_rank.get(*values.get(place)? as usize).copied()
+                });
+                verdict = verdict.and(of_it?);
             }
-            if let Some(error) = &error {
-                LostRows::note(&mut lost, unknown, error.clone());
+            match verdict {
+                Verdict::Passes => passed.push(row),
+                Verdict::Fails => {}
+                Verdict::Unknown => unknown.push(row),
             }
+            Some(())
+        });
+        let (mut found, unknown): (RoaringBitmap, RoaringBitmap) =
+            (passed.into_iter().collect(), unknown.into_iter().collect());
+        for (rows, error) in unread {
+            // A block may have been read in part.
+            found -= &rows;
+            LostRows::note(&mut lost, rows, &error);
+        }
+        if let Some(error) = &error {
+            LostRows::note(&mut lost, unknown, error);
         }
         (found, lost)
     }
@@ -164,34 +165,35 @@ impl Segment {
             return (Vec::new(), lost);
         };
         let key = &self.keys[number];
-        let mut has = vec![0_u64; key.values as usize];
-        let rows: Vec<u32> = rows.range(self.rows()).collect();
-        for group in self.by_block(&rows) {
-            let read = self.visit_tuples(group, |_, block, at| {
-                let place = |shape: u32| {
-                    let keys = &self.shapes.get(shape as usize)?.keys;
-                    keys.iter().position(|key| *key as usize == number)
-                };
-                if let Some(rank) = block.value(at, place) {
-                    *has.get_mut(rank as usize)? += 1;
-                }
-                Some(())
-            });
-            if let Err(error) = read {
-                LostRows::note(&mut lost, group.len() as u64, error);
+        // Which values they have, and by block of these which rows have one of it.
+        let mut having = vec![RoaringBitmap::new(); key.blocks.len()];
+        let mut has = vec![false; key.values as usize];
+        let mut here = RoaringBitmap::new();
+        here.insert_range(self.rows());
+        let unread = self.walk(&(here & rows), |row, shape, values| {
+            let keys = &self.shapes.get(shape as usize)?.keys;
+            let place = keys.iter().position(|key| *key as usize == number);
+            if let Some(rank) = place.and_then(|place| values.get(place)) {
+                *has.get_mut(*rank as usize)? = true;
+                having.get_mut((rank / BLOCK_VALUES) as usize)?.insert(row);
             }
+            Some(())
+        });
+        for (rows, error) in unread {
+            LostRows::note(&mut lost, rows, &error);
         }
         let mut found = Vec::new();
-        for (block, has) in has.chunks(BLOCK_VALUES as usize).enumerate() {
-            if has.iter().all(|rows| *rows == 0) || found.len() >= limit {
+        let blocks = has.chunks(BLOCK_VALUES as usize).zip(having);
+        for (block, (has, rows)) in blocks.enumerate() {
+            if rows.is_empty() || found.len() >= limit {
                 continue;
             }
             match self.texts_of_block(key, block as u32) {
                 Ok(texts) => {
-                    let texts = texts.into_iter().zip(has).filter(|(_, rows)| **rows > 0);
+                    let texts = texts.into_iter().zip(has).filter(|(_, has)| **has);
                     found.extend(texts.map(|(t, _)| t).filter(|t| t.starts_with(prefix)));
                 }
-                Err(error) => LostRows::note(&mut lost, has.iter().sum(), error),
+                Err(error) => LostRows::note(&mut lost, rows, &error),
             }
         }
         found.truncate(limit);
@@ -200,24 +202,19 @@ impl Segment {
 
     /// As [`Segment::spell`]: `None` for each tag set of which a part cannot be read.
     pub fn spell_carefully(&self, rows: &[u32]) -> (Vec<Option<SeriesKey>>, Option<LostRows>) {
-        let mut tuples: Vec<Option<(u32, Vec<u32>)>> = Vec::with_capacity(rows.len());
-        let mut first_error = None;
-        for group in self.by_block(rows) {
-            let before = tuples.len();
-            let read = self.visit_tuples(group, |_, block, at| {
-                let (shape, values) = block.row(at)?;
-                tuples.push(Some((shape, values.collect::<Option<Vec<u32>>>()?)));
-                Some(())
-            });
-            if let Err(error) = read {
-                tuples.truncate(before);
-                tuples.resize(before + group.len(), None);
-                first_error.get_or_insert(error);
-            }
-        }
+        let wanted: RoaringBitmap = rows.iter().copied().collect();
+        let mut read: Vec<(u32, u32, Vec<u32>)> = Vec::with_capacity(rows.len());
+        let unread = self.walk(&wanted, |row, shape, values| {
+            read.push((row, shape, values.to_vec()));
+            Some(())
+        });
+        let mut first_error = unread.first().map(|(_, error)| error.clone());
+        let mut gone = RoaringBitmap::new();
+        unread.into_iter().for_each(|(rows, _)| gone |= rows);
+        read.retain(|(row, ..)| !gone.contains(*row));
         // By key: the values that are wanted, with their texts if they can be read.
         let mut texts: Vec<Vec<(u32, Option<String>)>> = vec![Vec::new(); self.keys.len()];
-        for (shape, values) in tuples.iter().flatten() {
+        for (_, shape, values) in &read {
             let keys = self.shapes.get(*shape as usize).map(|shape| &shape.keys);
             for (key, rank) in keys.into_iter().flatten().zip(values) {
                 if let Some(of_key) = texts.get_mut(*key as usize) {
@@ -241,24 +238,84 @@ impl Segment {
                 }
             }
         }
-        let spell = |tuple: Option<(u32, Vec<u32>)>| {
-            let (shape, values) = tuple?;
+        let spell = |shape: u32, values: &[u32]| {
             let shape = self.shapes.get(shape as usize)?;
             let mut tags = Vec::with_capacity(values.len());
             for (key, rank) in shape.keys.iter().zip(values) {
                 let texts = texts.get(*key as usize)?;
-                let at = texts.binary_search_by_key(&rank, |(r, _)| *r).ok()?;
+                let at = texts.binary_search_by_key(rank, |(r, _)| *r).ok()?;
                 let text = texts.get(at)?.1.as_deref()?;
                 tags.push((&*self.keys.get(*key as usize)?.name, text));
             }
             SeriesKey::new(&*shape.measurement_name, tags).ok()
         };
-        let spelt: Vec<Option<SeriesKey>> = tuples.into_iter().map(spell).collect();
-        let missing = spelt.iter().filter(|key| key.is_none()).count() as u64;
+        let mut read = read.into_iter().peekable();
+        let mut missing = RoaringBitmap::new();
+        let mut spelt = Vec::with_capacity(rows.len());
+        for row in rows {
+            let tuple = read.next_if(|(of, ..)| of == row);
+            let key = tuple.and_then(|(_, shape, values)| spell(shape, &values));
+            if key.is_none() {
+                missing.insert(*row);
+            }
+            spelt.push(key);
+        }
         let mut lost = None;
         let error = first_error.unwrap_or(damaged("tag set", self.rows().start.into()));
-        LostRows::note(&mut lost, missing, error);
+        LostRows::note(&mut lost, missing, &error);
         (spelt, lost)
+    }
+
+    /// Reads every block, also behind one that does not hold: a file with copies gets to see each.
+    pub fn read_all(&self) {
+        self.keys.iter().for_each(|key| self.read_values(key));
+        for number in 0..self.tuple_blocks() {
+            let _ = self.tuple_block(number, |block| block.rows(|_, _| Some(())));
+        }
+        for page in 0..self.hash_pages() {
+            let _ = self.hash_page(page, |_| ());
+        }
+    }
+
+    /// As [`Self::slots`]: where a page does not hold, those of its rows are made of their tag sets, in any order.
+    ///
+    /// # Errors
+    /// If a page does not hold, and a tag set of its rows cannot be spelt.
+    pub(crate) fn slots_carefully(
+        &self,
+        seed: u64,
+        mut visit: impl FnMut(u128),
+    ) -> Result<(), SegmentError> {
+        let mut told = RoaringBitmap::new();
+        for page in 0..self.hash_pages() {
+            let mut slots = Vec::with_capacity(PAGE_SLOTS);
+            if self.hash_page(page, |slot| slots.push(slot)).is_ok() {
+                told.extend(slots.iter().map(|slot| *slot as u32));
+                slots.into_iter().for_each(&mut visit);
+            }
+        }
+        self.slots_of_others(seed, &told, visit)
+    }
+
+    /// Calls `visit` with the slots of all rows but those `told`, made of their tag sets under the seed of the database.
+    ///
+    /// # Errors
+    /// If a tag set cannot be spelt.
+    pub(crate) fn slots_of_others(
+        &self,
+        seed: u64,
+        told: &RoaringBitmap,
+        mut visit: impl FnMut(u128),
+    ) -> Result<(), SegmentError> {
+        let others: Vec<u32> = self.rows().filter(|row| !told.contains(*row)).collect();
+        let mut scratch = Vec::new();
+        for rows in others.chunks(SPELT_AT_ONCE) {
+            for (row, key) in rows.iter().zip(self.spell(rows)?) {
+                let hash = KeyHash::of(seed, &key, &mut scratch);
+                visit(hash.bits() << 32 | u128::from(*row));
+            }
+        }
+        Ok(())
     }
 
     /// Rows of a key that have one of some values, by their ranks: from the tuples.
@@ -290,8 +347,36 @@ impl Segment {
         Ok(())
     }
 
-    fn by_block<'r>(&self, rows: &'r [u32]) -> impl Iterator<Item = &'r [u32]> {
+    /// Calls `visit` with each of some rows, ascending, its shape and the ranks of its values. Returns the rows of blocks that cannot be
+    /// read; it may have been called with some of them.
+    fn walk(
+        &self,
+        rows: &RoaringBitmap,
+        mut visit: impl FnMut(u32, u32, &[u32]) -> Option<()>,
+    ) -> Vec<(RoaringBitmap, SegmentError)> {
+        let mut unread = Vec::new();
         let base = self.rows().start;
-        rows.chunk_by(move |a, b| (a - base) / BLOCK_ROWS == (b - base) / BLOCK_ROWS)
+        for number in 0..self.tuple_blocks() {
+            let first = base + number * BLOCK_ROWS;
+            let here = first..first.saturating_add(BLOCK_ROWS).min(self.rows().end);
+            if rows.range_cardinality(here.clone()) == 0 {
+                continue;
+            }
+            let mut wanted = rows.range(here.clone()).peekable();
+            let read = self.tuple_block(number, |block| {
+                let mut row = first;
+                block.rows(|shape, values| {
+                    if wanted.next_if_eq(&row).is_some() {
+                        visit(row, shape, values)?;
+                    }
+                    row += 1;
+                    Some(())
+                })
+            });
+            if let Err(error) = read {
+                unread.push((rows.range(here).collect(), error));
+            }
+        }
+        unread
     }
 }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
+use crate::SegmentError;
 use crate::postings::RowsRef;
 use crate::segment::layout::BLOCK_VALUES;
 use crate::segment::read::{Segment, damaged};
 use crate::segment::seal::sort_runs;
 use crate::segment::write::{SegmentWriter, ShapeEntry};
-use crate::{KeyHash, SegmentError};
 
 /// Values or rows of one step: some milliseconds, and as many blocks read as they are in.
 const SLICE: usize = 2048;
@@ -325,7 +325,10 @@ impl MergeJob {
         if let Some(seed) = self.mends
             && slots.len() < rows
         {
-            self.add_missing(seed, &mut slots)?;
+            let told: RoaringBitmap = slots.iter().map(|slot| *slot as u32).collect();
+            for segment in &self.segments {
+                segment.slots_of_others(seed, &told, |slot| slots.push(slot))?;
+            }
         }
         sort_runs(&mut slots);
         if slots.len() != rows {
@@ -333,24 +336,6 @@ impl MergeJob {
         }
         self.state = State::NameTable { slots };
         Ok(None)
-    }
-}
-
-impl MergeJob {
-    /// Hashes of rows that no page has told.
-    fn add_missing(&self, seed: u64, slots: &mut Vec<u128>) -> Result<(), SegmentError> {
-        let told: RoaringBitmap = slots.iter().map(|slot| *slot as u32).collect();
-        let mut scratch = Vec::new();
-        for segment in &self.segments {
-            let missing: Vec<u32> = segment.rows().filter(|row| !told.contains(*row)).collect();
-            for rows in missing.chunks(SLICE) {
-                for (row, key) in rows.iter().zip(segment.spell(rows)?) {
-                    let hash = KeyHash::of(seed, &key, &mut scratch);
-                    slots.push(hash.bits() << 32 | u128::from(*row));
-                }
-            }
-        }
-        Ok(())
     }
 }
 

@@ -116,12 +116,13 @@ impl PartitionIndex {
     }
 
     /// Takes the segments of rows that parts speak of; called before any part is applied. The name table gets the rows in
-    /// `active` only, if that is given.
+    /// `active` only, if that is given. Hashes of a page that does not hold are made again, under the seed of the database. Hashes of a page that does not hold are made again under `seed`.
     pub(crate) fn attach(
         &mut self,
         segments: Vec<Arc<Segment>>,
         sealed_rows: u32,
         active: Option<&RoaringBitmap>,
+        seed: u64,
     ) -> Result<(), SegmentError> {
         let mut next = 0;
         for segment in &segments {
@@ -149,12 +150,19 @@ impl PartitionIndex {
             let before = slots.len();
             slots.reserve(if active.is_none() { count } else { 0 });
             let mut seen = 0;
-            segment.slots(|slot| {
+            let is_active = |slot: u128| active.is_none_or(|active| active.contains(slot as u32));
+            let read = segment.slots(|slot| {
                 seen += 1;
-                if active.is_none_or(|active| active.contains(slot as u32)) {
-                    slots.push(slot);
-                }
-            })?;
+                slots.extend(is_active(slot).then_some(slot));
+            });
+            if read.is_err() {
+                slots.truncate(before);
+                seen = 0;
+                segment.slots_carefully(seed, |slot| {
+                    seen += 1;
+                    slots.extend(is_active(slot).then_some(slot));
+                })?;
+            }
             if seen != count {
                 return Err(damaged("number of hashes", u64::from(segment.rows().start)));
             }

@@ -13,7 +13,7 @@ use crate::ledger::NamedFile;
 use crate::open::StoreInner;
 use crate::part_tags::{live_tag, part_tag};
 use crate::partition::PartitionState;
-use crate::segments::{SEGMENTS_PER_CHECKPOINT, SegmentBuild};
+use crate::segments::SEGMENTS_PER_CHECKPOINT;
 use crate::shard::shard_of;
 use crate::twin_file::TwinFile;
 
@@ -134,10 +134,8 @@ impl StoreInner {
                 drop(index);
                 let number = running.building.len() as u64;
                 let number = running.root.seq * SEGMENTS_PER_CHECKPOINT + number;
-                let mending = SegmentBuild::mending(part, database.seed, number, &running.broken);
-                let planned = mending
-                    .filter(|_| has_room)
-                    .or_else(|| self.plan_segment(part, number, has_room));
+                let named = (database.seed, number);
+                let planned = self.plan_segment(part, named, has_room, &running.broken);
                 running.building.extend(planned);
             }
         }

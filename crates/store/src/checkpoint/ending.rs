@@ -123,6 +123,9 @@ impl StoreInner {
         now: u64,
     ) {
         let reason = error.to_string();
+        for broken in &running.broken {
+            self.index_cache.note_broken(*broken);
+        }
         // A failed sync is never tried again, whatever its reason: the next one would only seem to cover what
         // this one lost.
         let repeatable = match &running.step {

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use alluvium_sim::{Fault, FaultPlan};
 use alluvium_store::{
-    Database, Device, Direction, ReadStats, Selector, Store, StoreError, TimeRange,
+    Database, Device, Direction, ReadStats, Selector, SeriesInfo, Store, StoreError, TimeRange,
 };
 use alluvium_types::{Column, Value};
 
@@ -53,11 +53,26 @@ pub fn run(seed: u64) -> Counts {
     world.counts.lives += 1;
     drop((database, store));
     world.end(false);
-    let (rotten, mendable) = if on_the_way {
-        ("vol/".to_owned(), false)
+    let (rotten, mendable, flipped) = if on_the_way {
+        ("vol/".to_owned(), false, Vec::new())
     } else {
         flip(&mut world)
     };
+    if is_segment(&rotten) && world.dice.below(2) == 0 {
+        rot_in_both(world, &rotten, &flipped, &model, &history)
+    } else {
+        rot_in_one(world, &rotten, mendable, &model, &history)
+    }
+}
+
+/// One file that rots: another has the same, it is mended, or what is missing is told.
+fn rot_in_one(
+    mut world: World,
+    rotten: &str,
+    mendable: bool,
+    model: &Model,
+    history: &History,
+) -> Counts {
     // Everything else there is twice, or can be made again.
     world.rotten = !mendable;
     let opened = world.open();
@@ -71,7 +86,7 @@ pub fn run(seed: u64) -> Counts {
         Err(error) => {
             // Of a volume's file only the header is needed to open.
             let text = error.to_string();
-            assert!(!is_twin(&rotten), "there is a copy: {text}");
+            assert!(!is_twin(rotten), "there is a copy: {text}");
             assert!(!mendable, "there is a mending file: {text}");
             let allowed = !rotten.starts_with("vol/") || text.contains("header");
             assert!(allowed, "a data page keeps the store shut: {text}");
@@ -87,8 +102,8 @@ pub fn run(seed: u64) -> Counts {
                 world.oracle.check(&found, i64::MIN).unwrap();
             } else {
                 let database = database.expect("its creation was acknowledged");
-                if is_twin(&rotten) || mendable {
-                    same(&model, &read_all(&database)).unwrap();
+                if is_twin(rotten) || mendable {
+                    same(model, &read_all(&database)).unwrap();
                 }
                 if mendable {
                     // What was not read is found and mended as well.
@@ -96,12 +111,90 @@ pub fn run(seed: u64) -> Counts {
                     assert_eq!(store.scrub_round().findings, []);
                     world.counts.mended += 1;
                 }
-                check(&database, &model, &history, &rotten, &mut world.counts);
+                check(&database, model, history, rotten, &mut world.counts);
             }
         }
     }
     world.count_device();
     world.counts
+}
+
+/// A segment of the index that rots in both files: answers have what they can and say how much they may lack, and a checkpoint that
+/// makes it anew may be cut short anywhere.
+fn rot_in_both(
+    mut world: World,
+    rotten: &str,
+    flipped: &[(u64, u8)],
+    model: &Model,
+    history: &History,
+) -> Counts {
+    let other = match rotten.strip_prefix("copy-") {
+        Some(first) => first.to_owned(),
+        None => format!("copy-{rotten}"),
+    };
+    for (offset, bit) in flipped {
+        world.device.flip_bit(&other, *offset, *bit);
+    }
+    world.rotten = true;
+    for round in 0..3 {
+        let store = match world.open() {
+            Ok(store) => store,
+            Err(error) => {
+                // What an opening needs of it: its directory, or tuples and texts for a page of hashes.
+                assert!(round == 0, "it has opened before: {error}");
+                world.counts.damage_named += 1;
+                break;
+            }
+        };
+        let database = store.database("db").expect("its creation was acknowledged");
+        check(&database, model, history, "index.", &mut world.counts);
+        check_listed(&database, model);
+        store.scrub_round();
+        let checkpoint = store.checkpoint();
+        if round < 2 {
+            let turns = world.dice.below(40);
+            drive_some(&store, &world.clock, turns);
+            let power_cut = world.dice.below(2) == 0;
+            drop((checkpoint, database, store));
+            world.end(power_cut);
+            continue;
+        }
+        wait(&store, checkpoint, &world.clock).unwrap();
+        if store.status().index.mended > 0 {
+            same(model, &read_all(&database)).unwrap();
+            assert_eq!(store.scrub_round().findings, []);
+            world.counts.mended += 1;
+        }
+    }
+    world.count_device();
+    world.counts
+}
+
+/// What a tolerant reader is shown is there, and what it is not it is told of.
+fn check_listed(database: &Database, model: &Model) {
+    let snapshot = database.snapshot().tolerant();
+    let listed = snapshot.select(&Selector::default()).unwrap();
+    let key = |info: &SeriesInfo| {
+        let text = !info.id.kind().is_numeric();
+        (host_of(&info.key), info.field.to_string(), text)
+    };
+    let listed: BTreeSet<_> = listed.iter().map(key).collect();
+    let losses = snapshot.index_losses();
+    let lost: u64 = losses.iter().map(|loss| loss.tag_sets).sum();
+    assert!(listed.iter().all(|key| model.series.contains_key(key)));
+    let hosts = |keys: &mut dyn Iterator<Item = u32>| keys.collect::<BTreeSet<u32>>().len() as u64;
+    let (all, found) = (
+        hosts(&mut model.series.keys().map(|(host, ..)| *host)),
+        hosts(&mut listed.iter().map(|(host, ..)| *host)),
+    );
+    assert!(all - found <= lost, "{found} of {all}, {lost} are told of");
+}
+
+/// Whether a file is one of a segment's two.
+fn is_segment(path: &str) -> bool {
+    path.strip_prefix("copy-")
+        .unwrap_or(path)
+        .starts_with("index.")
 }
 
 /// Whether a file is one of two.
@@ -116,9 +209,9 @@ fn are_mendable(path: &str, pages: &BTreeSet<u64>) -> bool {
     path.starts_with("mend.") || path.starts_with("tails.") && groups.len() == pages.len()
 }
 
-/// Turns over a bit or two of one file, anywhere in it, or makes blocks of a tails file unreadable; returns its path, and whether
-/// that must not be felt: it is in tails, no two pages of a group, or in what mends them.
-fn flip(world: &mut World) -> (String, bool) {
+/// Turns over a bit or two of one file, anywhere in it, or makes blocks of a tails file unreadable; returns its path, whether
+/// that must not be felt: it is in tails, no two pages of a group, or in what mends them; and which bits.
+fn flip(world: &mut World) -> (String, bool, Vec<(u64, u8)>) {
     loop {
         let folder = ["", "wal/", "vol/", "vol/"][world.dice.below(4) as usize];
         let files = world.device.list(folder.trim_end_matches('/')).unwrap();
@@ -131,11 +224,12 @@ fn flip(world: &mut World) -> (String, bool) {
         }
         let file = files[world.dice.below(files.len() as u64) as usize];
         let path = format!("{folder}{}", file.name);
-        let (mut any, mut pages) = (false, BTreeSet::new());
+        let (mut any, mut pages, mut bits) = (false, BTreeSet::new(), Vec::new());
         let spoils = path.starts_with("tails.") && world.dice.below(2) == 0;
         for _ in 0..=world.dice.below(2) {
             let (offset, bit) = (world.dice.below(file.len), world.dice.below(8) as u8);
             pages.insert(offset / 4096);
+            bits.push((offset, bit));
             any |= if spoils {
                 world.device.spoil(&path, offset)
             } else {
@@ -144,7 +238,7 @@ fn flip(world: &mut World) -> (String, bool) {
         }
         if any {
             let mendable = are_mendable(&path, &pages);
-            return (path, mendable);
+            return (path, mendable, bits);
         }
     }
 }
