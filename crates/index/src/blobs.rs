@@ -1,5 +1,7 @@
 //! Many short byte strings, numbered in order, about two bytes of overhead each.
 
+use memchr::memmem::Finder;
+
 /// Strings of one block. A block is sealed, its buffers cut to size, when it is full; only the last one has
 /// spare room, so appending never copies more than one block.
 const BLOCK: usize = 1024;
@@ -62,6 +64,49 @@ impl Blobs {
             .flat_map(|block| (0..BLOCK).map_while(|i| block.get(i)))
     }
 
+    /// The numbers of the strings that begin with `prefix` and of which `holds`, ascending.
+    pub(crate) fn beginning(&self, prefix: &[u8], holds: impl Fn(&[u8]) -> bool) -> Vec<u32> {
+        let mut found = Vec::new();
+        let mut first = 0;
+        let head = Head::of(prefix);
+        for block in &self.blocks {
+            let mut begin = 0;
+            block.ends.each(|at, end| {
+                if head.may_begin(&block.bytes, begin) {
+                    let blob = &block.bytes[begin..end];
+                    if blob.starts_with(prefix) && holds(blob) {
+                        found.push(first + at);
+                    }
+                }
+                begin = end;
+            });
+            first += BLOCK as u32;
+        }
+        found
+    }
+
+    /// The numbers of the strings in which a text occurs that is not empty, ascending. A block is searched in one go.
+    pub(crate) fn containing(&self, text: &Finder<'_>) -> Vec<u32> {
+        let len = text.needle().len();
+        let mut found = Vec::new();
+        let mut first = 0;
+        for block in &self.blocks {
+            let mut next = text.find(&block.bytes);
+            let mut begin = 0;
+            block.ends.each(|at, end| {
+                if next.is_some_and(|hit| hit < begin) {
+                    next = text.find(&block.bytes[begin..]).map(|at| begin + at);
+                }
+                if next.is_some_and(|hit| hit + len <= end) {
+                    found.push(first + at);
+                }
+                begin = end;
+            });
+            first += BLOCK as u32;
+        }
+        found
+    }
+
     pub(crate) fn heap_bytes(&self) -> usize {
         let blocks: usize = self
             .blocks
@@ -75,6 +120,49 @@ impl Blobs {
             })
             .sum();
         blocks + self.blocks.capacity() * size_of::<Block>()
+    }
+}
+
+/// The first eight bytes of a prefix, or as many as it has.
+struct Head {
+    bytes: u64,
+    mask: u64,
+}
+
+impl Head {
+    fn of(prefix: &[u8]) -> Self {
+        let mut bytes = [0; 8];
+        let mut mask = [0; 8];
+        for ((byte, bits), of) in bytes.iter_mut().zip(&mut mask).zip(prefix) {
+            (*byte, *bits) = (*of, 0xff);
+        }
+        Self {
+            bytes: u64::from_le_bytes(bytes),
+            mask: u64::from_le_bytes(mask),
+        }
+    }
+
+    /// Whether what stands at `begin` may begin with the prefix: one look, where there are eight bytes, also of what is behind.
+    #[inline]
+    fn may_begin(&self, bytes: &[u8], begin: usize) -> bool {
+        let word = bytes.get(begin..).and_then(<[u8]>::first_chunk::<8>);
+        word.is_none_or(|word| u64::from_le_bytes(*word) & self.mask == self.bytes)
+    }
+}
+
+impl Ends {
+    /// Calls `visit` with the number of each string and where it ends.
+    #[inline]
+    fn each(&self, mut visit: impl FnMut(u32, usize)) {
+        match self {
+            Self::Wide(ends) => (0..)
+                .zip(ends)
+                .for_each(|(at, end)| visit(at, *end as usize)),
+            Self::Narrow(ends) => {
+                let ends = (0..).zip(ends.iter());
+                ends.for_each(|(at, end)| visit(at, usize::from(*end)));
+            }
+        }
     }
 }
 
@@ -137,5 +225,31 @@ mod tests {
         assert_eq!(blobs.iter().count(), blobs.len());
         assert!(blobs.iter().enumerate().all(|(i, b)| b == text(i)));
         assert_eq!(blobs.get(usize::MAX), None);
+    }
+
+    #[test]
+    fn what_begins_with_and_contains_a_text_is_found() {
+        let texts = (0..5000_u32).map(|i| match i % 7 {
+            0 => String::new(),
+            1 => format!("{}99", i % 50),
+            2 => "9".repeat(i as usize % 5),
+            _ => format!("host_{i}"),
+        });
+        let texts: Vec<String> = texts.collect();
+        let mut blobs = Blobs::default();
+        texts.iter().for_each(|text| blobs.push(text.as_bytes()));
+        let where_ = |holds: &dyn Fn(&str) -> bool| {
+            let numbered = (0..).zip(&texts);
+            let found = numbered.filter(|(_, text)| holds(text)).map(|(i, _)| i);
+            found.collect::<Vec<u32>>()
+        };
+        for text in ["9", "99", "999", "host_1", "9h", "_49", "x"] {
+            let contains = where_(&|t| t.contains(text));
+            assert_eq!(blobs.containing(&Finder::new(text)), contains, "{text}");
+            let begins = where_(&|t| t.starts_with(text));
+            assert_eq!(blobs.beginning(text.as_bytes(), |_| true), begins);
+        }
+        let ends = where_(&|t| t.ends_with('9'));
+        assert_eq!(blobs.beginning(b"", |t| t.ends_with(b"9")), ends);
     }
 }

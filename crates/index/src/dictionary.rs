@@ -3,8 +3,11 @@
 use foldhash::quality::RandomState;
 use std::hash::BuildHasher;
 
+use memchr::memmem::Finder;
+
 use crate::blobs::Blobs;
 use crate::recent::Recent;
+use crate::selector::{CompiledMatcher, CompiledTest};
 use crate::table::{Slot, Table};
 
 /// Names numbered from 0 in the order they came.
@@ -111,6 +114,35 @@ impl Dictionary {
         self.names
             .iter()
             .map(|name| std::str::from_utf8(name).unwrap_or_default())
+    }
+
+    /// The ids of the names for which an expression holds, not yet negated, ascending. Costs about 4 ns a name, and what an
+    /// expression costs that is no plain text.
+    pub(crate) fn matching(&self, matcher: &CompiledMatcher) -> Vec<u32> {
+        let names = &self.names;
+        let is_text =
+            |name: &[u8], holds: &dyn Fn(&str) -> bool| std::str::from_utf8(name).is_ok_and(holds);
+        match &matcher.test {
+            CompiledTest::Begins(text) => names.beginning(text.as_bytes(), |_| true),
+            CompiledTest::Ends(text) => {
+                names.beginning(b"", |name| name.ends_with(text.as_bytes()))
+            }
+            CompiledTest::Contains(text) if !text.is_empty() => {
+                names.containing(&Finder::new(text.as_bytes()))
+            }
+            CompiledTest::Regex { regex, prefix } => match matcher.automaton() {
+                Some(automaton) => names.beginning(prefix.as_bytes(), |name| {
+                    let end = name.iter().fold(automaton.begin(), |state, byte| {
+                        automaton.step(state, *byte)
+                    });
+                    automaton.accepts(end)
+                }),
+                None => names.beginning(prefix.as_bytes(), |name| {
+                    is_text(name, &|text| regex.is_match(text))
+                }),
+            },
+            test => names.beginning(b"", |name| is_text(name, &|text| test.matches(text))),
+        }
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {

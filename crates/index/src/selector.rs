@@ -193,7 +193,7 @@ impl CompiledTest {
         }
     }
 
-    fn matches(&self, value: &str) -> bool {
+    pub(crate) fn matches(&self, value: &str) -> bool {
         match self {
             Self::In(texts) => texts.binary_search_by(|t| t.as_str().cmp(value)).is_ok(),
             Self::Exists => !value.is_empty(),

@@ -58,19 +58,16 @@ impl PartitionIndex {
             }
             CompiledTest::Exists => (dictionary.find("").into_iter().collect(), true),
             _ => {
-                let mut wanted = Vec::new();
-                let mut others = Vec::new();
-                for (value, name) in (0..).zip(dictionary.iter()) {
-                    if matcher.matches(name) == negative {
-                        others.push(value);
-                    } else {
-                        wanted.push(value);
-                    }
-                }
-                if wanted.len() <= others.len() {
-                    (wanted, false)
+                let hits = dictionary.matching(matcher);
+                // Those of which the test says what it says of an absent tag are not wanted.
+                let hits_wanted = !matcher.test.matches("");
+                if hits.len() * 2 <= dictionary.len() as usize {
+                    (hits, !hits_wanted)
                 } else {
-                    (others, true)
+                    let mut hits = hits.into_iter().peekable();
+                    let all = 0..dictionary.len();
+                    let misses = all.filter(|value| hits.next_if_eq(value).is_none());
+                    (misses.collect(), hits_wanted)
                 }
             }
         };
@@ -167,7 +164,8 @@ fn union(head: &Head, rows: &TagRows) -> RoaringBitmap {
         }
     }
     few.sort_unstable();
-    let few: RoaringBitmap = few.into_iter().collect();
+    few.dedup();
+    let few = RoaringBitmap::from_sorted_iter(few).expect("sorted, no row twice");
     if bitmaps.is_empty() {
         return few;
     }
