@@ -340,7 +340,7 @@ fn seal(index: &mut PartitionIndex, longest_step: &mut Duration) -> usize {
     let Some(mut job) = index.seal_job() else {
         return 0;
     };
-    let bytes = in_steps(longest_step, || job.step(index));
+    let bytes = in_steps(longest_step, || job.step(|| &*index));
     let len = bytes.len();
     let segment = Segment::open(Arc::new(bytes)).expect("own bytes");
     index.seal(Arc::new(segment)).expect("the frozen rows");

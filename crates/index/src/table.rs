@@ -161,15 +161,26 @@ impl<S: Slot> Table<S> {
 
     /// Forgets the ids that `keep` refuses; returns how many. Costs a look at each, and a copy of the shards that change.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(u32) -> bool) -> u32 {
-        let mut gone = 0;
-        for shard in &mut self.shards {
-            let kept: Vec<S> = shard.entries().filter(|s| keep(s.id())).collect();
-            if kept.len() < shard.len {
-                gone += (shard.len - kept.len()) as u32;
-                *shard = Shard::rebuilt(&kept, shard.depth);
-            }
+        let shards = 0..self.shards.len();
+        shards.map(|shard| self.retain_in(shard, &mut keep)).sum()
+    }
+
+    /// As [`Self::retain`] in one shard, of those there are from 0 on; new ones come behind them.
+    pub(crate) fn retain_in(&mut self, shard: usize, mut keep: impl FnMut(u32) -> bool) -> u32 {
+        let Some(shard) = self.shards.get_mut(shard) else {
+            return 0;
+        };
+        let kept: Vec<S> = shard.entries().filter(|s| keep(s.id())).collect();
+        let gone = (shard.len - kept.len()) as u32;
+        if gone > 0 {
+            *shard = Shard::rebuilt(&kept, shard.depth);
         }
         gone
+    }
+
+    /// Number of shards.
+    pub(crate) fn shard_count(&self) -> usize {
+        self.shards.len()
     }
 
     /// Finds the id stored under `hash` that `is_it` accepts.

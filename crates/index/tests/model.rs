@@ -271,7 +271,14 @@ fn run(ops: Vec<Op>) -> (PartitionIndex, Model, PartitionIndex) {
             }
             Op::Silence(n) => {
                 let active = (0..index.row_count()).filter(|row| row % n == 0).collect();
-                index.silence(&active);
+                if n % 2 == 0 {
+                    index.silence(&active);
+                    continue;
+                }
+                let mut next = Some(0);
+                while let Some(place) = next {
+                    (_, next) = index.silence_part(&active, place);
+                }
             }
             Op::Freeze => index.freeze(),
             Op::Seal => seal(&mut index),

@@ -207,12 +207,12 @@ impl StoreInner {
         })
     }
 
-    /// Goes on with a segment for some milliseconds. Readers go on meanwhile, and writers but for new series while it is made of
-    /// rows in memory; a merge reads a bounded number of blocks.
+    /// Goes on with a segment for some milliseconds. Writers and readers go on meanwhile; a merge reads a bounded number
+    /// of blocks.
     pub(crate) fn build_segment(&self, build: &mut SegmentBuild) -> Result<Built, SegmentError> {
         let SegmentBuild { part, number, work } = build;
         let (bytes, is_seal) = match work {
-            Work::Seal(job) => (job.step(&part.index.read()), true),
+            Work::Seal(job) => (job.step(|| part.index.read()), true),
             Work::Merge(job, _) => {
                 let Ok(bytes) = job.step() else {
                     // Reads of it say what is wrong; those of the others go on.
@@ -287,7 +287,7 @@ impl StoreInner {
     }
 
     /// Lets rows that fell silent leave the name tables: of partitions with new segments, and of all on a new day. Costs
-    /// a pass over the table of one partition at a time, under its shard's lock.
+    /// a pass over each table, a part at a time under its shard's lock.
     pub(crate) fn silence_rows(&self, renewed: &[Arc<PartitionState>]) {
         let today = self.believed.status(self.clock.as_ref()).believed_ns / DAY_NS;
         for database in self.catalog.read().all() {
@@ -297,18 +297,24 @@ impl StoreInner {
                 if part.segments.lock().is_empty() || (day == today && !is_renewed) {
                     continue;
                 }
-                let _shard = self.shard_of(part.partition).state.lock();
-                if part.is_held() {
-                    // At the next checkpoint.
-                    part.silenced_day.store(i64::MIN, Ordering::Relaxed);
-                    continue;
-                }
                 let active = self.active_rows(&part.live.read());
-                let gone = active.map_or(0, |active| part.index.write().silence(&active));
-                if gone > 0 {
-                    part.silences.fetch_add(1, Ordering::Release);
-                    let silenced = &self.index_cache.silenced;
-                    silenced.fetch_add(u64::from(gone), Ordering::Relaxed);
+                let Some(active) = active else { continue };
+                let mut next = Some(0);
+                while let Some(place) = next {
+                    // A row that is written to meanwhile may go all the same: its writer finds it again.
+                    let _shard = self.shard_of(part.partition).state.lock();
+                    if part.is_held() {
+                        // At the next checkpoint.
+                        part.silenced_day.store(i64::MIN, Ordering::Relaxed);
+                        break;
+                    }
+                    let (gone, after) = part.index.write().silence_part(&active, place);
+                    next = after;
+                    if gone > 0 {
+                        part.silences.fetch_add(1, Ordering::Release);
+                        let silenced = &self.index_cache.silenced;
+                        silenced.fetch_add(u64::from(gone), Ordering::Relaxed);
+                    }
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! From a head to a segment, a slice at a time.
 
 use std::mem;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::PartitionIndex;
@@ -49,6 +50,10 @@ enum State {
         from: u64,
         slots: Vec<u128>,
     },
+    /// The name table.
+    NameTable {
+        slots: Vec<u128>,
+    },
     /// The filter.
     Filter {
         slots: Vec<u128>,
@@ -79,16 +84,19 @@ impl SealJob {
     /// Makes the segment's bytes at once. Costs about a microsecond a row.
     pub fn build(mut self, index: &PartitionIndex) -> Vec<u8> {
         loop {
-            if let Some(bytes) = self.step(index) {
+            if let Some(bytes) = self.step(|| index) {
                 return bytes;
             }
         }
     }
 
     /// Goes on for a millisecond or two, of a head of up to 65,536 rows; longer ones make a few steps longer. Returns the
-    /// segment's bytes at the last step, which must be the last. `index` is the one the job is of, with all frozen rows
-    /// still in its table.
-    pub fn step(&mut self, index: &PartitionIndex) -> Option<Vec<u8>> {
+    /// segment's bytes at the last step, which must be the last. `index` gives the one the job is of, with all frozen rows
+    /// still in its table; only steps that gather hashes ask for it, a part of a millisecond each.
+    pub fn step<I: Deref<Target = PartitionIndex>>(
+        &mut self,
+        index: impl FnOnce() -> I,
+    ) -> Option<Vec<u8>> {
         let head = Arc::clone(&self.head);
         self.state = match mem::replace(&mut self.state, State::Done) {
             State::Sort {
@@ -129,6 +137,7 @@ impl SealJob {
             } => {
                 let enough = slots.len() + SLICE;
                 let rows = head.base..head.end();
+                let index = index();
                 // Rows all over the table: a look at each of its slots.
                 let mut seen = 0;
                 while from < 1 << 32 && slots.len() < enough && seen < 16 * SLICE {
@@ -142,9 +151,12 @@ impl SealJob {
                 if from < 1 << 32 {
                     State::Hashes { from, slots }
                 } else {
-                    self.writer.hashes(&slots);
-                    State::Filter { slots }
+                    State::NameTable { slots }
                 }
+            }
+            State::NameTable { slots } => {
+                self.writer.hashes(&slots);
+                State::Filter { slots }
             }
             State::Filter { slots } => {
                 self.writer.filter(&slots);
