@@ -50,10 +50,6 @@ enum State {
         from: u64,
         slots: Vec<u128>,
     },
-    /// The name table.
-    NameTable {
-        slots: Vec<u128>,
-    },
     /// The filter.
     Filter {
         slots: Vec<u128>,
@@ -151,12 +147,10 @@ impl SealJob {
                 if from < 1 << 32 {
                     State::Hashes { from, slots }
                 } else {
-                    State::NameTable { slots }
+                    drop(index);
+                    self.writer.hashes(&slots);
+                    State::Filter { slots }
                 }
-            }
-            State::NameTable { slots } => {
-                self.writer.hashes(&slots);
-                State::Filter { slots }
             }
             State::Filter { slots } => {
                 self.writer.filter(&slots);
