@@ -152,7 +152,7 @@ impl Ledger {
             ..Self::default()
         };
         for lsn in &mut ledger.last_lsn {
-            *lsn = Lsn(numbers.next()?);
+            *lsn = Lsn::checked(numbers.next()?)?;
         }
         let mut files = || {
             numbers.list(|n| {
@@ -184,6 +184,21 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_position_that_nobody_reaches_is_refused() {
+        let ledger = |lsn| Ledger {
+            last_lsn: [Lsn(lsn); PARTITION_COUNT],
+            ..Ledger::default()
+        };
+        let load = |lsn| {
+            let mut manifest = Manifest::new();
+            ledger(lsn).save(&mut manifest);
+            Ledger::load(&manifest)
+        };
+        assert!(load(Lsn::LIMIT - 1).is_ok());
+        assert!(load(Lsn::LIMIT).is_err() && load(u64::MAX).is_err());
+    }
 
     #[test]
     fn a_ledger_comes_back_and_a_cut_one_is_refused() {

@@ -103,6 +103,16 @@ impl fmt::Display for SeriesId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Lsn(pub u64);
 
+impl Lsn {
+    /// No position is given from here on, and none is believed: 2^63, three centuries of one a nanosecond.
+    pub const LIMIT: u64 = 1 << 63;
+
+    /// The position that this number names, if it may be one.
+    pub fn checked(number: u64) -> Option<Self> {
+        (number < Self::LIMIT).then_some(Self(number))
+    }
+}
+
 /// For each partition a batch touched, the LSN it got; what a client may wait for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Position(pub Vec<(Partition, Lsn)>);

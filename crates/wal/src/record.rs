@@ -230,7 +230,12 @@ fn head(bytes: &mut &[u8]) -> Result<(DatabaseId, Partition, Lsn), CodecError> {
             value: u64::from(partition),
         });
     }
-    Ok((database, Partition(partition), Lsn(get_u64(bytes)?)))
+    let value = get_u64(bytes)?;
+    let lsn = Lsn::checked(value).ok_or(CodecError::Invalid {
+        field: "lsn",
+        value,
+    })?;
+    Ok((database, Partition(partition), lsn))
 }
 
 /// Whose section it is and its position, without its entries.
