@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 
 use alluvium_codec::crc32c;
 use alluvium_index::{
-    CompiledSelector, KeyHash, Label, Matcher, Segment, SegmentError, SegmentFile, Selector, Test,
-    merge_segments,
+    CompiledSelector, KeyHash, Label, Matcher, MergeJob, Segment, SegmentError, SegmentFile,
+    Selector, Test, merge_segments,
 };
 use alluvium_types::Row;
 use libfuzzer_sys::fuzz_target;
@@ -80,6 +80,9 @@ fn ask(file: Arc<dyn SegmentFile>) {
             let _ = segment.tag_values(&found, "host", "", 10);
         }
     }
+    if rows.len() < 1_000 {
+        around_damage(&segment);
+    }
     if rows.len() < 10_000
         && let Ok(merged) = merge_segments(&[Arc::clone(&segment)])
         && let Ok(merged) = Segment::open(Arc::new(merged))
@@ -87,6 +90,22 @@ fn ask(file: Arc<dyn SegmentFile>) {
         assert_eq!(merged.rows(), rows);
         let _ = segment.spell(&rows.clone().collect::<Vec<u32>>());
     }
+}
+
+/// What goes on where blocks do not hold.
+fn around_damage(segment: &Arc<Segment>) {
+    let rows: Vec<u32> = segment.rows().collect();
+    let (spelt, lost) = segment.spell_carefully(&rows);
+    let missing = spelt.iter().filter(|key| key.is_none()).count() as u64;
+    assert_eq!(missing, lost.map_or(0, |lost| lost.rows.len()));
+    let all = rows.iter().copied().collect();
+    let (values, _) = segment.tag_values_carefully(&all, "host", "", 10);
+    assert!(values.len() <= 10);
+    segment.read_all();
+    let Ok(mut job) = MergeJob::mending(Arc::clone(segment), 7) else {
+        return;
+    };
+    while let Ok(None) = job.step() {}
 }
 
 fuzz_target!(|data: &[u8]| {
