@@ -40,6 +40,9 @@ pub struct Root {
     pub wall_ns: i64,
 }
 
+/// No commit has this number or a higher one: 2^40, three thousand years of one in a tenth of a second. Numbers of files are made of it.
+const SEQ_LIMIT: u64 = 1 << 40;
+
 /// Name of the manifest with this number.
 pub fn manifest_path(seq: u64) -> String {
     format!("manifest.{seq:016}")
@@ -314,6 +317,9 @@ fn check_slot(device: &dyn Device, lane: Lane, bytes: &[u8]) -> Result<SlotVerdi
             known: FORMAT,
         });
     }
+    if slot.manifest_seq.get() >= SEQ_LIMIT {
+        return Ok(SlotVerdict::Bad("a number that no commit has".into()));
+    }
     let path = manifest_path(slot.manifest_seq.get());
     let (file, len) = match open(device, lane, &path, false) {
         Ok(opened) => opened,
@@ -486,6 +492,33 @@ impl RootCommit {
                 }
                 _ => Step::Ended,
             };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alluvium_io::MemoryDevice;
+
+    use super::*;
+
+    #[test]
+    fn a_number_that_no_commit_has_is_not_believed() {
+        let device = MemoryDevice::new(1);
+        for seq in [SEQ_LIMIT - 1, SEQ_LIMIT] {
+            let root = Root {
+                instance: [7; 16],
+                seq,
+                incarnation: 3,
+                clean: true,
+                wall_ns: 5,
+            };
+            let mut commit = RootCommit::start(&device, Lane(0), root, &Manifest::new());
+            while commit.poll(&device).is_pending() {
+                device.drive(Lane(0));
+            }
+            let (root, _) = load_root(&device).unwrap().unwrap();
+            assert_eq!(root.seq, SEQ_LIMIT - 1);
         }
     }
 }

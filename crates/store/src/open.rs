@@ -242,7 +242,10 @@ impl StoreInner {
         let streams = alluvium_wal::list_streams(device.as_ref())?;
         let believed = BelievedClock::new(clock.as_ref(), (root.seq > 0).then_some(root.wall_ns));
         let newest_stream = streams.iter().map(|s| s.incarnation).max().unwrap_or(0);
-        let incarnation = root.incarnation.max(newest_stream) + 1;
+        let last = root.incarnation.max(newest_stream);
+        let incarnation = last.checked_add(1).ok_or(OpenError::Manifest {
+            section: "the number of lives, which is the highest there is",
+        })?;
         let block = BlockStore::open(
             Arc::clone(&device),
             block_config,
