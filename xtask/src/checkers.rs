@@ -1,7 +1,7 @@
 //! The checkers of memory and threads: loom, Miri and the sanitizers. None of them is a part of `ci`; `docs/TESTING.md`
 //! says what each shows.
 
-use crate::tool::{Outcome, command, host, run, target_dir, works};
+use crate::tool::{Outcome, command, host, root, run, target_dir, works};
 
 /// Crates whose protocols between threads have models.
 const MODELS: [&str; 2] = ["alluvium-io", "alluvium-wal"];
@@ -140,7 +140,12 @@ pub(crate) fn sanitize(sanitizer: &str, args: &[String]) -> Outcome {
         "CARGO_TARGET_DIR",
         target_dir().join(format!("sanitize-{sanitizer}")),
     );
-    tests.env("TSAN_OPTIONS", "halt_on_error=1 second_deadlock_stack=1");
+    let known = root().join("xtask/thread-sanitizer.txt");
+    let known = known.display();
+    tests.env(
+        "TSAN_OPTIONS",
+        format!("halt_on_error=1 second_deadlock_stack=1 suppressions={known}"),
+    );
     // What lives as long as the process is no leak.
     tests.env("ASAN_OPTIONS", "detect_leaks=0");
     run(tests)
