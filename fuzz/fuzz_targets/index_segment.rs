@@ -101,7 +101,6 @@ fn around_damage(segment: &Arc<Segment>) {
     let all = rows.iter().copied().collect();
     let (values, _) = segment.tag_values_carefully(&all, "host", "", 10);
     assert!(values.len() <= 10);
-    segment.read_all();
     let Ok(mut job) = MergeJob::mending(Arc::clone(segment), 7) else {
         return;
     };

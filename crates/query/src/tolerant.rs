@@ -52,6 +52,17 @@ impl Losses {
         all
     }
 
+    /// Notes which tag sets an answer may lack, in place of those noted before.
+    pub fn note_index(&self, losses: &[IndexLoss]) {
+        let sentence = |loss: &IndexLoss| {
+            format!(
+                "partial: up to {} tag sets of partition {} may be missing: {}",
+                loss.tag_sets, loss.partition.0, loss.error
+            )
+        };
+        self.0.lock().of_index = losses.iter().map(sentence).collect();
+    }
+
     fn note(&self, info: &SeriesInfo, lost: &LostPoints, error: &SeriesReadError) {
         let name = write_name(&info.metric_name(), info.key.tags());
         let sentence = format!(
@@ -67,19 +78,6 @@ impl Losses {
         } else {
             found.more += 1;
         }
-    }
-}
-
-impl Losses {
-    /// Notes which tag sets an answer may lack, in place of those noted before.
-    pub fn note_index(&self, losses: &[IndexLoss]) {
-        let sentence = |loss: &IndexLoss| {
-            format!(
-                "partial: up to {} tag sets of partition {} may be missing: {}",
-                loss.tag_sets, loss.partition.0, loss.error
-            )
-        };
-        self.0.lock().of_index = losses.iter().map(sentence).collect();
     }
 }
 

@@ -138,11 +138,7 @@ impl Copies {
         let found = Segments::read(device, file);
         let found = Arc::new(found);
         let opened = Segment::open(Arc::<Segments>::clone(&found)).map(Arc::new);
-        let checked = opened.and_then(|segment| {
-            let merged = merge_segments(&[Arc::clone(&segment)]);
-            // It ends at the first block that is lost; others hold in one of the two.
-            merged.inspect_err(|_| segment.read_all())
-        });
+        let checked = opened.and_then(|segment| merge_segments(&[segment]));
         let lost = checked.err().map(|error| error.to_string());
         let images = std::mem::take(&mut *found.images.lock());
         let paths = file.index_paths();
@@ -201,17 +197,21 @@ impl Copies {
             .collect()
     }
 
-    /// Writes anew what does not hold in one of the two and does in the other; what holds in neither stays. Waits.
+    /// Writes anew what does not hold in one of the two and does in the other. Where something holds in neither both stay as they
+    /// are: a part that cannot be read just now may be its only whole copy. Waits.
     ///
     /// # Errors
     /// If it cannot be written: nothing is worse than before.
     pub(crate) fn repair(&mut self, device: &dyn Device) -> Result<(), IoError> {
+        if self.lost.is_some() {
+            return Ok(());
+        }
         let to = Side {
             device,
             lane: Lane(0),
         };
         for (image, path) in self.images.iter_mut().zip(&self.paths) {
-            if image.what.is_some() && !image.bytes.is_empty() {
+            if image.what.is_some() {
                 image.write(to, path)?;
             }
         }

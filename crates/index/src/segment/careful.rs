@@ -266,17 +266,6 @@ impl Segment {
         (spelt, lost)
     }
 
-    /// Reads every block, also behind one that does not hold: a file with copies gets to see each.
-    pub fn read_all(&self) {
-        self.keys.iter().for_each(|key| self.read_values(key));
-        for number in 0..self.tuple_blocks() {
-            let _ = self.tuple_block(number, |block| block.rows(|_, _| Some(())));
-        }
-        for page in 0..self.hash_pages() {
-            let _ = self.hash_page(page, |_| ());
-        }
-    }
-
     /// As [`Self::slots`]: where a page does not hold, those of its rows are made of their tag sets, in any order.
     ///
     /// # Errors

@@ -160,25 +160,6 @@ impl Segment {
         })
     }
 
-    /// Reads every block of values and every list of rows, also behind one that does not hold.
-    pub(crate) fn read_values(&self, key: &SegmentKey) {
-        for number in 0..key.blocks.len() as u32 {
-            let first = number * BLOCK_VALUES;
-            let ranks = first..key.values.min(first.saturating_add(BLOCK_VALUES));
-            let mut far = Vec::new();
-            let of_block = std::slice::from_ref(&ranks);
-            let _ = self.visit_ranks(key, of_block, |_, _, rows| {
-                if let ValueRows::Bitmap(at, bytes) = rows {
-                    far.push(BlockRef { at, bytes });
-                }
-                Some(())
-            });
-            for block in far {
-                let _ = self.block(block, "rows of a value", |bytes| self.bitmap(bytes));
-            }
-        }
-    }
-
     /// Adds the rows of the values of a key that differ from an absent tag in the matcher's eyes. Costs a step for each
     /// byte in which a value differs from the one before, of those that may begin as the expression does.
     pub(crate) fn rows_of_matches(
