@@ -28,13 +28,13 @@ const LEN_MAX: [(&str, u32); 8] = [
     ("codec_tail", 512),
     ("log_replay", 320),
     ("query_text", 192),
-    ("store_files", 512),
+    ("store_files", 96),
     ("store_manifest", 512),
-    ("store_model", 256),
+    ("store_model", 64),
     ("tree_model", 25),
 ];
-/// Targets of which an input reaches ten thousand places and more: to weigh the rare ones among them, as libFuzzer does
-/// unless told otherwise, takes longer than the input itself.
+/// Targets of which an input reaches ten thousand places and more: to weigh the rare ones among them, and to look for a shorter
+/// input that reaches the same, as libFuzzer does unless told otherwise, takes longer than the input itself.
 const UNWEIGHED: [&str; 6] = [
     "codec_round_trip",
     "query_text",
@@ -58,16 +58,35 @@ struct Targets {
     names: Vec<String>,
 }
 
-/// Builds every target. `None` if this machine cannot, which was said.
-fn build(task: &str, address: bool) -> Result<Option<Targets>, String> {
+/// How targets are built.
+#[derive(Clone, Copy)]
+enum Build<'a> {
+    /// All of them, quickly.
+    Quick,
+    /// All of them, with the address sanitizer.
+    Address,
+    /// These, or all if there are none, as one piece each: a minute longer, and an input takes a fifth less.
+    Long(&'a [String]),
+}
+
+/// The names of all targets.
+fn names() -> Vec<String> {
+    let names = files("fuzz/fuzz_targets", ".rs");
+    let names = names.iter().filter_map(|p| p.file_stem()?.to_str());
+    names.map(str::to_owned).collect()
+}
+
+/// Builds targets. `None` if this machine cannot, which was said.
+fn build(task: &str, how: Build<'_>) -> Result<Option<Targets>, String> {
     if !works(command("c++", &["--version"])) {
         println!("fuzz {task}: not shown (no C++ compiler for libFuzzer's driver)");
         return Ok(None);
     }
     let mut flags = COVERAGE.join(" ");
     // With a target named, build scripts and macros are built without the flags.
-    flags.push_str(" --cfg fuzzing -Ccodegen-units=4");
-    let mut build = if address {
+    let units = if matches!(how, Build::Long(_)) { 1 } else { 4 };
+    flags.push_str(&format!(" --cfg fuzzing -Ccodegen-units={units}"));
+    let mut build = if matches!(how, Build::Address) {
         if !works(command("rustup", &["run", "nightly", "cargo", "--version"])) {
             println!("fuzz {task}: not shown (no nightly toolchain)");
             return Ok(None);
@@ -78,8 +97,23 @@ fn build(task: &str, address: bool) -> Result<Option<Targets>, String> {
         command("cargo", &[])
     };
     let host = host()?;
-    let folder = target_dir().join(if address { "fuzz-address" } else { "fuzz" });
-    build.args(["build", "--quiet", "--release", "--bins"]);
+    let folder = target_dir().join(match how {
+        Build::Quick => "fuzz",
+        Build::Address => "fuzz-address",
+        Build::Long(_) => "fuzz-long",
+    });
+    build.args(["build", "--quiet", "--release"]);
+    match how {
+        Build::Long(targets) if !targets.is_empty() => {
+            build.args(targets.iter().flat_map(|name| ["--bin", name]));
+        }
+        _ => {
+            build.arg("--bins");
+        }
+    }
+    if matches!(how, Build::Long(_)) {
+        build.env("CARGO_PROFILE_RELEASE_LTO", "fat");
+    }
     build
         .arg("--manifest-path")
         .arg(root().join("fuzz/Cargo.toml"));
@@ -87,11 +121,9 @@ fn build(task: &str, address: bool) -> Result<Option<Targets>, String> {
     build.arg("--target-dir").arg(&folder);
     build.env("RUSTFLAGS", flags);
     run_command(build)?;
-    let names = files("fuzz/fuzz_targets", ".rs");
-    let names = names.iter().filter_map(|p| p.file_stem()?.to_str());
     Ok(Some(Targets {
         binaries: folder.join(host).join("release"),
-        names: names.map(str::to_owned).collect(),
+        names: names(),
     }))
 }
 
@@ -102,7 +134,7 @@ fn corpus(target: &str) -> PathBuf {
 
 /// Runs each target on its kept inputs: a regression test of every decoder.
 pub(crate) fn replay() -> Outcome {
-    let Some(targets) = build("replay", false)? else {
+    let Some(targets) = build("replay", Build::Quick)? else {
         return Ok(());
     };
     let mut inputs = 0;
@@ -135,7 +167,7 @@ pub(crate) fn replay() -> Outcome {
 /// Searches a few seconds in every target, by one seed: a run finds what the last one found, as a check should. Chance is for
 /// the long runs.
 pub(crate) fn smoke(seconds: u32) -> Outcome {
-    let Some(targets) = build("smoke", false)? else {
+    let Some(targets) = build("smoke", Build::Quick)? else {
         return Ok(());
     };
     let mut units = 0;
@@ -204,7 +236,7 @@ fn search(targets: &Targets, target: &str, limit: &Limit) -> Result<Child, Strin
     search.args(["-print_final_stats=1", "-len_control=10"]);
     search.envs(ALLOCATOR);
     if UNWEIGHED.contains(&target) {
-        search.arg("-entropic=0");
+        search.args(["-entropic=0", "-reduce_inputs=0"]);
     }
     if let Some((_, len)) = LEN_MAX.iter().find(|(name, _)| *name == target) {
         search.arg(format!("-max_len={len}"));
@@ -266,15 +298,18 @@ const PIECE_SECONDS: u32 = 300;
 /// Searches named targets, or all, for so many seconds or until so many executions stand in the report.
 pub(crate) fn run(args: &[String]) -> Outcome {
     let asked = Asked::parse(args)?;
-    let Some(mut targets) = build("run", asked.address)? else {
+    let all = names();
+    if let Some(unknown) = asked.targets.iter().find(|t| !all.contains(t)) {
+        return Err(format!("no target {unknown}; there are {}", all.join(" ")));
+    }
+    let how = match (asked.address, asked.runs) {
+        (true, _) => Build::Address,
+        (false, Some(_)) => Build::Long(&asked.targets),
+        (false, None) => Build::Quick,
+    };
+    let Some(mut targets) = build("run", how)? else {
         return Ok(());
     };
-    if let Some(unknown) = asked.targets.iter().find(|t| !targets.names.contains(t)) {
-        return Err(format!(
-            "no target {unknown}; there are {}",
-            targets.names.join(" ")
-        ));
-    }
     if !asked.targets.is_empty() {
         targets.names.clone_from(&asked.targets);
     }

@@ -5,76 +5,25 @@
     reason = "it uses a part of the binary's modules; what is not so fails it"
 )]
 
-#[path = "../src/client.rs"]
-mod client;
+mod common;
 
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write as _};
+use std::io::{Read, Seek, SeekFrom, Write as _};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use client::Client;
+use common::{Server, alluvium, said};
 
-struct Server {
-    child: Child,
-    url: String,
-}
-
-impl Server {
-    fn start(dir: &Path, more: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_alluvium"))
-            .args(["serve", "--http", "127.0.0.1:0", "--memory", "256MiB"])
-            .args(more)
-            .arg(dir)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let listening = lines.next().unwrap().unwrap();
-        let url = listening
-            .split_whitespace()
-            .find(|w| w.starts_with("http://"));
-        let url = url.unwrap().to_owned();
-        assert!(lines.map(Result::unwrap).any(|l| l.starts_with("try: ")));
-        Self { child, url }
+fn write(server: &Server, from: u64, lines: u64) {
+    let mut body = String::new();
+    for i in from..from + lines {
+        // Noise fills pages.
+        let value = (i * 2_654_435_761 % 999_999_937) as f64 / 7.0;
+        let time = 1_700_000_000_000_000_000 + i;
+        writeln!(body, "m,host=h{} v={value},n={i}i {time}", i % 7).unwrap();
     }
-
-    fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
-        let mut client = Client::new(&self.url, None).unwrap();
-        let answer = client.request(method, path, &[], body.as_bytes()).unwrap();
-        (answer.status, answer.text())
-    }
-
-    fn write(&self, from: u64, lines: u64) {
-        let mut body = String::new();
-        for i in from..from + lines {
-            // Noise fills pages.
-            let value = (i * 2_654_435_761 % 999_999_937) as f64 / 7.0;
-            let time = 1_700_000_000_000_000_000 + i;
-            writeln!(body, "m,host=h{} v={value},n={i}i {time}", i % 7).unwrap();
-        }
-        let (status, text) = self.ask("POST", "/write?db=db", &body);
-        assert_eq!(status, 204, "{text}");
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn alluvium(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_alluvium"))
-        .args(args)
-        .output()
-        .unwrap()
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    let (status, text) = server.ask("POST", "/write?db=db", &body);
+    assert_eq!(status, 204, "{text}");
 }
 
 /// Everything before the point of this number, in several shapes.
@@ -110,7 +59,7 @@ fn a_backup_of_a_busy_server_is_restored_and_answers_alike() {
     assert_eq!(status, 403, "{text}");
     let before = 40_000;
     for from in (0..before).step_by(4000) {
-        server.write(from, 4000);
+        write(&server, from, 4000);
     }
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -119,7 +68,7 @@ fn a_backup_of_a_busy_server_is_restored_and_answers_alike() {
                 .step_by(500)
                 .take_while(|_| !done.load(Ordering::Acquire))
             {
-                server.write(from, 500);
+                write(&server, from, 500);
             }
         });
         let made = alluvium(&["backup", &server.url, &path("backups/first")]);

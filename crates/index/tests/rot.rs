@@ -11,7 +11,7 @@ use alluvium_index::{
     KeyHash, Label, Matcher, MergeJob, PartitionIndex, Segment, SegmentError, SegmentFile,
     Selector, Test, merge_segments,
 };
-use alluvium_types::{SeriesKey, ValueKind};
+use alluvium_types::{Row, SeriesKey, ValueKind};
 use roaring::RoaringBitmap;
 
 const SEED: u64 = 5;
@@ -217,4 +217,36 @@ fn lists_of_rows_and_hashes_are_made_again() {
         }
     }
     assert!(made_again > 50 && gone > 20, "{made_again} {gone}");
+}
+
+#[test]
+fn a_filter_that_does_not_hold_is_done_without_and_made_again() {
+    let (_, file, segment) = sealed();
+    let whole = merge_segments(&[segment]).unwrap();
+    let mut scratch = Vec::new();
+    let mut hash_of = |row| KeyHash::of(SEED, &key(row), &mut scratch);
+    let (mut without, mut shut) = (0, 0);
+    // The filter and the directory are the last blocks.
+    for at in (file.bytes.len() as u64 - 9_000..file.bytes.len() as u64).step_by(97) {
+        file.at.store(at, Ordering::Relaxed);
+        let Ok(segment) = Segment::open(Arc::<Rotten>::clone(&file)) else {
+            shut += 1;
+            continue;
+        };
+        if segment.filter_lost().is_none() {
+            continue;
+        }
+        without += 1;
+        for row in (0..ROWS).step_by(101) {
+            let hash = hash_of(row);
+            assert!(segment.may_contain(hash));
+            assert_eq!(segment.find(hash).unwrap(), Some(Row(row)), "{at}");
+        }
+        assert_eq!(segment.find(hash_of(ROWS)).unwrap(), None);
+        assert!(
+            mended(&Arc::new(segment)).unwrap() == whole,
+            "{at}: it differs from what it was"
+        );
+    }
+    assert!(without > 10 && shut > 2, "{without} {shut}");
 }

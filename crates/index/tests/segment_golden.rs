@@ -23,7 +23,7 @@ fn keys() -> [SeriesKey; 3] {
 fn example() -> Vec<u8> {
     let mut index = PartitionIndex::new();
     for key in keys() {
-        let hash = KeyHash::of(SEED, &key, &mut Vec::new());
+        let hash = hash_of(&key);
         index.insert_row(hash, &key).unwrap();
     }
     index.freeze();
@@ -59,11 +59,15 @@ fn a_segment_is_these_bytes() {
     assert_eq!(found, include_str!("segment.hex"), "{found}");
 }
 
+fn hash_of(key: &SeriesKey) -> KeyHash {
+    KeyHash::of(SEED, key, &mut Vec::new())
+}
+
 #[test]
 fn a_segment_answers() {
     let segment = Segment::open(Arc::new(example())).unwrap();
     for (row, key) in (0..).map(Row).zip(keys()) {
-        let hash = KeyHash::of(SEED, &key, &mut Vec::new());
+        let hash = hash_of(&key);
         assert_eq!(segment.find(hash).unwrap(), Some(row));
         assert_eq!(segment.key(row).unwrap(), Some(key));
     }
@@ -80,8 +84,12 @@ fn no_byte_of_a_segment_may_change_unseen() {
         bad[at] ^= 1 << (at % 8);
         let answers = || -> Result<(), SegmentError> {
             let segment = Segment::open(Arc::new(bad))?;
+            if let Some(error) = segment.filter_lost() {
+                assert!(keys().iter().all(|k| segment.may_contain(hash_of(k))));
+                return Err(error.clone());
+            }
             for (row, key) in (0..).map(Row).zip(keys()) {
-                let hash = KeyHash::of(SEED, &key, &mut Vec::new());
+                let hash = hash_of(&key);
                 assert_eq!(segment.find(hash)?, Some(row), "byte {at}");
                 assert_eq!(segment.key(row)?, Some(key), "byte {at}");
             }
@@ -126,7 +134,7 @@ fn a_directory_that_lies_does_no_harm() {
             drop(segment.key(Row(row)));
         }
         for key in keys() {
-            drop(segment.find(KeyHash::of(SEED, &key, &mut Vec::new())));
+            drop(segment.find(hash_of(&key)));
         }
         for pattern in ["a1", "a.*", ".*2", ".+", ".*"] {
             let matcher = Matcher::new(Label::Tag("host".into()), Test::Regex(pattern.into()));

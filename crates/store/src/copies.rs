@@ -138,7 +138,11 @@ impl Copies {
         let found = Segments::read(device, file);
         let found = Arc::new(found);
         let opened = Segment::open(Arc::<Segments>::clone(&found)).map(Arc::new);
-        let checked = opened.and_then(|segment| merge_segments(&[segment]));
+        let checked = opened.and_then(|segment| {
+            merge_segments(&[Arc::clone(&segment)])?;
+            // It goes on without that; what it was is not known.
+            segment.filter_lost().cloned().map_or(Ok(()), Err)
+        });
         let lost = checked.err().map(|error| error.to_string());
         let images = std::mem::take(&mut *found.images.lock());
         let paths = file.index_paths();

@@ -19,8 +19,11 @@ use crate::writer::FRAME_ALIGN;
 
 /// Bytes of one read.
 const READ_BYTES: usize = 1 << 20;
-/// Bytes read at once when a segment is read through.
+/// Bytes read at once, at the most, when a segment is read through.
 pub(crate) const THROUGH_BYTES: u64 = 4 * READ_BYTES as u64;
+/// Bytes of the first read of a segment; each one behind it is twice as long. Many segments hold less than a megabyte: the last
+/// one of every stream, and all of a small database.
+const FIRST_BYTES: u64 = 64 << 10;
 /// Bytes read at once when one header is wanted.
 const PEEK_BYTES: u64 = FRAME_ALIGN as u64;
 
@@ -42,8 +45,10 @@ pub(crate) struct SegmentReader<'a> {
     device: &'a dyn Device,
     file: FileId,
     pub(crate) len: u64,
-    /// How much to read at once.
+    /// How much to read at once, at the most.
     batch_bytes: u64,
+    /// How much to read next.
+    next_bytes: u64,
     window: Vec<u8>,
     base: u64,
     /// Buffers of reads before.
@@ -89,6 +94,7 @@ impl<'a> SegmentReader<'a> {
                 file,
                 len,
                 batch_bytes,
+                next_bytes: batch_bytes.min(FIRST_BYTES),
                 window: Vec::new(),
                 base: 0,
                 spare: Vec::new(),
@@ -121,7 +127,8 @@ impl<'a> SegmentReader<'a> {
             self.base = offset;
             while self.window.len() < wanted {
                 let from = self.base + self.window.len() as u64;
-                let to = self.len.min(from + self.batch_bytes);
+                let to = self.len.min(from + self.next_bytes);
+                self.next_bytes = self.batch_bytes.min(2 * self.next_bytes);
                 let mut reads: Vec<Read> = (from..to)
                     .step_by(READ_BYTES)
                     .map(|offset| {

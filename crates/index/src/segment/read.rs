@@ -138,15 +138,17 @@ pub struct Segment {
     hashes_at: u64,
     /// The high half of the first slot of each hash page.
     fences: Vec<u64>,
-    /// Absent if two rows have the same key in it, which does not happen.
+    /// Absent if two rows have the same key in it, which does not happen, or if it does not hold.
     filter: Option<Filter>,
+    /// Why it does not.
+    filter_lost: Option<SegmentError>,
 }
 
 impl Segment {
-    /// Reads directory and filter.
+    /// Reads directory and filter. A filter that does not hold is done without: everything may be here, and each look-up reads a page.
     ///
     /// # Errors
-    /// If they cannot be read, or are not those of a segment this program knows.
+    /// If the directory cannot be read, or is not that of a segment this program knows.
     pub fn open(file: Arc<dyn SegmentFile>) -> Result<Self, SegmentError> {
         let len = file.len();
         let at = len
@@ -185,13 +187,17 @@ impl Segment {
             hashes_at: 0,
             fences: Vec::new(),
             filter: None,
+            filter_lost: None,
         };
         let bytes = segment.block(directory, "directory", |bytes| Some(bytes.to_vec()))?;
         let filter = segment
             .read_directory(&mut bytes.as_slice())
             .ok_or(damaged("directory", directory_at))?;
         if filter.bytes > 0 {
-            segment.filter = Some(segment.block(filter, "filter", Filter::decode)?);
+            match segment.block(filter, "filter", Filter::decode) {
+                Ok(filter) => segment.filter = Some(filter),
+                Err(error) => segment.filter_lost = Some(error),
+            }
         }
         Ok(segment)
     }
@@ -220,6 +226,11 @@ impl Segment {
             + self.tuples.capacity() * size_of::<BlockRef>()
             + self.fences.capacity() * 8
             + self.filter.as_ref().map_or(0, Filter::heap_bytes)
+    }
+
+    /// Why it goes without its filter, if it has to.
+    pub fn filter_lost(&self) -> Option<&SegmentError> {
+        self.filter_lost.as_ref()
     }
 
     /// Whether a tag set may be here. Never waits; one in 256 of those that are not passes.
