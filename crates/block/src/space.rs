@@ -100,6 +100,8 @@ pub struct VolumeSpace {
     pub end: u32,
     /// Pages that were written when it was looked at and have not been given back: ascending, apart.
     pub written: Vec<PageRange>,
+    /// Pages of it that took room before that, as [`BlockStore::volumes`] counts them: after a crash not the same number.
+    pub allocated: u64,
 }
 
 impl VolumeSpace {
@@ -113,9 +115,9 @@ impl VolumeSpace {
 /// listed of a survey, so that it cannot be the other way round, and a page appended in between be taken for one that was there.
 #[derive(Debug)]
 pub struct SpaceSurvey {
-    /// With the first page that belonged to no extent, whether more are cut from it, and the extents that belonged to
+    /// With the pages that took room, the first page that belonged to no extent, whether more are cut from it, and the extents that belonged to
     /// no appender.
-    volumes: Vec<(Arc<Volume>, u32, bool, Vec<PageRange>)>,
+    volumes: Vec<(Arc<Volume>, u64, u32, bool, Vec<PageRange>)>,
     /// Extents that appenders have not filled.
     open: Vec<OpenExtent>,
 }
@@ -130,7 +132,7 @@ impl SpaceSurvey {
     /// every appender have been noted.
     pub fn written(self) -> Vec<VolumeSpace> {
         let mut all: Vec<VolumeSpace> = Vec::with_capacity(self.volumes.len());
-        for (volume, end, is_active, mut gaps) in self.volumes {
+        for (volume, allocated, end, is_active, mut gaps) in self.volumes {
             let unfilled = self.open.iter().filter(|e| e.volume == volume.id);
             gaps.extend(unfilled.map(|e| (e.next, e.end)));
             let is_filling = is_active || !gaps.is_empty();
@@ -153,6 +155,7 @@ impl SpaceSurvey {
                 is_filling,
                 end,
                 written,
+                allocated,
             });
         }
         all.sort_unstable_by_key(|v| v.id);
@@ -213,6 +216,7 @@ impl BlockStore {
         let volumes = self.volumes.read();
         let of_database = volumes.values().filter(|v| v.set.database == database);
         let look = |volume: &Arc<Volume>| {
+            let allocated = volume.allocated();
             let set = sets.get(&volume.set);
             let active = set.and_then(|set| set.active.as_ref());
             let is_active = active.is_some_and(|v| v.id == volume.id);
@@ -220,7 +224,7 @@ impl BlockStore {
             let free = free.filter(|e| e.volume.id == volume.id);
             let free = free.map(|e| (e.next, e.end)).collect();
             let end = volume.handed_out.load(Ordering::Acquire);
-            (Arc::clone(volume), end, is_active, free)
+            (Arc::clone(volume), allocated, end, is_active, free)
         };
         SpaceSurvey {
             volumes: of_database.map(look).collect(),

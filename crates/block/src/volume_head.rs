@@ -27,6 +27,8 @@ pub struct VolumeHead {
     pub unfilled: Vec<PageRange>,
     /// Pages that were given back.
     pub holes: Vec<PageRange>,
+    /// Pages that were written to it, and bytes of them that hold something.
+    pub written: (u64, u64),
 }
 
 impl VolumeHead {
@@ -46,9 +48,10 @@ impl VolumeHead {
         page < self.end && !within(&self.unfilled) && !within(&self.holes)
     }
 
-    /// Whether a volume with this head has every page that `other` speaks of.
+    /// Whether a volume with this head has every page that `other` speaks of. Of a store that was restored and went on from there
+    /// another volume may have the same number, but not as much in it.
     pub fn has_all_of(&self, other: &Self) -> bool {
-        let place = |h: &Self| (h.id, h.generation, h.end);
+        let place = |h: &Self| (h.id, h.generation, h.end, h.written);
         let kept = |hole: &PageRange| {
             let inside = |outer: &&PageRange| outer.0 <= hole.0 && hole.1 <= outer.1;
             other.holes.iter().any(|outer| inside(&outer))
@@ -82,6 +85,7 @@ fn parse(mut rest: &[u8]) -> Result<Vec<VolumeHead>, CodecError> {
             generation: volume.generation,
             set: volume.set,
             end: volume.handed_out.into_inner(),
+            written: (volume.appended.into_inner(), volume.used.into_inner()),
             is_filling: false,
             unfilled: Vec::new(),
             holes: volume.holes.into_inner().ranges,

@@ -81,8 +81,8 @@ fn to_json(args: &DeleteArgs) -> Result<Value, String> {
         let bad = || format!("{text:?} is no comparison with a number, such as \">100\"");
         let sign = SIGNS.iter().find(|s| text.starts_with(**s));
         let sign = *sign.ok_or_else(bad)?;
-        let number: f64 = text[sign.len()..].trim().parse().map_err(|_| bad())?;
-        if comparisons.insert(sign.into(), json!(number)).is_some() {
+        let number = number(text[sign.len()..].trim()).ok_or_else(bad)?;
+        if comparisons.insert(sign.into(), number).is_some() {
             return Err(format!("the comparison {sign:?} is given twice"));
         }
     }
@@ -95,6 +95,13 @@ fn to_json(args: &DeleteArgs) -> Result<Value, String> {
         }
     }
     Ok(body.into())
+}
+
+/// A number as JSON has it; one past the floats' 53 bits is not rounded.
+fn number(text: &str) -> Option<Value> {
+    let integer = text.parse::<i64>().map(Value::from).ok();
+    let integer = integer.or_else(|| text.parse::<u64>().map(Value::from).ok());
+    integer.or_else(|| Some(json!(text.parse::<f64>().ok().filter(|v| v.is_finite())?)))
 }
 
 #[cfg(test)]
@@ -136,7 +143,7 @@ mod tests {
         ];
         let expected = json!({
             "measurement": ["cpu"], "where": {"host": ["a", "b"], "dc": ["x=y"]},
-            "range": {"from": "now-1h"}, "value": {">=": 1.5, "<": 9.0}, "dry-run": true,
+            "range": {"from": "now-1h"}, "value": {">=": 1.5, "<": 9}, "dry-run": true,
         });
         assert_eq!(body(&flags), Ok(expected));
         assert_eq!(body(&["--all"]), Ok(json!({ "all": true })));

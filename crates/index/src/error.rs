@@ -128,6 +128,12 @@ pub enum SelectorError {
         /// What is wrong with it.
         source: Box<regex::Error>,
     },
+    /// More expressions than [`MAX_REGEXES`](crate::MAX_REGEXES).
+    #[error(
+        "a selector has at most {} regular expressions; put some together, or ask for values by name",
+        crate::MAX_REGEXES
+    )]
+    TooManyRegexes,
 }
 
 /// A segment that cannot be read.

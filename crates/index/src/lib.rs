@@ -85,5 +85,7 @@ pub use liveness::{DAY_NS, DayGrowth, Liveness, LivenessMark};
 pub use part::{DefinitionMark, begins_anew, rows_after};
 pub use partition::{MAX_NAME_BYTES, MAX_TAGS, MeasurementId, PartitionIndex};
 pub use segment::{LostRows, MergeJob, SealJob, Segment, SegmentFile, merge_segments};
-pub use selector::{CompiledSelector, Label, MAX_REGEX_BYTES, Matcher, Selector, Test};
+pub use selector::{
+    CompiledSelector, Label, MAX_REGEX_BYTES, MAX_REGEXES, Matcher, Selector, Test,
+};
 pub use silence::find_in;

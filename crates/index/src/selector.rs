@@ -10,6 +10,9 @@ use crate::automaton::Automaton;
 /// Memory a compiled expression may take.
 pub const MAX_REGEX_BYTES: usize = 10 << 20;
 
+/// Regular expressions of a selector, at most: one may take [`MAX_REGEX_BYTES`].
+pub const MAX_REGEXES: usize = 16;
+
 /// Series for which all matchers hold; without matchers, every series.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Selector {
@@ -128,8 +131,12 @@ impl Selector {
     /// Compiles the expressions.
     ///
     /// # Errors
-    /// Names the label whose expression is invalid or compiles to more than [`MAX_REGEX_BYTES`].
+    /// Names the label whose expression is invalid or compiles to more than [`MAX_REGEX_BYTES`]; or there are more than [`MAX_REGEXES`].
     pub fn compile(&self) -> Result<CompiledSelector, SelectorError> {
+        let is_regex = |m: &&Matcher| matches!(m.test, Test::Regex(_));
+        if self.matchers.iter().filter(is_regex).count() > MAX_REGEXES {
+            return Err(SelectorError::TooManyRegexes);
+        }
         let matchers = self.matchers.iter().map(compile_matcher);
         Ok(CompiledSelector {
             matchers: matchers.collect::<Result<_, _>>()?,

@@ -8,7 +8,7 @@ use std::collections::binary_heap::PeekMut;
 use std::collections::{BinaryHeap, VecDeque};
 use std::ops::{ControlFlow, Range};
 
-use alluvium_types::{Aggregate, Column, TimeRange};
+use alluvium_types::{Aggregate, TimeRange};
 
 use crate::combined::{Combined, TextAt};
 use crate::error::QueryError;
@@ -79,7 +79,6 @@ struct SeriesBins {
     /// In the order of rows.
     ready: VecDeque<(i64, Aggregate)>,
     held: u64,
-    kind: alluvium_types::ValueKind,
 }
 
 impl SeriesBins {
@@ -128,11 +127,12 @@ impl SeriesBins {
             &mut context.stats.read,
             &mut emit,
         )?;
-        // By the newest point, not by the bin's begin, which a source may have cut to the first instant.
+        // By a time in it, not by its begin, which a source may have cut to the first instant; not by the newest point either: what
+        // is left of an expired leaf is where its oldest one was.
         let next = self
             .ready
             .back()
-            .map(|(_, a)| bins.begin_of(a.last.time) + i128::from(bins.step));
+            .map(|(begin, _)| bins.begin_of(*begin) + i128::from(bins.step));
         let next = next.and_then(|next| i64::try_from(next).ok());
         self.rest = match next {
             Some(next) if broken && next < self.rest.end() => clip(next, self.rest.end()),
@@ -141,8 +141,8 @@ impl SeriesBins {
         Ok(())
     }
 
-    /// Reads the newest bins of the rest, which the series gives oldest first. Where there are none it asks for
-    /// the newest point before them, so that a long gap costs one look.
+    /// Reads the newest bins of the rest, which the series gives oldest first. Where there are none it asks
+    /// when the newest one before them is, so that a long gap costs one look.
     fn read_backward(
         &mut self,
         context: &mut Context,
@@ -169,17 +169,14 @@ impl SeriesBins {
         )?;
         let mut end = begin;
         if self.ready.is_empty() && begin > self.rest.begin() {
-            let mut column = Column::new(self.kind);
-            let mut scan = self
-                .reader
-                .scan(clip(self.rest.begin(), begin), Direction::Backward);
-            end = self.rest.begin();
-            while scan.next_batch(&mut context.stats.read, &mut column)? {
-                if let Some(newest) = column.times.first() {
-                    end = newest.saturating_add(1);
-                    break;
-                }
-            }
+            let range = clip(self.rest.begin(), begin);
+            let before = self.reader.aggregate(range, &mut context.stats.read)?;
+            // What is left of an expired leaf lies where its oldest point was, and ends later.
+            end = if before.count == 0 {
+                self.rest.begin()
+            } else {
+                before.last.time.saturating_add(1).min(begin)
+            };
         }
         self.rest = clip(self.rest.begin(), end);
         Ok(())
@@ -213,7 +210,6 @@ impl GroupBins {
                     rest,
                     ready: VecDeque::new(),
                     held: READER_BYTES,
-                    kind: info.id.kind(),
                 });
             }
         }

@@ -108,6 +108,18 @@ pub enum QueryError {
         /// The limit.
         limit: usize,
     },
+    /// Each metric is looked for with every value of the filter.
+    #[error(
+        "{metrics} metrics with {values} values in where are more than {limit} looks into the index; ask for fewer at once"
+    )]
+    TooManyLooks {
+        /// Metrics that are named, or that `*` stands for.
+        metrics: usize,
+        /// Values of tags, and tags of complete tag sets.
+        values: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// The query's row limit.
     #[error(
         "the answer has more than {limit} rows; ask for fewer with limit, range or a longer step"
@@ -154,6 +166,7 @@ impl QueryError {
             Self::Memory { .. } => "query_memory",
             Self::Budget(_) => "memory_budget",
             Self::TooManyMetrics { .. } => "too_many_metrics",
+            Self::TooManyLooks { .. } => "too_many_looks",
             Self::TooManyRows { .. } => "too_many_rows",
             Self::Deadline { .. } => "deadline_exceeded",
             Self::Cancelled => "cancelled",

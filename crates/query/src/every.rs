@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::error::QueryError;
+use crate::lower::check_looks;
 use crate::plan::{EVERY_METRIC, Plan, Selection};
 use crate::source::Source;
 use crate::{Label, Matcher, Test};
@@ -39,6 +40,7 @@ pub(crate) fn expand(plan: &mut Plan, source: &dyn Source) -> Result<(), QueryEr
             selections.push(selection);
             continue;
         }
+        check_looks(names.len(), &selection.alternatives)?;
         for metric in names.difference(&named) {
             let mut of_metric = selection.clone();
             of_metric.metric.clone_from(metric);

@@ -80,31 +80,33 @@ impl Filler {
         if !self.any {
             return None;
         }
-        let ahead = self.ahead.as_ref().map(|r| i128::from(r.begin));
-        let bin = self.cursor.or(ahead)?;
+        // The begin of the first bin of all may be cut to the first instant.
+        let ahead = self.ahead.as_ref().map(|r| self.bins.begin_of(r.begin));
         let step = i128::from(self.bins.step);
-        let (next, past_last) = match self.bins.direction {
-            Direction::Forward => (bin + step, self.last.is_some_and(|last| bin > last)),
-            Direction::Backward => (bin - step, self.last.is_some_and(|last| bin < last)),
-        };
-        if ahead == Some(bin) {
+        loop {
+            let bin = self.cursor.or(ahead)?;
+            let (next, past_last) = match self.bins.direction {
+                Direction::Forward => (bin + step, self.last.is_some_and(|last| bin > last)),
+                Direction::Backward => (bin - step, self.last.is_some_and(|last| bin < last)),
+            };
+            if ahead == Some(bin) {
+                self.cursor = Some(next);
+                let row = self.ahead.take()?;
+                self.behind = Some(row.clone());
+                return Some(row);
+            }
+            if past_last || bin > i64::MAX.into() || ahead.is_none() && self.last.is_none() {
+                return None;
+            }
             self.cursor = Some(next);
-            let row = self.ahead.take()?;
-            self.behind = Some(row.clone());
-            return Some(row);
+            // A bin that begins before the first instant has no point here and no time to show.
+            if let Ok(begin) = i64::try_from(bin) {
+                return Some(GroupRow {
+                    begin,
+                    values: self.filled(bin),
+                });
+            }
         }
-        if past_last || ahead.is_none() && self.last.is_none() {
-            return None;
-        }
-        self.cursor = Some(next);
-        let Ok(begin) = i64::try_from(bin) else {
-            // A bin that begins before the first instant holds no point and has no time to show.
-            return self.next(ended);
-        };
-        Some(GroupRow {
-            begin,
-            values: self.filled(bin),
-        })
     }
 
     fn filled(&self, bin: i128) -> Vec<Option<Value>> {

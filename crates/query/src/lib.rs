@@ -67,7 +67,7 @@ pub use execution::{Execution, Stats};
 pub use explain::explain;
 pub use function::Function;
 pub use limits::Limits;
-pub use lower::plan;
+pub use lower::{LOOKS_MAX, plan};
 pub use lower_delete::delete;
 pub use lower_names::{search, suggest};
 pub use output_series::OutputSeries;

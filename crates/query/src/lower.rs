@@ -34,7 +34,9 @@ pub fn plan(request: &json::Request) -> Result<Plan, QueryError> {
         json::Direction::Backward => Direction::Backward,
     };
     let wheres = alternatives(&request.filter)?;
-    let selections = metrics(&request.query)?
+    let metrics = metrics(&request.query)?;
+    check_looks(metrics.len(), &wheres)?;
+    let selections = metrics
         .into_iter()
         .map(|(metric, functions)| Selection {
             alternatives: wheres.iter().map(|a| with_metric(a, &metric)).collect(),
@@ -134,6 +136,27 @@ fn window(request: &json::Request, direction: Direction) -> Result<Window, Query
         },
         _ => Window::Raw,
     })
+}
+
+/// Most values of a filter times metrics that are looked for with them.
+pub const LOOKS_MAX: usize = 1 << 20;
+
+/// Whether so many metrics may be looked for with these filters.
+pub(crate) fn check_looks(metrics: usize, filters: &[Alternative]) -> Result<(), QueryError> {
+    let values = filters.iter().flat_map(|a| &a.selector.matchers);
+    let values = values.map(|m| match &m.test {
+        Test::In(texts) => texts.len(),
+        _ => 1,
+    });
+    let values: usize = values.sum();
+    if metrics.saturating_mul(values) > LOOKS_MAX {
+        return Err(QueryError::TooManyLooks {
+            metrics,
+            values,
+            limit: LOOKS_MAX,
+        });
+    }
+    Ok(())
 }
 
 pub(crate) fn with_metric(alternative: &Alternative, metric: &str) -> Alternative {

@@ -1,6 +1,6 @@
 //! What to do, as plain data; every language lowers to it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use alluvium_types::{SeriesKey, TimeRange};
@@ -235,8 +235,9 @@ impl Plan {
         if self.selections.is_empty() {
             return Err(QueryError::NoMetric);
         }
-        for (i, s) in self.selections.iter().enumerate() {
-            if self.selections[..i].iter().any(|o| o.metric == s.metric) {
+        let mut seen = HashSet::with_capacity(self.selections.len());
+        for s in &self.selections {
+            if !seen.insert(s.metric.as_str()) {
                 return Err(QueryError::Repeated {
                     name: s.metric.clone(),
                 });

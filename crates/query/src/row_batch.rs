@@ -81,10 +81,11 @@ impl RowBatch {
         self.last_key = None;
     }
 
-    /// Whether the batch should go out. Long texts fill it before its rows do.
+    /// Whether the batch should go out. Long texts and many columns fill it before its rows do.
     pub(crate) fn is_full(&self) -> bool {
         const TEXT_BYTES: usize = 1 << 20;
-        self.rows.len() >= BATCH_ROWS || self.text.len() >= TEXT_BYTES
+        const CELLS: usize = 1 << 16;
+        self.rows.len() >= BATCH_ROWS || self.text.len() >= TEXT_BYTES || self.cells.len() >= CELLS
     }
 
     /// Begins a row; its values follow by [`Self::push`]. `key` tells series apart within one execution.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use alluvium_protocol::json::Request;
 use alluvium_query::{BATCH_ROWS, Execution, Limits, Plan, QueryError, RowBatch, plan};
 use alluvium_types::{Budget, Owner, Value};
-use common::{Memory, Steps, drain, limits, lines, run, start};
+use common::{Memory, Real, Steps, answer, drain, limits, lines, run, start};
 
 fn lowered(query: &str) -> Plan {
     plan(&Request::parse(query.as_bytes(), 0).expect("a valid query")).expect("a valid plan")
@@ -324,4 +324,98 @@ fn any_byte_in_a_tag_is_selected_and_named() {
         let query = format!(r#"{{"select": "m", "where": {{"host": "{host}"}}}}"#);
         assert_eq!(run(&memory, lowered(&query)).unwrap().len(), 1, "{host}");
     }
+}
+
+#[test]
+fn bins_are_filled_from_the_first_instant_to_the_last() {
+    let real = Real::new();
+    real.load(&format!(
+        "m v=1 {}\nm v=2 0\nm v=3 {}\n",
+        i64::MIN,
+        i64::MAX - 1
+    ));
+    let rows = |rest: &str| {
+        let query = format!(
+            r#"{{"group-aggregate": {{"metric": "m_v", "step": "5000w", "func": "sum"}}, {rest}}}"#
+        );
+        let snapshot = Box::new(real.database.snapshot());
+        let (rows, _) = answer(snapshot, lowered(&query)).unwrap();
+        let rows = rows
+            .into_iter()
+            .map(|row| (row.time, row.values[0].clone()));
+        rows.collect::<Vec<_>>()
+    };
+    const STEP: i64 = 5_000 * 7 * 86_400_000_000_000;
+    let sum = |v: f64| Some(Value::F64(v));
+    let mut expected = vec![
+        (i64::MIN, sum(1.0)),
+        (-3 * STEP, None),
+        (-2 * STEP, None),
+        (-STEP, None),
+        (0, sum(2.0)),
+        (STEP, None),
+        (2 * STEP, None),
+        (3 * STEP, sum(3.0)),
+    ];
+    assert_eq!(rows(r#""fill": "null""#), expected);
+    let backward = format!(
+        r#""fill": "null", "range": {{"from": {}, "to": {}}}"#,
+        i64::MAX,
+        i64::MIN
+    );
+    // Its end is left out.
+    expected.remove(0);
+    expected.reverse();
+    assert_eq!(rows(&backward), expected);
+}
+
+#[test]
+fn many_metrics_with_many_values_are_refused_before_they_are_looked_for() {
+    let list = |n: usize| {
+        let items: Vec<String> = (0..n).map(|i| format!("\"a{i:05}\"")).collect();
+        items.join(",")
+    };
+    let lowered = |metrics: usize, values: usize| {
+        let query = format!(
+            r#"{{"select": [{}], "where": {{"h": [{}]}}}}"#,
+            list(metrics),
+            list(values)
+        );
+        plan(&Request::parse(query.as_bytes(), 0).expect("a valid query"))
+    };
+    assert!(lowered(16, 65_536).is_ok());
+    let refused = lowered(5_000, 5_000).unwrap_err();
+    assert_eq!(refused.code(), "too_many_looks");
+    assert!(refused.to_string().contains("5000 metrics"), "{refused}");
+    let tags: Vec<String> = (0..65).map(|i| format!(r#""t{i}": "x""#)).collect();
+    let query = format!(r#"{{"select": "m", "where": {{{}}}}}"#, tags.join(","));
+    let refused = Request::parse(query.as_bytes(), 0).unwrap_err();
+    assert!(refused.to_string().contains("more than 64"), "{refused}");
+    let tags: Vec<String> = (0..17)
+        .map(|i| format!(r#""t{i}": {{"regex": "x+"}}"#))
+        .collect();
+    let query = format!(r#"{{"select": "m", "where": {{{}}}}}"#, tags.join(","));
+    let snapshot = Box::new(Real::new().database.snapshot());
+    let refused = answer(snapshot, self::lowered(&query)).unwrap_err();
+    assert!(refused.to_string().contains("at most 16"), "{refused}");
+}
+
+#[test]
+fn many_columns_fill_a_batch_before_its_rows_do() {
+    let mut memory = Memory::new();
+    let names: Vec<String> = (0..200).map(|i| format!("m{i}")).collect();
+    for name in &names {
+        for host in 0..400 {
+            memory.floats(name, &[("host", &format!("{host}"))], &[(1, 2.0)]);
+        }
+    }
+    let list: Vec<String> = names.iter().map(|n| format!(r#""{n}": "sum""#)).collect();
+    let query = format!(r#"{{"aggregate": {{{}}}, "limit": 600}}"#, list.join(","));
+    let mut execution = start(&memory, lowered(&query), limits()).unwrap();
+    let (mut batch, mut rows) = (RowBatch::new(), 0);
+    while execution.next_batch(&mut batch).unwrap() {
+        assert!(batch.rows().len() * batch.width() < (1 << 16) + batch.width());
+        rows += batch.rows().len();
+    }
+    assert_eq!(rows, 600);
 }

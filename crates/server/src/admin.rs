@@ -6,12 +6,15 @@
 
 use std::sync::Arc;
 
-use alluvium_store::{Commit, DatabaseSettings, Retention, SeriesLimits, Store, StoreError};
+use alluvium_store::{
+    Commit, Database, DatabaseSettings, Retention, SeriesLimits, Store, StoreError,
+};
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 
 use crate::app::App;
+use crate::asked::Asked;
 use crate::confirm::{Unconfirmed, confirmed};
 use crate::params::Params;
 use crate::reply::{self, Reply};
@@ -229,37 +232,34 @@ pub(crate) async fn drop_database(
 
 /// `GET /api/conflicts?db=`: fields of tag sets that have had values of several kinds.
 pub(crate) async fn conflicts(State(app): State<Arc<App>>, request: Request) -> Reply {
-    let (head, params) = head_of(request);
-    let inner = || {
-        let store = app.store_or_reply()?;
-        let name = params.get("db").filter(|n| !n.is_empty());
-        let name = name.unwrap_or("default");
-        app.authorize_or_reply(&head.headers, &params, Some((Right::Read, name)))?;
-        let Some(database) = store.database(name) else {
-            let name = name.to_owned();
-            return Err(store_error(&StoreError::NoDatabase { name }));
-        };
-        let conflicts = database.conflicts(CONFLICTS_MAX);
-        let conflicts = conflicts.map_err(|error| store_error(&error))?;
-        let list: Vec<serde_json::Value> = conflicts
-            .iter()
-            .map(|c| {
-                let kinds: Vec<String> = c.kinds.iter().map(ToString::to_string).collect();
-                let tags: serde_json::Map<String, serde_json::Value> = c
-                    .key
-                    .tags()
-                    .iter()
-                    .map(|(k, v)| (k.clone(), v.clone().into()))
-                    .collect();
-                serde_json::json!({
-                    "measurement": c.key.measurement(), "tags": tags, "field": c.field, "kinds": kinds,
-                })
-            })
-            .collect();
-        let body = serde_json::json!({ "conflicts": list, "limit": CONFLICTS_MAX });
-        Ok(reply::json(StatusCode::OK, body.to_string()))
+    let (head, _) = request.into_parts();
+    let inner = async {
+        let asked = Asked::new(&app, &head)?;
+        asked.answer(list_conflicts).await
     };
-    inner().unwrap_or_else(|reply: Reply| reply)
+    inner.await.unwrap_or_else(|reply: Reply| reply)
+}
+
+/// Looks at the fields of every row; may wait for blocks of the index.
+fn list_conflicts(database: &Database) -> Result<Vec<u8>, StoreError> {
+    let conflicts = database.conflicts(CONFLICTS_MAX)?;
+    let list: Vec<serde_json::Value> = conflicts
+        .iter()
+        .map(|c| {
+            let kinds: Vec<String> = c.kinds.iter().map(ToString::to_string).collect();
+            let tags: serde_json::Map<String, serde_json::Value> = c
+                .key
+                .tags()
+                .iter()
+                .map(|(k, v)| (k.clone(), v.clone().into()))
+                .collect();
+            serde_json::json!({
+                "measurement": c.key.measurement(), "tags": tags, "field": c.field, "kinds": kinds,
+            })
+        })
+        .collect();
+    let body = serde_json::json!({ "conflicts": list, "limit": CONFLICTS_MAX });
+    Ok(body.to_string().into_bytes())
 }
 
 /// `POST /api/checkpoint` and `/api/flush`: answers when everything applied before is in the trees' files.

@@ -247,6 +247,15 @@ mod tests {
             unpack(cut[..cut.len() - 9].to_vec(), 1 << 20, &budget),
             Err(BodyError::Gzip(_))
         ));
+        let many: Vec<u8> = (0..5_000).flat_map(|_| gzip(b"z")).collect();
+        assert_eq!(
+            *unpack(many.clone(), 5_000, &budget).unwrap(),
+            [b'z'; 5_000]
+        );
+        assert!(matches!(
+            unpack(many, 4_999, &budget),
+            Err(BodyError::TooLarge { .. })
+        ));
         assert_eq!(budget.used(), 0);
     }
 

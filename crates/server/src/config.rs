@@ -59,6 +59,8 @@ pub struct Limits {
     pub header_time: Duration,
     /// How long a body may make no progress before 408: 30 s.
     pub body_idle: Duration,
+    /// How long the other end may take nothing of an answer before its connection is closed: 20 s.
+    pub answer_idle: Duration,
     /// Connections at once: 4096. More wait in the listener's queue.
     pub connections_max: usize,
     /// Bodies up to this many bytes are parsed where they arrived, larger ones on a thread for it: 256 KiB.
@@ -128,6 +130,7 @@ impl Default for Limits {
             header_bytes_max: 64 << 10,
             header_time: Duration::from_secs(30),
             body_idle: Duration::from_secs(30),
+            answer_idle: Duration::from_secs(20),
             connections_max: 4096,
             inline_bytes_max: 256 << 10,
             parallel_writes_max: (2 * processors).max(4),

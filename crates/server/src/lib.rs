@@ -28,6 +28,7 @@
 mod admin;
 mod app;
 mod asked;
+mod attended;
 mod backup;
 mod body;
 mod cardinality;

@@ -19,6 +19,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use bytes::Bytes;
 use http_body::Frame;
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
@@ -95,7 +96,7 @@ async fn start(app: &Arc<App>, request: Request) -> Result<Reply, Reply> {
         chunks: chunk_sender,
         runtime: Handle::current(),
         deadline: Instant::now() + app.limits.query_deadline,
-        _permit: permit,
+        turn: Mutex::new(Some(permit)),
     };
     app.metrics.queries.add(1);
     tokio::task::spawn_blocking(move || run.run(begun_sender));
@@ -157,7 +158,8 @@ struct Run {
     chunks: mpsc::Sender<Chunk>,
     runtime: Handle,
     deadline: Instant,
-    _permit: OwnedSemaphorePermit,
+    /// Given back while the reader takes nothing: others go on.
+    turn: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 enum Chunk {
@@ -278,7 +280,7 @@ impl Run {
         Ok(())
     }
 
-    /// Hands over a chunk, waiting for the reader no longer than the query may take.
+    /// Hands over a chunk, waiting for the reader no longer than the query may take, and for a turn to go on.
     fn send(&self, chunk: Chunk) -> Result<(), Gone> {
         let chunk = match self.chunks.try_send(chunk) {
             Ok(()) => return Ok(()),
@@ -289,13 +291,16 @@ impl Run {
             .deadline
             .saturating_duration_since(Instant::now())
             .max(Duration::from_millis(1));
-        match self
-            .runtime
-            .block_on(async { tokio::time::timeout(left, self.chunks.send(chunk)).await })
-        {
-            Ok(Ok(())) => Ok(()),
-            _ => Err(Gone),
-        }
+        *self.turn.lock() = None;
+        let wait = async {
+            self.chunks.send(chunk).await.map_err(|_| Gone)?;
+            let queries = Arc::clone(&self.app.queries);
+            queries.acquire_owned().await.map_err(|_| Gone)
+        };
+        let waited = async { tokio::time::timeout(left, wait).await };
+        let turn = self.runtime.block_on(waited).map_err(|_| Gone)??;
+        *self.turn.lock() = Some(turn);
+        Ok(())
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::app::App;
+use crate::attended::Attended;
 use crate::config::{Config, Storage};
 use crate::error::ServeError;
 use crate::routes::router;
@@ -290,7 +291,10 @@ async fn connection(stream: TcpStream, app: &App, routes: Router, mut stop: watc
         .timer(TokioTimer::new())
         .header_read_timeout(app.limits.header_time)
         .max_buf_size(app.limits.header_bytes_max.max(8192))
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(
+            TokioIo::new(Attended::new(stream, app.limits.answer_idle)),
+            service,
+        );
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

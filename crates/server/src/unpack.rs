@@ -25,25 +25,26 @@ pub(crate) fn unpack(
     mut grow: impl FnMut(usize) -> Result<(), BudgetExceeded>,
 ) -> Result<Vec<u8>, UnpackError> {
     let mut decoder = MultiGzDecoder::new(packed);
+    // Zeros up to its length; a stream of many small members fills it a little at a time.
     let mut out: Vec<u8> = Vec::new();
+    let mut filled = 0;
     loop {
-        if out.len() == out.capacity() {
+        if filled == out.len() {
             // One byte past the limit tells a body that fits from one that does not.
-            let wanted = (out.capacity() * 2).max(ROOM_MIN).min(limit + 1);
+            let wanted = (out.len() * 2).max(ROOM_MIN).min(limit + 1);
             grow(wanted).map_err(UnpackError::Memory)?;
             out.reserve_exact(wanted - out.len());
+            out.resize(wanted, 0);
         }
-        let filled = out.len();
-        let room = (out.capacity().min(limit + 1)) - filled;
-        out.resize(filled + room, 0);
         let read = decoder
             .read(&mut out[filled..])
             .map_err(UnpackError::Gzip)?;
-        out.truncate(filled + read);
-        if out.len() > limit {
+        filled += read;
+        if filled > limit {
             return Err(UnpackError::TooLarge);
         }
         if read == 0 {
+            out.truncate(filled);
             return Ok(out);
         }
     }

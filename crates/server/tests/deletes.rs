@@ -192,6 +192,29 @@ fn who_may_only_write_may_not_delete() {
     server.stop();
 }
 
+#[test]
+fn a_delete_by_value_tells_neighbours_apart_that_are_one_float() {
+    let server = Server::memory();
+    let lines = "m v=9007199254740992i 1\nm v=9007199254740993i 2\nm v=9007199254740994i 3\n\
+                 m u=18446744073709551614u 1\nm u=18446744073709551615u 2\nm f=9007199254740992 1";
+    assert_eq!(server.write(lines).status, 204);
+    let delete = |metric: &str, value: &str| {
+        let body = format!(r#"{{"metric": "{metric}", "value": {value}}}"#);
+        let answer = server.post("/api/delete?db=test", &body);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()["points"].as_u64().unwrap()
+    };
+    assert_eq!(delete("m_v", r#"{"=": 9007199254740993}"#), 1);
+    assert_eq!(delete("m_v", r#"{">": 9007199254740993}"#), 1);
+    assert_eq!(delete("m_f", r#"{"=": 9007199254740993}"#), 0);
+    assert_eq!(delete("m_u", r#"{"<": 18446744073709551615}"#), 1);
+    let left = server.post("/api/query?db=test", r#"{"select": ["m_v", "m_u", "m_f"]}"#);
+    let left = left.json();
+    let rows = left["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 3, "{left}");
+    server.stop();
+}
+
 /// Values of every kind into series of every kind: what is stored, whether it is a conflict, and what is read.
 #[test]
 fn kinds_that_meet() {

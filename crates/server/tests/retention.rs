@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::fmt::Write as _;
+
 use alluvium_store::{Clock, SystemClock};
 use common::{Server, memory_config};
 
@@ -161,5 +163,50 @@ fn who_writes_may_create_but_not_shorten() {
     };
     assert_eq!((listed("writer"), listed("boss")), (1, 2));
     assert_eq!(server.get("/api/databases").status, 401);
+    server.stop();
+}
+
+/// What is left of a leaf that has expired lies where its oldest point was, and the next leaf may begin in the bin in which it ended. Among
+/// many series bins are read in short pieces, each of which ends behind such a leaf.
+#[test]
+fn bins_count_every_point_of_aggregates_that_outlive_them() {
+    const POINTS: i64 = 27_000;
+    const OTHERS: i64 = 2_000;
+    let mut config = memory_config();
+    config.store.retention_check_ms = 5;
+    let server = Server::start(config);
+    let put = |query: &str| server.send("PUT", &format!("/api/databases/{query}"), &[], b"");
+    assert_eq!(put("long").status, 201);
+    let end = SystemClock.wall_ns() - 48 * HOUR;
+    let mut lines = String::new();
+    for i in 0..POINTS {
+        // Of full precision: some four hundred fill a leaf.
+        let value = (i * 7_919 % 10_007) as f64 / 3.0;
+        let time = end - (POINTS - i) * HOUR / 60;
+        writeln!(lines, "m,host=a v={value} {time}").unwrap();
+    }
+    for i in 0..OTHERS {
+        writeln!(lines, "m,host=b{i} v=1 {}", end - i * HOUR / 60).unwrap();
+    }
+    let written = server.send("POST", "/write?db=long", &[], lines.as_bytes());
+    assert_eq!(written.status, 204, "{}", written.text());
+    let counted = |rest: &str| -> i64 {
+        let query = format!(
+            r#"{{"group-aggregate": {{"metric": "m_v", "step": "1h", "func": "count"}}{rest}}}"#
+        );
+        let answer = server.send("POST", "/api/query?db=long", &[], query.as_bytes());
+        let json = answer.json();
+        assert!(json["error"].is_null(), "{json}");
+        let rows = json["rows"].as_array().unwrap().iter();
+        assert!(rows.len() > 0, "{query}: {json}");
+        rows.map(|row| row[2].as_i64().unwrap()).sum()
+    };
+    assert_eq!(counted(""), POINTS + OTHERS);
+    let kept = put("long?retention=1d&retention_aggregates=ever");
+    assert_eq!(kept.status, 200, "{}", kept.text());
+    wait_for_cut(&server, "long");
+    assert_eq!(counted(""), POINTS + OTHERS);
+    let backward = r#", "range": {"from": "2100-01-01T00:00:00Z", "to": 0}"#;
+    assert_eq!(counted(backward), POINTS + OTHERS);
     server.stop();
 }

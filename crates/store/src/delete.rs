@@ -6,14 +6,15 @@
 //! written to the series since; otherwise the range that was asked for is deleted. A test of values is resolved to
 //! the times of points before anything is logged, and again if one of those times was written to meanwhile.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic;
 
 use alluvium_index::{KindSet, PartitionIndex, SelectedRow, Selector};
 use alluvium_nbtree::{Direction, ReadStats};
 use alluvium_types::{
-    Column, FieldId, Lsn, Position, Row, RowSet, SeriesKey, TimeRange, ValueKind, ValueRef,
+    Column, FieldId, Lsn, Number, Position, Row, RowSet, SeriesKey, TimeRange, ValueKind, ValueRef,
 };
 use alluvium_wal::{Among, LogTicket, Tombstone};
 use smallvec::SmallVec;
@@ -76,35 +77,30 @@ pub enum Comparison {
     GreaterOrEqual,
 }
 
-/// A test of numbers; texts never pass. Booleans are 0 and 1, integers are compared as floats.
+/// A test of numbers; texts never pass. Booleans are 0 and 1; nothing is rounded.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ValueTest {
     /// All of them must hold. NaN passes `!=` alone.
-    pub comparisons: Vec<(Comparison, f64)>,
+    pub comparisons: Vec<(Comparison, Number)>,
 }
 
 impl ValueTest {
     /// Whether the value passes.
     pub fn passes(&self, value: ValueRef<'_>) -> bool {
-        let number = match value {
-            ValueRef::F64(v) => v,
-            ValueRef::I64(v) => v as f64,
-            ValueRef::U64(v) => v as f64,
-            ValueRef::Bool(v) => f64::from(u8::from(v)),
-            ValueRef::Str(_) => return false,
+        let Some(number) = Number::of(value) else {
+            return false;
         };
-        self.comparisons
-            .iter()
-            .all(|(comparison, with)| match comparison {
-                #[expect(clippy::float_cmp, reason = "this is what was asked for")]
-                Comparison::Equal => number == *with,
-                #[expect(clippy::float_cmp, reason = "this is what was asked for")]
-                Comparison::NotEqual => number != *with,
-                Comparison::Less => number < *with,
-                Comparison::LessOrEqual => number <= *with,
-                Comparison::Greater => number > *with,
-                Comparison::GreaterOrEqual => number >= *with,
-            })
+        self.comparisons.iter().all(|(comparison, with)| {
+            let order = number.compare(*with);
+            match comparison {
+                Comparison::Equal => order == Some(Ordering::Equal),
+                Comparison::NotEqual => order != Some(Ordering::Equal),
+                Comparison::Less => order == Some(Ordering::Less),
+                Comparison::LessOrEqual => order.is_some_and(Ordering::is_le),
+                Comparison::Greater => order == Some(Ordering::Greater),
+                Comparison::GreaterOrEqual => order.is_some_and(Ordering::is_ge),
+            }
+        })
     }
 }
 
@@ -469,8 +465,8 @@ struct Together {
 }
 
 impl Together {
-    fn end_row(&mut self, row: Row, fields: usize) {
-        if self.fields.len() == fields {
+    fn end_row(&mut self, row: Row, mut fields: impl Iterator<Item = FieldId>) {
+        if fields.all(|field| self.fields.contains(&field)) {
             self.rows.push(row);
         } else {
             for field in &self.fields {
@@ -550,13 +546,13 @@ fn build(
                 }
             }
         }
-        // Fields that came since the plan was made are not meant.
-        let fields = index.fields_of(row).count();
+        // Fields that came since the plan was made are not meant; some that were may have gone.
+        let fields = || index.fields_of(row).map(|(field, _)| field);
         for (_, _, by_kinds) in &mut groups {
             by_kinds
                 .iter_mut()
                 .filter(|(_, t)| !t.fields.is_empty())
-                .for_each(|(_, t)| t.end_row(row, fields));
+                .for_each(|(_, t)| t.end_row(row, fields()));
         }
     }
     for (range, whole, by_kinds) in groups {
@@ -663,7 +659,7 @@ pub(crate) fn apply_delete(
     }
     drop(index);
     if any_gone {
-        part.removals.fetch_add(1, Ordering::Relaxed);
+        part.removals.fetch_add(1, atomic::Ordering::Relaxed);
     }
 }
 

@@ -373,6 +373,43 @@ fn a_point_rewritten_meanwhile_is_not_deleted() {
     same(&read_all(&database), &Model::default()).unwrap();
 }
 
+/// Of two fields that were planned one had been emptied, and another field had come in the meantime: as many as the row had, but not the
+/// same.
+#[test]
+fn a_field_that_comes_between_plan_and_delete_is_not_meant() {
+    let device = Arc::new(MemoryDevice::new(5));
+    let store = open(&device, 1);
+    let (database, created) = store.create_database("db").unwrap();
+    created.wait().unwrap();
+    let line = |time: i64, fields: &[&'static str]| Line {
+        host: 0,
+        time,
+        fields: fields.iter().map(|f| (*f, Value::F64(1.5))).collect(),
+    };
+    let mut model = Model::default();
+    let apply = |model: &mut Model, lines: &[Line]| {
+        write(&database, lines, None).unwrap().wait().unwrap();
+        model.apply(lines);
+    };
+    let first: Vec<Line> = (10..20).map(|time| line(time, &["a", "b"])).collect();
+    apply(&mut model, &first);
+    let removal = of(Some(vec![0]), TimeRange::new(0, 15).unwrap());
+    let plan = database.plan_delete(&removal.request()).unwrap();
+    assert_eq!(plan.affected().series, 2);
+    model.remove(&removal);
+    let emptied = Removal {
+        field: Some("a"),
+        ..of(Some(vec![0]), TimeRange::ALL)
+    };
+    database.delete(&emptied.request()).unwrap();
+    model.remove(&emptied);
+    apply(&mut model, &[line(12, &["c"])]);
+    plan.commit().unwrap();
+    same(&read_all(&database), &model).unwrap();
+    store.checkpoint().wait().unwrap();
+    same(&read_all(&database), &model).unwrap();
+}
+
 /// A delete between two slices of a full checkpoint emptied a series that the walk had still to come by. The walk wrote it
 /// and the series left the table, but it stayed on the list of changed ones: the next checkpoint wrote it again, empty,
 /// over the record of the one that had come in its place, and what that held was lost with the log.

@@ -19,6 +19,7 @@ mod aggregate;
 mod budget;
 mod column;
 mod fold;
+mod number;
 mod row_set;
 mod series_id;
 mod series_key;
@@ -29,6 +30,7 @@ mod value;
 pub use aggregate::{Aggregate, Sample, Sum};
 pub use budget::{Budget, BudgetExceeded, Owner};
 pub use column::{Column, StringColumn, Values};
+pub use number::Number;
 pub use row_set::RowSet;
 pub use series_id::{
     DatabaseId, FieldId, Lsn, PARTITION_COUNT, Partition, Position, Row, SeriesId,

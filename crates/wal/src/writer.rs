@@ -175,7 +175,10 @@ pub struct LogWriter {
     trimming: Option<Trimming>,
     /// Numbers of trimmed segments that wait for reuse.
     free: Vec<u32>,
+    /// There was no room for the next segment, and has been none since.
     full: bool,
+    /// It may be asked for again.
+    tries: bool,
     failure: Option<LogError>,
     folder: Arc<FolderSync>,
 }
@@ -216,6 +219,7 @@ impl LogWriter {
             trimming: None,
             free: Vec::new(),
             full: false,
+            tries: true,
             failure: None,
             folder: Arc::default(),
         }
@@ -319,7 +323,7 @@ impl LogWriter {
                 return opening || self.trimming.is_some();
             }
             if !self.submit_next() {
-                return !self.full || self.closing.is_some();
+                return self.tries || self.closing.is_some();
             }
         }
     }
@@ -362,7 +366,7 @@ impl LogWriter {
                     .segments
                     .back()
                     .is_some_and(|s| s.used * 4 >= s.capacity * 3);
-                if filled && !self.full {
+                if filled && self.tries {
                     self.open_segment(0);
                 }
             }
@@ -399,12 +403,17 @@ impl LogWriter {
                     let path = segment_path(self.incarnation, self.shard, number);
                     self.failure = Some(not_opened(&path).into());
                 }
-                Some(Err(error)) if error.kind == IoErrorKind::NoSpace => self.full = true,
+                Some(Err(error)) if error.kind == IoErrorKind::NoSpace => {
+                    (self.full, self.tries) = (true, false);
+                }
                 Some(Err(error)) => self.failure = Some(error.into()),
             },
             Some(Opening::Dir { segment, mark }) => match self.poll_folder(mark) {
                 None => self.opening = Some(Opening::Dir { segment, mark }),
-                Some(Ok(())) => self.opening = Some(Opening::Ready(segment)),
+                Some(Ok(())) => {
+                    self.full = false;
+                    self.opening = Some(Opening::Ready(segment));
+                }
                 Some(Err(error)) => self.failure = Some(error.into()),
             },
             ready @ Some(Opening::Ready(_)) => self.opening = ready,
@@ -498,7 +507,7 @@ impl LogWriter {
                     );
                     self.open_segment(frame_bytes);
                 }
-                None if !self.full => self.open_segment(frame_bytes),
+                None if self.tries => self.open_segment(frame_bytes),
                 other => self.opening = other,
             }
             self.prepare_next();
@@ -644,14 +653,14 @@ impl LogWriter {
         self.pending_bytes() + self.spare.as_ref().map_or(0, AlignedBuf::capacity)
     }
 
-    /// Whether the next segment could not be allocated; [`Self::retry`] tries again.
+    /// Whether the next segment could not be allocated, and none could since; [`Self::retry`] tries again.
     pub fn is_full(&self) -> bool {
         self.full
     }
 
     /// Tries again after the device was full.
     pub fn retry(&mut self) {
-        self.full = false;
+        self.tries = true;
     }
 
     /// The first write or flush that failed. Nothing is acknowledged after it.

@@ -10,14 +10,14 @@ use std::process::{Child, Command, Output, Stdio};
 use client::Client;
 
 /// A server of a directory, killed when it is dropped.
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
-    pub url: String,
+    pub(crate) url: String,
 }
 
 impl Server {
     /// Starts one, with more arguments, and waits until it answers.
-    pub fn start(dir: &Path, more: &[&str]) -> Self {
+    pub(crate) fn start(dir: &Path, more: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_alluvium"))
             .args(["serve", "--http", "127.0.0.1:0", "--memory", "256MiB"])
             .args(more)
@@ -36,7 +36,7 @@ impl Server {
     }
 
     /// Status and body of an answer.
-    pub fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+    pub(crate) fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         let mut client = Client::new(&self.url, None).unwrap();
         let answer = client.request(method, path, &[], body.as_bytes()).unwrap();
         (answer.status, answer.text())
@@ -51,7 +51,7 @@ impl Drop for Server {
 }
 
 /// Runs a command to its end.
-pub fn alluvium(args: &[&str]) -> Output {
+pub(crate) fn alluvium(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_alluvium"))
         .args(args)
         .output()
@@ -59,6 +59,6 @@ pub fn alluvium(args: &[&str]) -> Output {
 }
 
 /// Everything that it printed.
-pub fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }

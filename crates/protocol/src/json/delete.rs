@@ -1,6 +1,6 @@
 //! `POST /api/delete`: which points go.
 
-use alluvium_types::TimeRange;
+use alluvium_types::{Number, TimeRange};
 
 use super::node::Node;
 use super::read::{boolean, document, expected, filter, forward_range, object, only, texts};
@@ -20,7 +20,7 @@ pub struct DeleteRequest {
     /// Points inside it.
     pub range: TimeRange,
     /// Only numbers for which all of these hold.
-    pub comparisons: Vec<(Comparison, f64)>,
+    pub comparisons: Vec<(Comparison, Number)>,
     /// Whether only to say what would go.
     pub dry_run: bool,
 }
@@ -143,7 +143,7 @@ const FIELDS: [&str; 8] = [
     "dry-run",
 ];
 
-fn comparisons(node: &Node) -> Result<Vec<(Comparison, f64)>, RequestError> {
+fn comparisons(node: &Node) -> Result<Vec<(Comparison, Number)>, RequestError> {
     const SHAPE: &str = "an object of comparisons (=, !=, <, <=, >, >=) and numbers";
     let fields = object("value", node)?;
     if fields.is_empty() {
@@ -151,8 +151,8 @@ fn comparisons(node: &Node) -> Result<Vec<(Comparison, f64)>, RequestError> {
     }
     let read = |(symbol, node): &(String, Node)| {
         let number = match node {
-            Node::Integer(v) => Some(*v as f64),
-            Node::Float(v) => Some(*v),
+            Node::Integer(v) => Some(Number::Integer(*v)),
+            Node::Float(v) => Some(Number::Float(*v)),
             _ => None,
         };
         Comparison::from_symbol(symbol)
@@ -189,7 +189,10 @@ mod tests {
             fields: vec!["idle".into()],
             filter: Filter::Tags(vec![host]),
             range: TimeRange::new(0, 1_000).unwrap(),
-            comparisons: vec![(Comparison::Less, 3.5), (Comparison::NotEqual, 2.0)],
+            comparisons: vec![
+                (Comparison::Less, Number::Float(3.5)),
+                (Comparison::NotEqual, Number::Integer(2)),
+            ],
             dry_run: false,
         };
         assert_eq!(delete, expected);

@@ -14,7 +14,7 @@ mod request;
 pub use delete::{Comparison, DeleteRequest};
 pub use error::RequestError;
 pub use names::{NamesOf, SearchRequest, SuggestRequest};
-pub use read::{BODY_BYTES_MAX, DEPTH_MAX, LIST_ITEMS_MAX};
+pub use read::{BODY_BYTES_MAX, DEPTH_MAX, FILTER_TAGS_MAX, LIST_ITEMS_MAX};
 pub use request::{
     Align, Direction, Fill, Filter, Format, Function, Grouping, OrderBy, Output, Pattern, Query,
     Request, Shape, Span, TagMatch, TimeFormat,

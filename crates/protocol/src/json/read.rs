@@ -18,6 +18,9 @@ pub const DEPTH_MAX: usize = 32;
 /// Most items of one list in a query.
 pub const LIST_ITEMS_MAX: usize = 65_536;
 
+/// Most tags of a filter.
+pub const FILTER_TAGS_MAX: usize = 64;
+
 /// Longest regular expression in bytes.
 const REGEX_BYTES_MAX: usize = 4_096;
 
@@ -353,6 +356,10 @@ pub(super) fn forward_range(node: Option<&Node>, now_ns: i64) -> Result<TimeRang
 
 pub(super) fn filter(node: &Node) -> Result<Filter, RequestError> {
     match node {
+        Node::Object(fields) if fields.len() > FILTER_TAGS_MAX => Err(RequestError::TooMany {
+            field: "where".into(),
+            limit: FILTER_TAGS_MAX,
+        }),
         Node::Object(fields) => fields
             .iter()
             .map(|(tag, node)| {

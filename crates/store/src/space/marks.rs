@@ -120,7 +120,7 @@ impl Marks {
             verdict.live += live;
             let may_go = !volume.space.is_filling || pages > worth.filling_pages_max;
             if live == 0 && may_go {
-                verdict.free.push((id, pages));
+                verdict.free.push((id, volume.space.allocated));
                 continue;
             }
             let holes = worth.hole_pages_min.map(|min| volume.dead_ranges(min));
@@ -152,6 +152,7 @@ mod tests {
             is_filling,
             end: written.last().map_or(1, |w| w.1),
             written: written.to_vec(),
+            allocated: written.iter().map(|(b, e)| u64::from(e - b)).sum(),
         }
     }
 

@@ -8,7 +8,7 @@ use alluvium_store::{
     Affected, Comparison, Database, Delete, DeleteSelection, Direction, Durability, Label, Matcher,
     ReadStats, Selector, Test, ValueTest, WriteError,
 };
-use alluvium_types::{Aggregate, Column, SeriesKey, TimeRange, Value, ValueKind, ValueRef};
+use alluvium_types::{Aggregate, Column, Number, SeriesKey, TimeRange, Value, ValueKind, ValueRef};
 
 /// One line: host, time, fields.
 #[derive(Debug, Clone)]
@@ -86,7 +86,7 @@ impl Removal {
     }
 
     fn test(limit: f64) -> ValueTest {
-        let comparisons = vec![(Comparison::Greater, limit)];
+        let comparisons = vec![(Comparison::Greater, Number::Float(limit))];
         ValueTest { comparisons }
     }
 
