@@ -84,7 +84,11 @@ fn build(task: &str, how: Build<'_>) -> Result<Option<Targets>, String> {
     }
     let mut flags = COVERAGE.join(" ");
     // With a target named, build scripts and macros are built without the flags.
-    let units = if matches!(how, Build::Long(_)) { "1" } else { "4" };
+    let units = if matches!(how, Build::Long(_)) {
+        "1"
+    } else {
+        "4"
+    };
     flags.push_str(" --cfg fuzzing -Ccodegen-units=");
     flags.push_str(units);
     let mut build = if matches!(how, Build::Address) {
