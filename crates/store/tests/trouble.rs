@@ -11,7 +11,8 @@ use std::time::Duration;
 use alluvium_io::{Completer, Completion, FileId, Lane, Layer, Op, Ticket};
 use alluvium_sim::{Fault, FaultPlan, SimClock, SimConfig, SimDevice};
 use alluvium_store::{Commit, Database, Device, Store, StoreConfig, StoreError};
-use model::{Dice, Model, batch, read_all, write};
+use alluvium_types::Value;
+use model::{Dice, Line, Model, batch, read_all, write};
 use parking_lot::Mutex;
 
 fn config(shards: usize) -> StoreConfig {
@@ -659,5 +660,79 @@ fn a_root_waits_for_pages_and_log() {
         drop(world.store);
         let world = World::open(device, config(2));
         model::same(&model, &read_all(&world.store.database("db").unwrap())).unwrap();
+    }
+}
+
+/// Two streams have begun a segment, and the sync of the log's folder loses the names of both: who went by a sync of its own behind that
+/// would acknowledge what no name leads to after a crash.
+#[test]
+fn a_failed_sync_of_the_logs_folder_is_one_for_every_stream() {
+    let holding = Holding::new(71);
+    let mut world = World::open_on(
+        Arc::clone(&holding.device),
+        Arc::<Holding>::clone(&holding) as Arc<dyn Device>,
+        config(2),
+    );
+    let database = world.create("db");
+    let mut model = Model::default();
+    let mut now = 0;
+    // Of each host a batch, all under way at once.
+    let mut send = |world: &mut World, points: i64| -> Vec<(Vec<Line>, Option<Commit>)> {
+        let times = now..now + points;
+        now += points;
+        let of_host = |host| {
+            let line = |time| Line {
+                host,
+                time,
+                fields: vec![("f", Value::F64(world.dice.roll() as f64 / 3e15))],
+            };
+            let lines: Vec<Line> = times.clone().map(line).collect();
+            let commit = write(&database, &lines, None);
+            (lines, commit.ok())
+        };
+        (0..8).map(of_host).collect()
+    };
+    // Returns how many were acknowledged.
+    let settle = |world: &World, model: &mut Model, sent: Vec<(Vec<Line>, Option<Commit>)>| {
+        let mut acknowledged = 0;
+        for (lines, commit) in sent {
+            if commit.is_some_and(|commit| world.settle(commit).is_ok()) {
+                model.apply(&lines);
+                acknowledged += 1;
+            }
+        }
+        acknowledged
+    };
+    let sent = send(&mut world, 5);
+    assert_eq!(settle(&world, &mut model, sent), 8);
+    holding.hold(|op, path| matches!(op, Op::SyncDir { .. }) && path == "wal");
+    let begun = |world: &World| {
+        let files = world.list("wal");
+        files.iter().filter(|f| !f.starts_with("free")).count()
+    };
+    while begun(&world) < 4 {
+        let sent = send(&mut world, 2);
+        assert_eq!(settle(&world, &mut model, sent), 8);
+    }
+    // More than the segments before have room for, so both wait for the next ones.
+    let mut waiting: Vec<_> = (0..10).flat_map(|_| send(&mut world, 300)).collect();
+    world.drive(100);
+    world.device.set_faults(FaultPlan {
+        syncs: BTreeMap::from([(world.device.syncs(), Fault::LosesContent)]),
+        ..FaultPlan::default()
+    });
+    holding.release();
+    waiting.extend(send(&mut world, 1));
+    assert!(settle(&world, &mut model, waiting) < 88);
+    let sent = send(&mut world, 1);
+    assert_eq!(settle(&world, &mut model, sent), 0);
+    let device = world.device.crash();
+    drop((database, world.store));
+    let world = World::open(device, config(2));
+    let found = read_all(&world.store.database("db").unwrap());
+    for (series, points) in &model.series {
+        let kept = found.series.get(series);
+        let is_there = |time| kept.is_some_and(|kept| kept.contains_key(time));
+        assert!(points.keys().all(is_there), "{series:?}");
     }
 }
