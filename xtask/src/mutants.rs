@@ -240,6 +240,9 @@ fn parse(text: &str) -> Result<Vec<Mutant>, String> {
                 if line == end {
                     return Ok(block.join("\n"));
                 }
+                if line.starts_with("fault: ") {
+                    break;
+                }
                 block.push(line);
             }
             Err(format!(
@@ -302,6 +305,8 @@ mod tests {
         );
         assert!(parse("<<<\n===\n>>>").is_err());
         assert!(parse("fault: a\n<<<\nold").is_err());
+        let swallowed = "fault: a\n<<<\nold\n===\nnew\nfault: b\n<<<\nold\n===\n>>>\n";
+        assert!(parse(swallowed).is_err());
     }
 
     #[test]
