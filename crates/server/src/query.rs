@@ -19,7 +19,6 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use bytes::Bytes;
 use http_body::Frame;
-use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
@@ -96,7 +95,7 @@ async fn start(app: &Arc<App>, request: Request) -> Result<Reply, Reply> {
         chunks: chunk_sender,
         runtime: Handle::current(),
         deadline: Instant::now() + app.limits.query_deadline,
-        turn: Mutex::new(Some(permit)),
+        _permit: permit,
     };
     app.metrics.queries.add(1);
     tokio::task::spawn_blocking(move || run.run(begun_sender));
@@ -158,8 +157,7 @@ struct Run {
     chunks: mpsc::Sender<Chunk>,
     runtime: Handle,
     deadline: Instant,
-    /// Given back while the reader takes nothing: others go on.
-    turn: Mutex<Option<OwnedSemaphorePermit>>,
+    _permit: OwnedSemaphorePermit,
 }
 
 enum Chunk {
@@ -280,7 +278,7 @@ impl Run {
         Ok(())
     }
 
-    /// Hands over a chunk, waiting for the reader no longer than the query may take, and for a turn to go on.
+    /// Hands over a chunk, waiting for the reader no longer than the query may take, nor than `answer_idle`: it keeps its turn meanwhile.
     fn send(&self, chunk: Chunk) -> Result<(), Gone> {
         let chunk = match self.chunks.try_send(chunk) {
             Ok(()) => return Ok(()),
@@ -291,16 +289,14 @@ impl Run {
             .deadline
             .saturating_duration_since(Instant::now())
             .max(Duration::from_millis(1));
-        *self.turn.lock() = None;
-        let wait = async {
-            self.chunks.send(chunk).await.map_err(|_| Gone)?;
-            let queries = Arc::clone(&self.app.queries);
-            queries.acquire_owned().await.map_err(|_| Gone)
-        };
-        let waited = async { tokio::time::timeout(left, wait).await };
-        let turn = self.runtime.block_on(waited).map_err(|_| Gone)??;
-        *self.turn.lock() = Some(turn);
-        Ok(())
+        let left = left.min(self.app.limits.answer_idle);
+        match self
+            .runtime
+            .block_on(async { tokio::time::timeout(left, self.chunks.send(chunk)).await })
+        {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(Gone),
+        }
     }
 }
 
