@@ -8,7 +8,7 @@ use alluvium_io::DeviceOptions;
 use alluvium_store::{Device, HeapProbe, StoreConfig};
 
 /// Room kept in a directory for giving room back on a full disk: some checkpoints, and a thousand pages.
-const RESERVE_BYTES: u64 = 16 << 20;
+const RESERVE_BYTES: u64 = 64 << 20;
 
 /// What the scrubber reads in a second: a terabyte in three days.
 const SCRUB_BYTES_PER_S: u64 = 4 << 20;

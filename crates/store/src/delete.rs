@@ -366,9 +366,10 @@ impl DeletePlan {
         let mut bytes: usize = sets().map(|t| t.bytes()).sum();
         for (part, planned) in &self.partitions {
             let shard = self.store.shard_of(part.partition);
-            shard.state.lock().admit_delete(config)?;
-            let list = build(&part.index.read(), &part.table.read(), planned, self.range);
-            let (more, wide) = Tombstones::cost(&list.ok_or(DeleteError::Disturbed)?);
+            let list = build(&part.index.read(), &part.table.read(), planned, self.range)
+                .ok_or(DeleteError::Disturbed)?;
+            shard.state.lock().admit_delete(config, &list)?;
+            let (more, wide) = Tombstones::cost(&list);
             bytes += more;
             let limit = config.wide_tombstones_max;
             if part.tombstones().wide_count() + wide > limit {

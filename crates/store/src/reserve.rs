@@ -1,8 +1,8 @@
 //! Room kept for the day the disk is full: giving room back needs some, for checkpoints and for runs written anew.
 //!
-//! A file that holds nothing but its blocks. When the disk is full and something is owed that gives room back, it is
-//! removed; until it stands again writes are refused, so that they cannot take what deletes, retention and merging
-//! work with. It is made again as soon as there is room for it.
+//! A file that holds nothing but its blocks. When the disk is full and something is owed that gives room back, or a log
+//! cannot take a delete, it is removed; until it stands again writes are refused, so that they cannot take what deletes,
+//! retention and merging work with. It is made again as soon as there is room for it.
 
 use alluvium_block::RESERVE_FILE;
 use alluvium_io::{Completion, Lane, Op, OpenMode, Ticket};
@@ -84,7 +84,7 @@ impl StoreInner {
             }
             State::Held if now >= *next_ns => {
                 *next_ns = now + LOOK_NS;
-                if self.is_out_of_room() && self.owes_room() {
+                if self.is_log_stuck() || self.is_out_of_room() && self.owes_room() {
                     *next_ns = now + RETRY_OWING_NS;
                     self.reserve.spent.store(true, Ordering::Release);
                     let path = RESERVE_FILE.to_owned();
@@ -97,6 +97,12 @@ impl StoreInner {
             State::Absent | State::Held => return,
         }
         self.device.drive(lane);
+    }
+
+    /// Whether a log can take nothing more, or nothing but what waits already: without room for it no checkpoint ends and no
+    /// delete begins.
+    fn is_log_stuck(&self) -> bool {
+        self.shards.iter().any(|s| s.state.lock().is_log_stuck())
     }
 
     /// Whether somebody was refused room.

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use alluvium_block::Appender;
 use alluvium_io::Lane;
 use alluvium_nbtree::{Encoder, PageWriter};
-use alluvium_types::{Lsn, PARTITION_COUNT, Partition, ValueRef};
-use alluvium_wal::{LogWriter, PointGroup, SectionBuilder};
+use alluvium_types::{DatabaseId, Lsn, PARTITION_COUNT, Partition, ValueRef};
+use alluvium_wal::{LogWriter, PointGroup, SectionBuilder, Tombstone};
 use parking_lot::Mutex;
 
 use crate::config::StoreConfig;
@@ -22,8 +22,8 @@ const PREFETCH_SERIES: usize = 8192;
 /// Values ahead of which memory is asked for: the series, and half as far its tail.
 const PREFETCH_AHEAD: usize = 32;
 
-/// Bytes that must be left in the log's segment for a delete to be taken on a full disk.
-const DELETE_LOG_BYTES_MIN: u64 = 16 << 10;
+/// Bytes that a log should have room for.
+const LOG_BYTES_MIN: u64 = 16 << 10;
 
 /// Points by what became of them, since the store was opened.
 #[derive(Debug, Default)]
@@ -90,7 +90,10 @@ impl ShardState {
         }
         let log = self.log.pending_bytes();
         let pages = self.appender.queued_pages();
-        if log > config.log_backlog_bytes_max || pages > config.page_backlog_max {
+        if self.log.is_short()
+            || log > config.log_backlog_bytes_max
+            || pages > config.page_backlog_max
+        {
             let pending_bytes = (log + pages * alluvium_types::PAGE_SIZE) as u64;
             return Err(WriteError::Backlog { pending_bytes });
         }
@@ -98,7 +101,11 @@ impl ShardState {
     }
 
     /// Refuses what the log cannot take. A delete writes no page: there need be no room for one.
-    pub(crate) fn admit_delete(&self, config: &StoreConfig) -> Result<(), DeleteError> {
+    pub(crate) fn admit_delete(
+        &self,
+        config: &StoreConfig,
+        list: &[Tombstone],
+    ) -> Result<(), DeleteError> {
         let log = self.log.failure().map(ToString::to_string);
         let failure = log.or_else(|| self.appender.failure().map(ToString::to_string));
         if let Some(reason) = failure {
@@ -106,7 +113,7 @@ impl ShardState {
         }
         // The next segment is asked for when a quarter of one is left, and where it was refused so are writes: the
         // quarter is for deletes.
-        if self.log.is_full() && self.log.room() < DELETE_LOG_BYTES_MIN {
+        if self.log.is_full() && self.log.room() < section_bytes(list) {
             return Err(DeleteError::Full);
         }
         let pending = self.log.pending_bytes();
@@ -115,6 +122,11 @@ impl ShardState {
             return Err(DeleteError::Backlog { pending_bytes });
         }
         Ok(())
+    }
+
+    /// Whether what waits, or the next delete, finds no room in the log.
+    pub(crate) fn is_log_stuck(&self) -> bool {
+        self.log.is_full() && self.log.room() < LOG_BYTES_MIN
     }
 
     /// Appends the points of one group to their series: the one path of live writes and of redo.
@@ -202,6 +214,14 @@ impl ShardState {
         }
         missing
     }
+}
+
+/// Bytes of log that a delete takes.
+fn section_bytes(list: &[Tombstone]) -> u64 {
+    let mut section = SectionBuilder::default();
+    section.begin(DatabaseId(0), Partition(0), Lsn(u64::MAX));
+    section.delete(list);
+    section.finish().len() as u64
 }
 
 /// Which shard owns a partition.

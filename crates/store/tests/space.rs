@@ -504,6 +504,20 @@ fn long_queries_get_all_or_are_told() {
 #[test]
 fn deletes_make_room_on_a_full_disk() {
     for seed in 1..5 {
+        fill_and_delete(seed, 100, 20);
+    }
+}
+
+/// So they do where what was taken before finds no segment that has room for it.
+#[test]
+fn deletes_make_room_where_the_log_waits_for_it() {
+    let waited: usize = (1..3).map(|seed| fill_and_delete(seed, 500, 0)).sum();
+    assert!(waited > 0, "no write ever waited");
+}
+
+/// Fills a disk with batches of so many times, so many turns apart. Returns how many writes waited for room when it was full.
+fn fill_and_delete(seed: u64, batch_times: i64, turns: u32) -> usize {
+    {
         let mut dice = Dice(seed * 77 + 1);
         let sim = SimWorld::new(
             seed,
@@ -526,8 +540,9 @@ fn deletes_make_room_on_a_full_disk() {
         let mut now = 0;
         let mut waiting = Vec::new();
         let mut batch = |dice: &mut Dice| {
-            now += 100;
-            let points = (now - 100..now).flat_map(|time| (0..HOSTS).map(move |host| (host, time)));
+            now += batch_times;
+            let points =
+                (now - batch_times..now).flat_map(|time| (0..HOSTS).map(move |host| (host, time)));
             let lines: Vec<Line> = points.map(|(host, time)| line(host, time, dice)).collect();
             lines
         };
@@ -537,7 +552,7 @@ fn deletes_make_room_on_a_full_disk() {
                 Ok(commit) => {
                     model.apply(&lines);
                     waiting.push(commit);
-                    sim.drive(&store, 20);
+                    sim.drive(&store, turns);
                     false
                 }
                 Err(WriteError::Full) => true,
@@ -549,6 +564,13 @@ fn deletes_make_room_on_a_full_disk() {
             }
         });
         assert!(full, "the disk never filled");
+        let waits = |commit: &mut Commit| commit.poll(Waker::noop()).is_pending();
+        let waited = waiting
+            .iter_mut()
+            .filter_map(|c| waits(c).then_some(()))
+            .count();
+        // What waits does so for long before anybody makes room.
+        sim.drive(&store, 300);
         same(&read_all(&database), &model).unwrap();
         let removal = Removal {
             hosts: Some((2..HOSTS).collect()),
@@ -588,6 +610,7 @@ fn deletes_make_room_on_a_full_disk() {
         let sim = sim.crashed();
         let store = sim.open();
         same(&read_all(&store.database("db").unwrap()), &model).unwrap();
+        waited
     }
 }
 

@@ -91,6 +91,10 @@ impl Group {
             completer,
         }
     }
+
+    fn frame_bytes(&self) -> u64 {
+        (HEADER_BYTES + self.frame.payload_len()).next_multiple_of(FRAME_ALIGN) as u64
+    }
 }
 
 #[derive(Debug)]
@@ -143,6 +147,11 @@ enum Trimming {
 /// Trimmed segments kept for reuse: their blocks are allocated and written, so a flush changes no metadata.
 const FREE_SEGMENTS_MAX: usize = 2;
 
+/// On a full device a segment has room for what waits and this part of a whole one.
+const SMALL_PART: u64 = 64;
+/// Of a segment, the part that writes leave while no next one is there.
+const KEPT_PART: u64 = 16;
+
 /// Writes one stream. Belongs to a shard and is called under its lock.
 #[derive(Debug)]
 pub struct LogWriter {
@@ -179,6 +188,8 @@ pub struct LogWriter {
     full: bool,
     /// It may be asked for again.
     tries: bool,
+    /// So may a small one in its place.
+    tries_small: bool,
     failure: Option<LogError>,
     folder: Arc<FolderSync>,
 }
@@ -220,6 +231,7 @@ impl LogWriter {
             free: Vec::new(),
             full: false,
             tries: true,
+            tries_small: true,
             failure: None,
             folder: Arc::default(),
         }
@@ -323,7 +335,7 @@ impl LogWriter {
                 return opening || self.trimming.is_some();
             }
             if !self.submit_next() {
-                return self.tries || self.closing.is_some();
+                return self.tries || self.tries_small || self.closing.is_some();
             }
         }
     }
@@ -366,8 +378,8 @@ impl LogWriter {
                     .segments
                     .back()
                     .is_some_and(|s| s.used * 4 >= s.capacity * 3);
-                if filled && self.tries {
-                    self.open_segment(0);
+                if filled || self.full && self.tries {
+                    self.open_next(self.homeless_bytes());
                 }
             }
             Some(Opening::Renamed { number, ticket }) => match ticket.result() {
@@ -404,14 +416,19 @@ impl LogWriter {
                     self.failure = Some(not_opened(&path).into());
                 }
                 Some(Err(error)) if error.kind == IoErrorKind::NoSpace => {
-                    (self.full, self.tries) = (true, false);
+                    if capacity < self.capacity(0) {
+                        self.tries_small = false;
+                    } else {
+                        (self.full, self.tries) = (true, false);
+                        self.prepare_next();
+                    }
                 }
                 Some(Err(error)) => self.failure = Some(error.into()),
             },
             Some(Opening::Dir { segment, mark }) => match self.poll_folder(mark) {
                 None => self.opening = Some(Opening::Dir { segment, mark }),
                 Some(Ok(())) => {
-                    self.full = false;
+                    self.full &= self.is_small(&segment);
                     self.opening = Some(Opening::Ready(segment));
                 }
                 Some(Err(error)) => self.failure = Some(error.into()),
@@ -428,6 +445,25 @@ impl LogWriter {
     fn capacity(&self, frame_bytes: u64) -> u64 {
         let bytes = self.config.segment_bytes.max(frame_bytes);
         bytes.next_multiple_of(FRAME_ALIGN as u64)
+    }
+
+    /// Whether it was made since there was no room for a whole one.
+    fn is_small(&self, segment: &Segment) -> bool {
+        segment.capacity < self.capacity(0)
+    }
+
+    /// Opens a segment for a frame of so many bytes: a small one where there was no room for a whole one, so that what waits
+    /// keeps neither checkpoints nor deletes from giving room back.
+    fn open_next(&mut self, frame_bytes: u64) {
+        if self.tries {
+            self.open_segment(frame_bytes);
+            return;
+        }
+        let bytes = frame_bytes + self.config.segment_bytes / SMALL_PART;
+        let capacity = bytes.next_multiple_of(FRAME_ALIGN as u64);
+        if self.tries_small && capacity < self.capacity(0) {
+            self.open_file(self.next_segment, capacity);
+        }
     }
 
     fn open_segment(&mut self, frame_bytes: u64) {
@@ -467,11 +503,9 @@ impl LogWriter {
 
     /// Sends the oldest group if a segment has room for it. Returns whether it did.
     fn submit_next(&mut self) -> bool {
-        let Some(group) = self.groups.front() else {
+        if self.groups.is_empty() {
             return false;
-        };
-        let frame_bytes =
-            (HEADER_BYTES + group.frame.payload_len()).next_multiple_of(FRAME_ALIGN) as u64;
+        }
         if let Some(closing) = &self.closing {
             match closing.result() {
                 None => return false,
@@ -486,11 +520,8 @@ impl LogWriter {
                 }
             }
         }
-        let has_room = self
-            .segments
-            .back()
-            .is_some_and(|s| s.used + frame_bytes <= s.capacity);
-        if !has_room {
+        let frame_bytes = self.homeless_bytes();
+        if frame_bytes > 0 {
             if self.full && self.groups.iter().any(|g| g.sync) {
                 // What waits finds no room, and must not keep what is written from being flushed.
                 self.sync_written();
@@ -501,13 +532,10 @@ impl LogWriter {
                 }
                 Some(Opening::Ready(small)) => {
                     // Made before anyone knew of so large a frame: it is opened again, larger.
-                    drop(
-                        self.device
-                            .submit(self.lane, Op::Close { file: small.file }),
-                    );
-                    self.open_segment(frame_bytes);
+                    self.close(&small);
+                    self.open_next(frame_bytes);
                 }
-                None if self.tries => self.open_segment(frame_bytes),
+                None => self.open_next(frame_bytes),
                 other => self.opening = other,
             }
             self.prepare_next();
@@ -523,6 +551,22 @@ impl LogWriter {
         self.next_segment = segment.number + 1;
         self.segments.push_back(segment);
         true
+    }
+
+    /// Bytes of the oldest frame that waits, if the segment written to has no room for it.
+    fn homeless_bytes(&self) -> u64 {
+        let bytes = self.groups.front().map_or(0, |g| g.frame_bytes());
+        let fits = |s: &Segment| s.used + bytes <= s.capacity;
+        if self.segments.back().is_some_and(fits) {
+            0
+        } else {
+            bytes
+        }
+    }
+
+    fn close(&self, segment: &Segment) {
+        let close = Op::Close { file: segment.file };
+        drop(self.device.submit(self.lane, close));
     }
 
     /// Flushes the segment written to, unless it is. Nothing is in flight, and nothing is sent until it has ended.
@@ -566,8 +610,7 @@ impl LogWriter {
         };
         let crc = header.checksum();
         header.header_crc = crc.into();
-        let frame_bytes =
-            (HEADER_BYTES + group.frame.payload_len()).next_multiple_of(FRAME_ALIGN) as u64;
+        let frame_bytes = group.frame_bytes();
         let buffer = Arc::new(group.frame.finish(header.as_bytes()));
         let op = Op::Write {
             file: segment.file,
@@ -616,11 +659,24 @@ impl LogWriter {
         }
     }
 
-    /// Bytes that the segment written to still takes, those waiting to be written left out: room that is there on a
-    /// full device, too.
+    /// Bytes that one more section may have so that it finds room on a full device, too: in the segment written to or in the
+    /// one behind it, behind what waits to be written.
     pub fn room(&self) -> u64 {
         let left = self.segments.back().map_or(0, |s| s.capacity - s.used);
-        left.saturating_sub(self.pending_bytes() as u64)
+        let next = match &self.opening {
+            Some(Opening::Ready(next)) => next.capacity,
+            _ => 0,
+        };
+        let pending = self.pending_bytes() as u64;
+        let behind = |room: u64| room.saturating_sub(pending + FRAME_ALIGN as u64);
+        behind(left).max(behind(next))
+    }
+
+    /// Whether no next segment is there, and of the one written to no more is left than is kept for deletes.
+    pub fn is_short(&self) -> bool {
+        let stands = matches!(self.opening, Some(Opening::Ready(_)));
+        let is_first = self.segments.is_empty();
+        !stands && !is_first && self.room() < self.config.segment_bytes / KEPT_PART
     }
 
     /// Number of the newest group pushed.
@@ -660,7 +716,12 @@ impl LogWriter {
 
     /// Tries again after the device was full.
     pub fn retry(&mut self) {
-        self.tries = true;
+        (self.tries, self.tries_small) = (true, true);
+        match self.opening.take() {
+            // Whether there is room for a whole one is found out in its place; it can be had again.
+            Some(Opening::Ready(small)) if self.is_small(&small) => self.close(&small),
+            other => self.opening = other,
+        }
     }
 
     /// The first write or flush that failed. Nothing is acknowledged after it.
@@ -741,8 +802,7 @@ impl LogWriter {
         let Some(oldest) = self.segments.pop_front() else {
             return false;
         };
-        let close = Op::Close { file: oldest.file };
-        drop(self.device.submit(self.lane, close));
+        self.close(&oldest);
         let path = segment_path(self.incarnation, self.shard, oldest.number);
         let keep = oldest.capacity == self.capacity(0) && self.free.len() < FREE_SEGMENTS_MAX;
         let op = if keep {

@@ -268,6 +268,74 @@ fn a_full_disk_stops_and_goes_on_without_loss() {
     );
 }
 
+/// What waits and finds no room for a whole segment gets one of its own size, so that nobody waits for it for ever.
+#[test]
+fn on_a_full_disk_what_waits_gets_a_segment_of_its_size() {
+    let device = tame(7);
+    let mut log = writer(&device, 1);
+    put(&*device, &mut log, 1, 10, true);
+    device.set_faults(FaultPlan {
+        capacity: Some(common::SEGMENT + (24 << 10)),
+        ..FaultPlan::default()
+    });
+    let big = |n| section(n, 13_000);
+    let tickets: Vec<_> = (2..=3).map(|n| log.push(&big(n), 1, true, 0)).collect();
+    settle(&*device, &mut log, 1_000);
+    assert!(tickets.iter().all(ended_well));
+    assert!(log.is_full() && log.pending_bytes() == 0);
+    assert!(device.footprint() > common::SEGMENT);
+    // Another one does not fit any more, however small its segment; nor does it ever end wrongly.
+    let waiting = log.push(&big(4), 1, true, 0);
+    settle(&*device, &mut log, 1_000);
+    log.retry();
+    settle(&*device, &mut log, 1_000);
+    assert!(waiting.result().is_none() && log.is_full());
+    assert_eq!(numbers(&*device.copy().crash(), 1, 0).unwrap().0, [1, 2, 3]);
+    device.set_faults(FaultPlan::default());
+    log.retry();
+    settle(&*device, &mut log, 1_000);
+    assert!(ended_well(&waiting) && !log.is_full());
+    put(&*device, &mut log, 5, 13_000, true);
+    assert_eq!(numbers(&*device, 1, 0).unwrap().0, [1, 2, 3, 4, 5]);
+    // Small ones are not kept for reuse.
+    log.trim(log.last_seq());
+    settle(&*device, &mut log, 1_000);
+    assert_eq!(device.footprint() % common::SEGMENT, 0);
+}
+
+/// While a small segment stands ready, room for a whole one is still noticed.
+#[test]
+fn a_small_segment_does_not_keep_the_log_full() {
+    let device = tame(7);
+    let mut log = writer(&device, 1);
+    put(&*device, &mut log, 1, 10, true);
+    device.set_faults(FaultPlan {
+        capacity: Some(common::SEGMENT + (8 << 10)),
+        ..FaultPlan::default()
+    });
+    (2..=3).for_each(|n| put(&*device, &mut log, n, 12_000, true));
+    settle(&*device, &mut log, 1_000);
+    assert!(log.is_full());
+    let left = common::SEGMENT - log.live_bytes();
+    assert!(
+        log.room() + 4096 >= left.min(4096),
+        "{} of {left}",
+        log.room()
+    );
+    for _ in 0..3 {
+        log.retry();
+        settle(&*device, &mut log, 1_000);
+        assert!(log.is_full());
+    }
+    device.set_faults(FaultPlan::default());
+    log.retry();
+    settle(&*device, &mut log, 1_000);
+    assert!(!log.is_full());
+    (4..=9).for_each(|n| put(&*device, &mut log, n, 12_000, true));
+    let all: Vec<u64> = (1..=9).collect();
+    assert_eq!(numbers(&*device.crash(), 1, 0).unwrap().0, all);
+}
+
 /// A flush that is due reaches what is written, though what waits behind it finds no room.
 #[test]
 fn a_full_disk_does_not_keep_what_is_written_from_being_flushed() {
