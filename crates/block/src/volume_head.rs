@@ -48,8 +48,7 @@ impl VolumeHead {
         page < self.end && !within(&self.unfilled) && !within(&self.holes)
     }
 
-    /// Whether a volume with this head has every page that `other` speaks of. Of a store that was restored and went on from there
-    /// another volume may have the same number, but not as much in it.
+    /// Whether a volume with this head has every page that `other` speaks of, if both are of one line of a store's history.
     pub fn has_all_of(&self, other: &Self) -> bool {
         let place = |h: &Self| (h.id, h.generation, h.end, h.written);
         let kept = |hole: &PageRange| {

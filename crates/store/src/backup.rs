@@ -26,6 +26,7 @@ use crate::copying::{Side, copy_file, copy_readable};
 use crate::database::{LogPin, Store};
 use crate::error::{OpenError, StoreError, WriteError};
 use crate::ledger::{Ledger, NamedFile};
+use crate::lineage::Lineage;
 use crate::mended_tails::are_mendable;
 use crate::open::{StoreInner, salt};
 
@@ -249,6 +250,7 @@ struct Base {
     root: Root,
     heads: Vec<VolumeHead>,
     files: Vec<(String, NamedFile)>,
+    lineage: Lineage,
 }
 
 impl Base {
@@ -265,11 +267,13 @@ impl Base {
             let problem = "a data directory that has been opened";
             return Err(BackupError::Base { problem });
         }
+        let ledger = Ledger::load(&roots.manifest)?;
         Ok(Some(Self {
             device: Arc::clone(device),
             root: roots.root,
             heads: volume_heads(&roots.manifest)?,
-            files: plain_files(&Ledger::load(&roots.manifest)?),
+            files: plain_files(&ledger),
+            lineage: ledger.lineage,
         }))
     }
 }
@@ -319,17 +323,21 @@ impl Copy<'_> {
             return Err(RootError::Manifest { section }.into());
         };
         let (root, manifest) = (roots.root, roots.manifest);
+        let ledger = Ledger::load(&manifest)?;
         if let Some(base) = &self.base {
-            let problem = if base.root.instance == root.instance {
-                (base.root.seq > root.seq).then_some("of a later moment than the store is in")
-            } else {
+            let problem = if base.root.instance != root.instance {
                 Some("of another store")
+            } else if base.root.seq > root.seq {
+                Some("of a later moment than the store is in")
+            } else if !ledger.lineage.went_through(&base.lineage, base.root.seq) {
+                Some("of what became of the store without the restore that this one came through")
+            } else {
+                None
             };
             if let Some(problem) = problem {
                 return Err(BackupError::Base { problem });
             }
         }
-        let ledger = Ledger::load(&manifest)?;
         let pin = LogPin::new(inner, ledger.redo_from.clone());
         for head in volume_heads(&manifest)? {
             self.name_volume(&head)?;

@@ -4,6 +4,7 @@ use alluvium_block::{Manifest, Sections};
 use alluvium_types::{DatabaseId, Lsn, PARTITION_COUNT, Partition};
 
 use crate::error::OpenError;
+use crate::lineage::Lineage;
 use crate::numbers::{Numbers, to_bytes};
 
 const TAG_CATALOG: u64 = 16;
@@ -87,6 +88,8 @@ pub(crate) struct Ledger {
     pub catalog: Vec<u8>,
     /// Deletes that still hide something, as sections of log entries.
     pub tombstones: Vec<Vec<u8>>,
+    /// The restores it came through.
+    pub lineage: Lineage,
 }
 
 impl Ledger {
@@ -122,6 +125,7 @@ impl Ledger {
             tombstones.set(i, section.clone());
         }
         manifest.set(TAG_TOMBSTONES, tombstones.encode());
+        self.lineage.save(manifest);
     }
 
     pub(crate) fn load(manifest: &Manifest) -> Result<Self, OpenError> {
@@ -142,6 +146,7 @@ impl Ledger {
         let tombstones = manifest.get(TAG_TOMBSTONES).ok_or(bad("its deletes"))?;
         let sections = Sections::decode(tombstones)?;
         ledger.tombstones = sections.iter().map(|(_, bytes)| bytes.to_vec()).collect();
+        ledger.lineage = Lineage::load(manifest)?;
         Ok(ledger)
     }
 

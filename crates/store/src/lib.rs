@@ -55,6 +55,7 @@ mod governor;
 mod index_cache;
 mod late;
 mod ledger;
+mod lineage;
 mod losses;
 mod mended_tails;
 mod merging;

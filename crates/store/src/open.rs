@@ -78,12 +78,17 @@ pub(crate) fn salt(instance: [u8; 16]) -> u64 {
     u64::from_le_bytes(*instance.first_chunk().expect("sixteen bytes hold eight"))
 }
 
-/// Sixteen bytes nobody else has: the operating system's keys of a hash map, twice.
-fn random_instance() -> [u8; 16] {
+/// A number nobody else has, from the operating system's keys of a hash map.
+pub(crate) fn random_number() -> u64 {
     use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0_u8)
+}
+
+/// Sixteen bytes nobody else has.
+fn random_instance() -> [u8; 16] {
     let mut out = [0; 16];
     for half in out.chunks_exact_mut(8) {
-        half.copy_from_slice(&RandomState::new().hash_one(0_u8).to_le_bytes());
+        half.copy_from_slice(&random_number().to_le_bytes());
     }
     out
 }

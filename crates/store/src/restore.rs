@@ -48,12 +48,13 @@ pub fn restore(
         return Err(BackupError::Empty);
     };
     to.begin()?;
-    let ledger = Ledger::load(&roots.manifest)?;
+    let mut manifest = roots.manifest;
+    let mut ledger = Ledger::load(&manifest)?;
     let mut report = RestoreReport {
         superblock_seq: roots.root.seq,
         ..RestoreReport::default()
     };
-    let volumes = volume_heads(&roots.manifest)?.into_iter();
+    let volumes = volume_heads(&manifest)?.into_iter();
     let volumes = volumes.map(|h| (h.path(), u64::from(h.end) * PAGE_SIZE as u64, false));
     let files = plain_files(&ledger).into_iter();
     let files = files.map(|(path, file)| {
@@ -86,7 +87,9 @@ pub fn restore(
     }
     to.sync_dir("vol").or_else(absent)?;
     to.sync_dir("wal").or_else(absent)?;
-    commit_root(to, roots.root, &roots.manifest)?;
+    ledger.lineage.fork(roots.root.seq);
+    ledger.lineage.save(&mut manifest);
+    commit_root(to, roots.root, &manifest)?;
     for mut copies in copies_of(target.as_ref(), &ledger) {
         copies.repair(target.as_ref())?;
     }

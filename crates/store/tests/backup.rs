@@ -223,6 +223,55 @@ fn the_base_must_be_an_earlier_backup_of_the_same_store() {
     ));
 }
 
+/// A store that was restored and one that was not go on under the same numbers: what either backs up is no base for the other.
+#[test]
+fn the_base_must_be_of_the_same_line_of_history() {
+    let (source, dir) = (directory(), directory());
+    let path = |name: &str| dir.path().join(name);
+    let device_of_source = device(source.path());
+    let (store, database) = open(&device_of_source);
+    let (mut model, mut dice, mut now) = (Model::default(), Dice(21), 1_000_000);
+    fill(&database, &mut model, &mut dice, &mut now, 60);
+    back_up(&store, &path("before"), None, true);
+    let (_left, _, left, in_left) = restored(&path("before"));
+    let (_right, _, right, in_right) = restored(&path("before"));
+    // All three write as much, and not the same.
+    let mut models = [(model.clone(), 1), (model.clone(), 2), (model, 3)];
+    let all = [(&store, &database), (&left, &in_left), (&right, &in_right)];
+    for ((_, database), (model, seed)) in all.iter().zip(&mut models) {
+        let (mut dice, mut now) = (Dice(*seed), now);
+        fill(database, model, &mut dice, &mut now, 60);
+    }
+    let names = ["store", "left", "right"];
+    for ((store, _), name) in all.iter().zip(names) {
+        let report = back_up(store, &path(name), Some(&path("before")), true);
+        assert!(report.files_from_base > 0, "{report:?}");
+    }
+    for (i, (store, _)) in all.iter().enumerate() {
+        for (other, name) in names.iter().enumerate() {
+            let target = BackupTarget {
+                device: device(&path(&format!("{i} on {other}"))),
+                directory: Some(path(&format!("{i} on {other}"))),
+                base: Some(device(&path(name))),
+            };
+            let result = store.backup(&target);
+            match result {
+                Ok(_) => assert_eq!(i, other),
+                Err(error) => {
+                    assert!(
+                        i != other && matches!(error, BackupError::Base { .. }),
+                        "{error}"
+                    );
+                }
+            }
+        }
+    }
+    for (i, (model, _)) in models.iter().enumerate() {
+        let (_dir, _device, _store, database) = restored(&path(&format!("{i} on {i}")));
+        same(&read_all(&database), model).unwrap();
+    }
+}
+
 #[test]
 fn no_holes_are_made_in_files_that_a_backup_has_too() {
     let (source, target) = (directory(), directory());

@@ -155,6 +155,7 @@ impl StoreInner {
             removals: checkpointer.removals.clone(),
             catalog: section.finish().to_vec(),
             tombstones: running.tombstones.clone(),
+            lineage: checkpointer.current.lineage.clone(),
         }
     }
 }
