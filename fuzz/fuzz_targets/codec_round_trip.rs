@@ -124,6 +124,8 @@ fn fill(input: &Input, kind: ValueKind, column: &mut Column) {
     };
     let (mut time, mut bits) = (input.first_time, input.first_bits);
     let mut level = 0_i64;
+    // A quarter of the columns repeats its first values for ever.
+    let cycle = (input.kind >= 0xc0).then_some(2 + usize::from(input.kind % 4));
     for run in &input.runs {
         for i in 0..u64::from(run.points) + 1 {
             if column.len() == points_max {
@@ -156,6 +158,9 @@ fn fill(input: &Input, kind: ValueKind, column: &mut Column) {
                 Change::Nan(payload) => payload | 0x7ff0_0000_0000_0000,
                 Change::Any(any) => any,
             };
+            let before =
+                cycle.and_then(|cycle| column.bits().get(column.len().checked_sub(cycle)?));
+            bits = before.copied().unwrap_or(bits);
             match kind {
                 ValueKind::Str => column.push_str(time, &text(bits)),
                 ValueKind::Bool => column.push_bits(time, bits & 1),

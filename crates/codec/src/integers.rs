@@ -274,11 +274,10 @@ fn encode_residuals(
         .and_then(|mut lent| Model::get(&mut lent, None).ok());
     let g = distances(values, &mut scratch.steps);
     if let Some(p) = period(values) {
+        // Not the distances of neighbours by g: one may pass 63 bits, and then g does not divide what is left of it.
+        differences(&scratch.steps[..p], &mut scratch.deltas);
         let own = Model {
-            period: values[..=p]
-                .windows(2)
-                .map(|w| w[1].wrapping_sub(w[0]) / g)
-                .collect(),
+            period: scratch.deltas.clone(),
             ..Model::of(PERIODIC, g, 0)
         };
         match &lent {

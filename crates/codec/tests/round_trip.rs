@@ -50,6 +50,25 @@ fn number(kind: ValueKind) -> BoxedStrategy<u64> {
     }
 }
 
+/// Numbers whose distances pass every range.
+fn edge(kind: ValueKind) -> BoxedStrategy<u64> {
+    let large = prop::sample::select(vec![
+        i64::MAX,
+        -i64::MAX,
+        i64::MIN,
+        6_000_000_000_000_000_000,
+        -6_000_000_000_000_000_000,
+        0,
+    ]);
+    match kind {
+        ValueKind::Bool => (0_u64..2).boxed(),
+        ValueKind::F64 => prop::sample::select(vec![6e18, -6e18, 0.0, 1e300, -1e300, 9e15])
+            .prop_map(f64::to_bits)
+            .boxed(),
+        _ => large.prop_map(|v: i64| v as u64).boxed(),
+    }
+}
+
 fn column() -> impl Strategy<Value = Column> {
     let kinds = prop::sample::select(ValueKind::ALL.to_vec());
     (times(), kinds).prop_flat_map(|(times, kind)| {
@@ -60,7 +79,10 @@ fn column() -> impl Strategy<Value = Column> {
                     .map(|i| if i / len % 2 == 0 { a } else { b })
                     .collect::<Vec<_>>()
             });
-            let bits = prop_oneof![prop::collection::vec(number(kind), n), runs];
+            let cycle = prop::collection::vec(prop_oneof![number(kind), edge(kind)], 2..9);
+            let cycles =
+                cycle.prop_map(move |cycle| (0..n).map(|i| cycle[i % cycle.len()]).collect());
+            let bits = prop_oneof![prop::collection::vec(number(kind), n), runs, cycles];
             (Just(times), bits)
                 .prop_map(move |(times, bits)| {
                     let mut c = Column::new(kind);
@@ -85,6 +107,39 @@ fn column() -> impl Strategy<Value = Column> {
                 .boxed()
         }
     })
+}
+
+/// Three values in turn, two of which lie more than 2^63 apart: the greatest divisor of their distances from the first is none
+/// of what wraps between neighbours.
+#[test]
+fn cycles_over_the_whole_range_come_back() {
+    for cycle in [
+        [0, i64::MAX, -i64::MAX],
+        [0, 6_000_000_000_000_000_000, -6_000_000_000_000_000_000],
+        [i64::MIN, 0, i64::MAX],
+    ] {
+        for (kind, n) in [
+            (ValueKind::I64, 15),
+            (ValueKind::U64, 100),
+            (ValueKind::F64, 1000),
+        ] {
+            let mut column = Column::new(kind);
+            for (time, value) in (0..n).zip(cycle.into_iter().cycle()) {
+                column.push_bits(time, value as u64);
+            }
+            let (mut bytes, mut hint) = (Vec::new(), Hint::default());
+            Encoder::new(Compression::Balanced).encode(
+                &column,
+                0..n as usize,
+                &mut hint,
+                Models::default(),
+                &mut bytes,
+            );
+            let mut back = Column::new(kind);
+            decode_block(&bytes, n as usize, 0, Models::default(), &mut back).unwrap();
+            assert_eq!(back.bits(), column.bits(), "{cycle:?} as {kind:?}");
+        }
+    }
 }
 
 proptest! {
@@ -160,7 +215,7 @@ proptest! {
 fn documented(column: &Column) {
     let mut bytes = Vec::new();
     let range = 0..column.len();
-    Encoder::default().encode(
+    Encoder::new(Compression::Balanced).encode(
         column,
         range,
         &mut Hint::default(),
