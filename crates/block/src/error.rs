@@ -55,6 +55,9 @@ pub enum Damage {
     /// A valid page of another kind or series.
     #[error("it is of another kind or series")]
     Unexpected,
+    /// The device refuses to read it, twice: a bad sector.
+    #[error("the device cannot read it")]
+    Unreadable,
     /// A header field out of its range.
     #[error("its header is malformed")]
     Header,

@@ -32,6 +32,11 @@ impl Sections {
         self.sections.push((tag, bytes));
     }
 
+    /// Adds a section of a tag that none has yet, however many there are.
+    pub fn push(&mut self, tag: u64, bytes: Vec<u8>) {
+        self.sections.push((tag, bytes));
+    }
+
     /// The bytes of a section.
     pub fn get(&self, tag: u64) -> Option<&[u8]> {
         self.sections

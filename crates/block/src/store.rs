@@ -178,8 +178,7 @@ impl BlockStore {
         let next = next.transpose().map_err(|_| RootError::Manifest {
             section: "its volumes",
         })?;
-        self.next_volume
-            .fetch_max(next.unwrap_or(0) as u32, Ordering::Relaxed);
+        self.number_volumes_from(next.unwrap_or(0) as u32);
         let sets = self.sets.lock();
         let filling = sets.values().flat_map(|set| {
             let free = set.free.iter().map(|extent| extent.volume.id);
@@ -189,6 +188,11 @@ impl BlockStore {
         drop(sets);
         self.close_volumes(&filling);
         Ok(())
+    }
+
+    /// New volumes get this number at least: a file that stands there may be somebody else's, too, as a backup's.
+    pub fn number_volumes_from(&self, id: u32) {
+        self.next_volume.fetch_max(id, Ordering::Relaxed);
     }
 
     pub(crate) fn load_manifest(&self, manifest: &Manifest) -> Result<(), RootError> {
@@ -275,24 +279,27 @@ impl BlockStore {
             self.metrics
                 .pages_read
                 .fetch_add(reads.len() as u64, Ordering::Relaxed);
-            match self.device.read(&mut reads) {
-                Err(error) => {
-                    for i in wanted {
-                        results[i] = Some(Err(error.clone().into()));
+            let read = self.device.read(&mut reads);
+            for ((i, mut one), volume) in wanted.into_iter().zip(reads).zip(&volumes) {
+                let page = pages[i];
+                // A batch fails as a whole; one bad sector must not take the pages around it along.
+                let read = match &read {
+                    Err(_) => self.device.read(std::slice::from_mut(&mut one)),
+                    Ok(()) => Ok(()),
+                };
+                results[i] = Some(if volume.is_hole(page.addr.page) {
+                    // It was given back meanwhile, and the bytes may be zeros.
+                    Err(self.gone(page))
+                } else if let Err(error) = read {
+                    if error.is_of_medium() {
+                        Err(self.damaged(page, Damage::Unreadable))
+                    } else {
+                        Err(error.into())
                     }
-                }
-                Ok(()) => {
-                    for ((i, read), volume) in wanted.into_iter().zip(reads).zip(&volumes) {
-                        if volume.is_hole(pages[i].addr.page) {
-                            // It was given back meanwhile, and the bytes may be zeros.
-                            results[i] = Some(Err(self.gone(pages[i])));
-                            continue;
-                        }
-                        let buffer =
-                            PageBuf::from_buffer(read.into).expect("one block was asked for");
-                        results[i] = Some(self.admit(Arc::new(buffer), pages[i], expect));
-                    }
-                }
+                } else {
+                    let buffer = PageBuf::from_buffer(one.into).expect("one block was asked for");
+                    self.admit(Arc::new(buffer), page, expect)
+                });
             }
         }
         results
@@ -353,18 +360,21 @@ impl BlockStore {
                 Ok(page)
             }
         });
-        verdict.map_err(|reason| {
-            self.metrics.bad_pages.fetch_add(1, Ordering::Relaxed);
-            let (address, mut bad) = ((want.addr.volume, want.addr.page), self.bad.lock());
-            if bad.len() < BAD_PAGES_MAX || bad.contains_key(&address) {
-                bad.insert(address, reason);
-            }
-            drop(bad);
-            ReadError::Corrupt {
-                addr: want.addr,
-                reason,
-            }
-        })
+        verdict.map_err(|reason| self.damaged(want, reason))
+    }
+
+    /// Notes that a page does not hold.
+    fn damaged(&self, want: PageRef, reason: Damage) -> ReadError {
+        self.metrics.bad_pages.fetch_add(1, Ordering::Relaxed);
+        let (address, mut bad) = ((want.addr.volume, want.addr.page), self.bad.lock());
+        if bad.len() < BAD_PAGES_MAX || bad.contains_key(&address) {
+            bad.insert(address, reason);
+        }
+        drop(bad);
+        ReadError::Corrupt {
+            addr: want.addr,
+            reason,
+        }
     }
 
     pub(crate) fn take_extent(&self, set: VolumeSetId) -> Extent {

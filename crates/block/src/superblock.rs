@@ -218,9 +218,10 @@ fn read_roots(
         offset,
         into: AlignedBuf::zeroed(PAGE_SIZE),
     });
-    device.read(&mut reads)?;
+    let read = device.read(&mut reads);
     let close = device.submit(lane, Op::Close { file });
     close.wait(device, lane)?;
+    read?;
     let [first, second] = &reads;
     let first = check_slot(device, lane, first.into.bytes())?;
     let second = check_slot(device, lane, second.into.bytes())?;
@@ -329,7 +330,9 @@ fn check_slot(device: &dyn Device, lane: Lane, bytes: &[u8]) -> Result<SlotVerdi
         Err(error) => return Err(error.into()),
     };
     let wanted = slot.manifest_len.get();
+    let close = || device.submit(lane, Op::Close { file }).wait(device, lane);
     if wanted > len {
+        close()?;
         return Ok(SlotVerdict::Bad(format!("{path} is too short")));
     }
     let mut reads = [Read {
@@ -337,8 +340,9 @@ fn check_slot(device: &dyn Device, lane: Lane, bytes: &[u8]) -> Result<SlotVerdi
         offset: 0,
         into: AlignedBuf::zeroed(wanted as usize),
     }];
-    device.read(&mut reads)?;
-    device.submit(lane, Op::Close { file }).wait(device, lane)?;
+    let read = device.read(&mut reads);
+    close()?;
+    read?;
     let manifest = &reads[0].into.bytes()[..wanted as usize];
     if crc32c::crc32c(manifest) != slot.manifest_crc.get() {
         return Ok(SlotVerdict::Bad(format!(

@@ -254,6 +254,41 @@ fn damage_is_named() {
 }
 
 /// A device that returns rubbish for everything must not fill the memory with addresses.
+/// One sector that the device refuses takes no other page of its batch along.
+#[test]
+fn a_bad_sector_is_of_one_page() {
+    let device = SimDevice::new(1, SimConfig::default());
+    let budget = Arc::new(Budget::new(u64::MAX));
+    let below: Arc<dyn Device> = Arc::<SimDevice>::clone(&device);
+    let store = BlockStore::create(below, config(), [9; 16], 1, budget);
+    let mut appender = store.appender(Lane(0));
+    let pages: Vec<PageRef> = (0..10).map(|n| append(&mut appender, 1, n)).collect();
+    settle(device.as_ref(), &mut appender);
+    commit(device.as_ref(), &store, &appender, 1);
+    // Another life, so that no page is in memory.
+    let (root, manifest) = load_root(device.as_ref()).unwrap().unwrap();
+    let below: Arc<dyn Device> = Arc::<SimDevice>::clone(&device);
+    let budget = Arc::new(Budget::new(u64::MAX));
+    let store = BlockStore::open(below, config(), root.instance, 2, budget, &manifest).unwrap();
+    let bad = pages[6];
+    let path = format!("vol/{:08}", bad.addr.volume);
+    assert!(
+        device.spoil(&path, u64::from(bad.addr.page) * 4096),
+        "{path}"
+    );
+    for (n, result) in store.read_many(&pages, EXPECT).into_iter().enumerate() {
+        match result {
+            Ok(page) => assert!(n != 6 && page.body() == (n as u32).to_le_bytes()),
+            Err(ReadError::Corrupt { addr, reason }) => {
+                assert_eq!((n, addr, reason), (6, bad.addr, Damage::Unreadable));
+            }
+            Err(other) => panic!("page {n}: {other}"),
+        }
+    }
+    let alone = store.read_many(&[bad], EXPECT).remove(0);
+    assert!(matches!(alone, Err(ReadError::Corrupt { .. })));
+}
+
 #[test]
 fn the_list_of_bad_pages_ends() {
     let device = Arc::new(MemoryDevice::new(1));

@@ -106,6 +106,7 @@ impl Bell {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
+                self.pass_on(&state);
                 break;
             }
             if state.leader || fds.is_empty() {
@@ -125,6 +126,13 @@ impl Bell {
             } else if state.followers > 0 {
                 self.condition.notify_one();
             }
+        }
+    }
+
+    /// Whoever was asked to poll and leaves instead asks another.
+    fn pass_on(&self, state: &State) {
+        if !state.leader && state.followers > 0 {
+            self.condition.notify_one();
         }
     }
 

@@ -38,7 +38,16 @@ pub struct IoError {
     pub cause: Arc<std::io::Error>,
 }
 
+/// What systems say of a sector that they cannot read: `EIO`, `ENODATA`, `EILSEQ`, `EREMOTEIO`.
+const OF_MEDIUM: [i32; 4] = [5, 61, 84, 121];
+
 impl IoError {
+    /// Whether it is of the place that was read, so that others may be read still.
+    pub fn is_of_medium(&self) -> bool {
+        let errno = self.cause.raw_os_error();
+        errno.is_some_and(|errno| OF_MEDIUM.contains(&errno))
+    }
+
     /// Wraps the system's error, taking the kind from it.
     pub fn new(attempt: &'static str, path: impl Into<String>, cause: std::io::Error) -> Self {
         let kind = match cause.kind() {

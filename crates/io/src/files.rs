@@ -420,7 +420,8 @@ fn sync_data(file: &OpenFile) -> Result<(), IoError> {
 /// Continues a read of which `done` bytes are in; what lies past the end of the file becomes zero.
 pub(crate) fn read_rest(file: &OpenFile, read: &mut Read, mut done: usize) -> Result<(), IoError> {
     let into = read.into.bytes_mut();
-    while done < into.len() {
+    // Past an unaligned end there is nothing, and unbuffered reads may not begin there.
+    while done < into.len() && done.is_multiple_of(512) {
         let got = retry(|| {
             rustix::io::pread(
                 file.fd.as_fd(),
@@ -431,10 +432,6 @@ pub(crate) fn read_rest(file: &OpenFile, read: &mut Read, mut done: usize) -> Re
         match got.map_err(|e| IoError::new("read", &file.path, e.into()))? {
             0 => break,
             n => done += n,
-        }
-        // Past an unaligned end there is nothing, and unbuffered reads may not begin there.
-        if !done.is_multiple_of(512) {
-            break;
         }
     }
     into[done..].fill(0);

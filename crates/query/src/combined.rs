@@ -185,7 +185,7 @@ impl Combined {
     }
 
     fn variance(&self) -> f64 {
-        (self.m2 / self.numbers as f64).max(0.0)
+        (self.m2 / self.numbers as f64).clamp(0.0, f64::INFINITY)
     }
 
     fn sum_f64(&self) -> f64 {

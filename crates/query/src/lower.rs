@@ -178,6 +178,12 @@ pub(crate) fn alternatives(filter: &json::Filter) -> Result<Vec<Alternative>, Qu
             tag_sets: None,
         }]),
         json::Filter::Tags(tags) => {
+            let is_regex = |t: &&json::TagMatch| t.pattern.is_regex();
+            if tags.iter().filter(is_regex).count() > alluvium_index::MAX_REGEXES {
+                // Before any is read.
+                let error = alluvium_index::SelectorError::TooManyRegexes;
+                return Err(QueryError::Selector(Box::new(error)));
+            }
             let matchers = tags
                 .iter()
                 .map(|t| matcher(&t.tag, &t.pattern))
@@ -231,13 +237,10 @@ fn matcher(tag: &str, pattern: &json::Pattern) -> Result<Matcher, QueryError> {
         json::Pattern::Not(inner) => matcher(tag, inner)?.negated(),
         json::Pattern::Regex(text) => {
             // By itself first: `a)(b` must not become valid by what is put around it.
-            regex::RegexBuilder::new(text)
-                .size_limit(alluvium_index::MAX_REGEX_BYTES)
-                .build()
-                .map_err(|e| QueryError::Regex {
-                    tag: tag.into(),
-                    source: Box::new(e),
-                })?;
+            regex_syntax::parse(text).map_err(|e| QueryError::Regex {
+                tag: tag.into(),
+                source: Box::new(regex::Error::Syntax(e.to_string())),
+            })?;
             Matcher::new(label, Test::Regex(anchored(text)))
         }
     })

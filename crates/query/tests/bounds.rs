@@ -395,8 +395,7 @@ fn many_metrics_with_many_values_are_refused_before_they_are_looked_for() {
         .map(|i| format!(r#""t{i}": {{"regex": "x+"}}"#))
         .collect();
     let query = format!(r#"{{"select": "m", "where": {{{}}}}}"#, tags.join(","));
-    let snapshot = Box::new(Real::new().database.snapshot());
-    let refused = answer(snapshot, self::lowered(&query)).unwrap_err();
+    let refused = plan(&Request::parse(query.as_bytes(), 0).expect("a valid query")).unwrap_err();
     assert!(refused.to_string().contains("at most 16"), "{refused}");
 }
 

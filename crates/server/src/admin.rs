@@ -59,30 +59,26 @@ pub(crate) async fn put_database(
     let inner = async {
         let store = app.store_or_reply()?;
         app.authorize_or_reply(&head.headers, &params, Some((Right::Write, &name)))?;
-        let there = store.database(&name);
-        let existed = there.is_some();
+        let existed = store.database(&name).is_some();
         let settings = settings_of(store, &params)?;
         let is_given = |names: &[&str]| names.iter().any(|n| params.get(n).is_some());
-        if let Some(database) = there
-            && (is_given(&Retention::NAMES) || is_given(&SeriesLimits::NAMES))
-        {
+        if existed && (is_given(&Retention::NAMES) || is_given(&SeriesLimits::NAMES)) {
             app.authorize_or_reply(&head.headers, &params, Some((Right::Admin, &name)))?;
-            let settings = database.settings();
-            let retention = retention_of(settings.retention, &params)?;
-            let limits = limits_of(settings.series_limits, &params)?;
-            if retention != settings.retention {
-                let commit = store.set_retention(&name, retention);
-                ended(
-                    &app,
-                    "the new settings",
-                    commit.map_err(|e| store_error(&e))?,
-                )
-                .await?;
+            let mut refused = None;
+            let commit = store.change_settings(&name, |settings| {
+                let changed = retention_of(settings.retention, &params)
+                    .and_then(|r| Ok((r, limits_of(settings.series_limits, &params)?)));
+                match changed {
+                    Ok(both) => (settings.retention, settings.series_limits) = both,
+                    Err(reply) => refused = Some(reply),
+                }
+                Ok(())
+            });
+            if let Some(reply) = refused {
+                return Err(reply);
             }
-            if limits != settings.series_limits {
-                let commit = store.set_series_limits(&name, limits);
-                ended(&app, "the new limits", commit.map_err(|e| store_error(&e))?).await?;
-            }
+            let commit = commit.map_err(|e| store_error(&e))?;
+            ended(&app, "the new settings", commit).await?;
         } else {
             let (_, commit) = store
                 .create_database_with(&name, settings)
@@ -206,7 +202,14 @@ pub(crate) async fn drop_database(
         let store = app.store_or_reply()?;
         app.authorize_or_reply(&head.headers, &params, Some((Right::Admin, &name)))?;
         let id = store.database(&name).map(|d| d.id());
-        let commit = store.drop_database(&name).map_err(|e| store_error(&e))?;
+        let commit = match store.drop_database(&name) {
+            Err(error @ StoreError::NoDatabase { .. }) => {
+                // It may have gone a moment ago, and not for good yet.
+                ended(&app, "the removal", store.flush()).await?;
+                return Err(store_error(&error));
+            }
+            commit => commit.map_err(|e| store_error(&e))?,
+        };
         if let Some(id) = id {
             app.writers.forget(id);
         }

@@ -144,6 +144,8 @@ async fn run(
                 return forbidden();
             }
             let Some(database) = store.database(&name) else {
+                // It may have gone a moment ago, and not for good yet.
+                confirmed(app, "the removal", store.flush()).await?;
                 return Ok(Answer::Done);
             };
             let commit = store.drop_database(&name)?;

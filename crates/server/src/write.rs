@@ -318,9 +318,7 @@ fn unconfirmed(app: &App, error: &Unconfirmed) -> Refusal {
 fn store_refusal(app: &App, error: &StoreError) -> Refusal {
     match error {
         StoreError::Full => disk_full(app, error),
-        StoreError::BadName { .. }
-        | StoreError::NoDatabaseIds
-        | StoreError::TooManyDatabases { .. } => bad_request(error),
+        StoreError::BadName { .. } | StoreError::NoDatabaseIds => bad_request(error),
         _ => refusal(StatusCode::SERVICE_UNAVAILABLE, "unavailable", error),
     }
 }

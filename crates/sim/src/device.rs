@@ -18,6 +18,9 @@ use crate::config::{Fault, SimConfig};
 use crate::disk::{Disk, SECTOR, tear};
 use crate::prng::Prng;
 
+/// What systems say of a sector that they cannot read.
+const EIO: i32 = 5;
+
 #[derive(Debug)]
 struct Pending {
     op: Op,
@@ -701,7 +704,11 @@ impl Device for SimDevice {
             let is_readable = (inner.disk).is_readable(inode, read.offset, read.into.len());
             if inner.config.faults.reads.contains(&number) || !is_readable {
                 inner.faults_met += 1;
-                let cause = Error::other("input/output error (planned)");
+                let cause = if is_readable {
+                    Error::other("input/output error (planned)")
+                } else {
+                    Error::from_raw_os_error(EIO)
+                };
                 return Err(IoError::new("read", path, cause));
             }
             if inner.is_crashed() {

@@ -291,6 +291,10 @@ impl StoreInner {
             return false;
         };
         let checkpointer = &mut *checkpointer;
+        if self.failure().is_some() {
+            // Nothing ends any more that waits for the log, and nothing begins.
+            checkpointer.wakers.drain(..).for_each(Waker::wake);
+        }
         let lane = self.checkpoint_lane();
         let ended = self.device.drive(lane);
         let device = self.device.as_ref();

@@ -191,10 +191,9 @@ impl Store {
     /// # Errors
     /// If there is none of this name, the settings do not fit together, or the store takes no writes.
     pub fn set_retention(&self, name: &str, retention: Retention) -> Result<Commit, StoreError> {
-        retention.check()?;
-        self.change_settings(name, |store, state| {
-            state.retention.set_settings(retention);
-            store.apply_retention(state);
+        self.change_settings(name, |settings| {
+            settings.retention = retention;
+            Ok(())
         })
     }
 
@@ -208,13 +207,21 @@ impl Store {
         name: &str,
         limits: SeriesLimits,
     ) -> Result<Commit, StoreError> {
-        self.change_settings(name, |_, state| state.series_counts.set_limits(limits))
+        self.change_settings(name, |settings| {
+            settings.series_limits = limits;
+            Ok(())
+        })
     }
 
-    fn change_settings(
+    /// Changes what a database keeps and how many series it may have, from what holds at that moment: no other change comes
+    /// between. Where nothing changes the commit ends when what it holds is durable.
+    ///
+    /// # Errors
+    /// If there is none of this name, the settings do not fit together, or the store takes no writes; or what `change` returns.
+    pub fn change_settings(
         &self,
         name: &str,
-        change: impl FnOnce(&StoreInner, &Arc<DatabaseState>),
+        change: impl FnOnce(&mut DatabaseSettings) -> Result<(), StoreError>,
     ) -> Result<Commit, StoreError> {
         let inner = &self.0;
         if let Err(crate::error::WriteError::Store(error)) = inner.admit_writes() {
@@ -227,10 +234,29 @@ impl Store {
                 name: name.to_owned(),
             });
         };
+        let before = state.settings_now();
+        let mut settings = before;
+        change(&mut settings)?;
+        let DatabaseSettings {
+            retention,
+            series_limits,
+            ..
+        } = settings;
+        retention.check()?;
+        if (retention, series_limits) == (before.retention, before.series_limits) {
+            drop(catalog);
+            return Ok(self.flush());
+        }
         if inner.shard_of(Partition(0)).state.lock().log.is_full() {
             return Err(StoreError::Full);
         }
-        change(inner, state);
+        if series_limits != before.series_limits {
+            state.series_counts.set_limits(series_limits);
+        }
+        if retention != before.retention {
+            state.retention.set_settings(retention);
+            inner.apply_retention(state);
+        }
         let settings = state.settings_now().to_string().into_bytes();
         let id = state.id;
         let (lsn, ticket) = inner.log_catalog(|section| section.settings(id, &settings));
@@ -296,6 +322,12 @@ impl Store {
             .collect();
         all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         all
+    }
+
+    /// Ends when everything applied so far is durable, in the log at least.
+    pub fn flush(&self) -> Commit {
+        let tickets = self.0.pending_log(true).into();
+        Commit::new(Arc::clone(&self.0), tickets, Position::default())
     }
 
     /// Asks for a checkpoint that includes everything applied so far; it ends when the superblock is durable.

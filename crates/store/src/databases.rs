@@ -30,7 +30,7 @@ pub(crate) struct DatabaseState {
     partitions: [OnceLock<Arc<PartitionState>>; PARTITION_COUNT],
     dropped: AtomicBool,
     /// Deletes that are being resolved: their series stay whole.
-    deletes: AtomicU32,
+    deletes: Arc<AtomicU32>,
     /// The flush of the log entry that created it; `None` once it is known to be durable.
     creation: Mutex<Option<LogTicket>>,
     budget: Arc<Budget>,
@@ -79,7 +79,7 @@ impl DatabaseState {
             settings,
             partitions: std::array::from_fn(|_| OnceLock::new()),
             dropped: AtomicBool::new(false),
-            deletes: AtomicU32::new(0),
+            deletes: Arc::default(),
             creation: Mutex::new(None),
         }
     }
@@ -105,8 +105,10 @@ impl DatabaseState {
 
     /// A partition, made when it is first touched: an empty database costs no partitions.
     pub(crate) fn partition(&self, partition: Partition) -> &Arc<PartitionState> {
-        self.partitions[usize::from(partition.0)]
-            .get_or_init(|| Arc::new(PartitionState::new(self.id, partition)))
+        self.partitions[usize::from(partition.0)].get_or_init(|| {
+            let deletes = Arc::clone(&self.deletes);
+            Arc::new(PartitionState::new(self.id, partition, deletes))
+        })
     }
 
     /// The partitions touched so far.

@@ -278,13 +278,14 @@ impl DeletePlan {
                 self.store.readers.pin(),
             ),
         );
-        let mut cursor = snapshot.scan(self.range, Direction::Forward);
+        let cursor = snapshot.scan(self.range, Direction::Forward);
+        let mut cursor = cursor.testing(test.clone());
         let mut column = Column::new(snapshot.kind());
         let (mut ranges, mut points) = (Vec::new(), 0);
         let mut open: Option<(i64, i64)> = None;
         while cursor.next_batch(&mut ReadStats::default(), &mut column)? {
-            for (i, time) in column.times.iter().enumerate() {
-                if column.value(i).is_some_and(|v| test.passes(v)) {
+            for (time, passes) in column.times.iter().zip(cursor.passed()) {
+                if *passes {
                     points += 1;
                     open = Some((open.map_or(*time, |(first, _)| first), *time));
                 } else if let Some((first, last)) = open.take() {
@@ -353,6 +354,9 @@ impl DeletePlan {
             store.device.drive(shard.lane);
             state.log.drive();
         }
+        // Of what is gone already, the delete that took it may not have ended: it is not said to be gone before that.
+        let sync = self.database.settings.durability == Durability::Sync;
+        tickets.extend(store.pending_log(sync));
         Ok(Deleted {
             affected: self.affected,
             commit: Commit::new(store, tickets, position),
@@ -467,7 +471,8 @@ struct Together {
 
 impl Together {
     fn end_row(&mut self, row: Row, mut fields: impl Iterator<Item = FieldId>) {
-        if fields.all(|field| self.fields.contains(&field)) {
+        self.fields.sort_unstable();
+        if fields.all(|field| self.fields.binary_search(&field).is_ok()) {
             self.rows.push(row);
         } else {
             for field in &self.fields {
@@ -631,6 +636,7 @@ pub(crate) fn apply_delete(
                 }
             }
             if !changed.is_empty() {
+                changed.sort_unstable_by_key(|(field, _)| *field);
                 left.push((row, changed));
             }
         }
@@ -648,8 +654,8 @@ pub(crate) fn apply_delete(
     for (row, fields) in left {
         let before = index.series_count();
         let is_gone = index.retain_series(row, |field, kinds| {
-            let of_field = fields.iter().find(|(f, _)| *f == field);
-            of_field.map_or(kinds, |(_, visible)| *visible)
+            let of_field = fields.binary_search_by_key(&field, |(f, _)| *f).ok();
+            of_field.map_or(kinds, |at| fields[at].1)
         });
         if is_gone && let Some(of) = index.measurement_of(row) {
             let name = index.measurement_name(of).unwrap_or_default();

@@ -117,12 +117,12 @@ impl Ledger {
         manifest.set(TAG_CATALOG, self.catalog.clone());
         let mut removals = Sections::new();
         for (i, path) in self.removals.iter().enumerate() {
-            removals.set(i as u64, path.clone().into_bytes());
+            removals.push(i as u64, path.clone().into_bytes());
         }
         manifest.set(TAG_REMOVALS, removals.encode());
         let mut tombstones = Sections::new();
         for (i, section) in (0..).zip(&self.tombstones) {
-            tombstones.set(i, section.clone());
+            tombstones.push(i, section.clone());
         }
         manifest.set(TAG_TOMBSTONES, tombstones.encode());
         self.lineage.save(manifest);

@@ -159,6 +159,13 @@ impl StoreInner {
             }
             (loaded, _) => loaded?,
         };
+        for file in device.list("vol")? {
+            // Where nothing was swept.
+            let id: Option<u32> = file.name.parse().ok();
+            inner
+                .block
+                .number_volumes_from(id.map_or(0, |id| id.saturating_add(1)));
+        }
         let streams = alluvium_wal::list_streams(device.as_ref())?;
         inner.recovery = redo(&inner, &ledger, &streams, inner.recovery.clone())?;
         *inner.returning.lock() = Returning::new(inner.recovery.series_left > 0);
@@ -418,6 +425,23 @@ impl StoreInner {
         state.log.push(section, points, sync, self.clock.wall_ns())
     }
 
+    /// Ends when everything that was pushed to a log is written, with `sync` durable. Costs nothing where it is.
+    pub(crate) fn pending_log(&self, sync: bool) -> Vec<LogTicket> {
+        let wall_ns = self.clock.wall_ns();
+        let pending = |shard: &Shard| {
+            let mut state = shard.state.lock();
+            let ticket = if sync {
+                Some(state.log.flush(wall_ns))
+            } else {
+                state.log.pending()
+            };
+            state.log.drive();
+            self.device.drive(shard.lane);
+            ticket
+        };
+        self.shards.iter().filter_map(pending).collect()
+    }
+
     pub(crate) fn shard_of(&self, partition: Partition) -> &Shard {
         &self.shards[shard_of(partition, self.shards.len())]
     }
@@ -426,14 +450,19 @@ impl StoreInner {
     pub(crate) fn drive(self: &Arc<Self>) -> bool {
         let now = self.clock.monotonic_ns();
         let retry = now >= self.next_retry_ns.load(Ordering::Relaxed);
+        // What there is of room is the log's first: without it no checkpoint ends, and none comes back.
+        let is_stuck = |s: &Shard| s.state.lock().log.is_stuck();
+        let log_first = retry && self.shards.iter().any(is_stuck);
         let mut busy = false;
         for shard in &self.shards {
             let ended = self.device.drive(shard.lane);
             let mut state = shard.state.lock();
             if retry {
                 // A full device is tried again once a second.
-                state.appender.retry();
                 state.log.retry();
+                if !log_first {
+                    state.appender.retry();
+                }
             }
             if state.flush_due_ns.is_some_and(|due| due <= now) {
                 state.flush_due_ns = None;
@@ -458,7 +487,7 @@ impl StoreInner {
         }
         if retry {
             // One that merges just now tries again a second later.
-            if let Some(mut merger) = self.merger.try_lock() {
+            if !log_first && let Some(mut merger) = self.merger.try_lock() {
                 merger.appender.retry();
             }
             self.next_retry_ns

@@ -55,10 +55,12 @@ pub(crate) struct PartitionState {
     pub removals: AtomicU64,
     /// Series that writes have made lately.
     pub created: MinuteCounts,
+    /// Deletes of the database that are being resolved.
+    deletes: Arc<AtomicU32>,
 }
 
 impl PartitionState {
-    pub(crate) fn new(database: DatabaseId, partition: Partition) -> Self {
+    pub(crate) fn new(database: DatabaseId, partition: Partition, deletes: Arc<AtomicU32>) -> Self {
         let index = PartitionIndex::new();
         let sealed = Mutex::new(index.mark());
         Self {
@@ -81,7 +83,13 @@ impl PartitionState {
             emptied: Mutex::default(),
             removals: AtomicU64::new(0),
             created: MinuteCounts::default(),
+            deletes,
         }
+    }
+
+    /// Whether a delete of its database is being resolved: what is written meanwhile must be told from what was there.
+    pub(crate) fn is_deleting(&self) -> bool {
+        self.deletes.load(Ordering::Acquire) > 0
     }
 
     /// Whether what is in memory must stay there. The caller has the shard's lock: who holds the partition takes that once

@@ -89,12 +89,13 @@ pub fn salvage(
     config: StoreConfig,
 ) -> Result<SalvageReport, BackupError> {
     refuse_filled(target.as_ref())?;
+    let mut report = SalvageReport::default();
     let mut work = Work {
-        volumes: Volumes::open(source.as_ref())?,
+        volumes: Volumes::open(source.as_ref(), &mut report.bad_files)?,
         names: Names::default(),
         tails: BTreeMap::new(),
         logged: BTreeMap::new(),
-        report: SalvageReport::default(),
+        report,
     };
     work.read_log(source.as_ref())?;
     work.names.load(source, &mut work.report.bad_files)?;
@@ -113,7 +114,7 @@ struct Volumes<'a> {
 }
 
 impl<'a> Volumes<'a> {
-    fn open(device: &'a dyn Device) -> Result<Self, IoError> {
+    fn open(device: &'a dyn Device, bad: &mut Vec<String>) -> Result<Self, IoError> {
         let lane = Lane(0);
         let side = Side { device, lane };
         let mut files = BTreeMap::new();
@@ -121,7 +122,10 @@ impl<'a> Volumes<'a> {
             let id = file.name.parse().ok();
             let id = id.filter(|id| volume_path(*id).ends_with(&file.name));
             if let Some(id) = id {
-                files.insert(id, side.open(&volume_path(id), false)?);
+                match side.open(&volume_path(id), false) {
+                    Ok(opened) => drop(files.insert(id, opened)),
+                    Err(error) => bad.push(error.to_string()),
+                }
             }
         }
         Ok(Self { side, files })
@@ -212,7 +216,14 @@ impl Work<'_> {
                     }
                 }
                 Ok(())
-            })?;
+            });
+            let saved = match saved {
+                Ok(saved) => saved,
+                Err(error) => {
+                    self.report.bad_files.push(error.to_string());
+                    continue;
+                }
+            };
             self.report.frames += saved.frames;
             self.report.missing_frames += saved.missing;
         }
@@ -257,7 +268,13 @@ impl Work<'_> {
     ) -> Result<Vec<u8>, IoError> {
         let lane = Lane(0);
         let side = Side { device, lane };
-        let (tails, _) = side.open(&named.tails_path(), false)?;
+        let tails = match side.open(&named.tails_path(), false) {
+            Ok((tails, _)) => tails,
+            Err(error) => {
+                self.report.bad_files.push(error.to_string());
+                return Ok(Vec::new());
+            }
+        };
         let mut mended = MendedTails::new(side, tails, named);
         let mut bytes = Vec::new();
         for number in 0..mended.stripes() {

@@ -161,6 +161,10 @@ impl SeriesState {
             return None;
         }
         let late = rare.late.as_mut()?;
+        if part.is_deleting() {
+            // Among those of the run nobody would see that they came behind what a delete has tested.
+            return None;
+        }
         let (series, birth) = (first.series(), first.birth());
         first
             .kind()

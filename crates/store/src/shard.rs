@@ -90,10 +90,7 @@ impl ShardState {
         }
         let log = self.log.pending_bytes();
         let pages = self.appender.queued_pages();
-        if self.log.is_short()
-            || log > config.log_backlog_bytes_max
-            || pages > config.page_backlog_max
-        {
+        if log > config.log_backlog_bytes_max || pages > config.page_backlog_max {
             let pending_bytes = (log + pages * alluvium_types::PAGE_SIZE) as u64;
             return Err(WriteError::Backlog { pending_bytes });
         }

@@ -272,6 +272,37 @@ fn the_base_must_be_of_the_same_line_of_history() {
     }
 }
 
+/// Where the newest superblock is lost, volumes that only it named have a name in the backup, too: a new one takes no number of theirs.
+#[test]
+fn volumes_that_a_lost_superblock_named_are_not_written_to() {
+    let (source, target) = (directory(), directory());
+    let before = device(source.path());
+    let (store, database) = open(&before);
+    let (mut model, mut dice, mut now) = (Model::default(), Dice(15), 1_000_000);
+    fill(&database, &mut model, &mut dice, &mut now, 5);
+    store.checkpoint().wait().unwrap();
+    fill(&database, &mut model, &mut dice, &mut now, 60);
+    let report = back_up(&store, target.path(), None, true);
+    assert!(report.volumes_linked > 0, "{report:?}");
+    // A kill, and rot.
+    drop((database, store, before));
+    let superblock = source.path().join("superblock");
+    let mut bytes = std::fs::read(&superblock).unwrap();
+    let slot = (report.superblock_seq % 2) as usize * (1 << 20);
+    bytes[slot + 30] ^= 1;
+    std::fs::write(&superblock, bytes).unwrap();
+    let after = device(source.path());
+    let (store, database) = open(&after);
+    same(&read_all(&database), &model).unwrap();
+    let mut later = model.clone();
+    fill(&database, &mut later, &mut dice, &mut now, 60);
+    store.checkpoint().wait().unwrap();
+    same(&read_all(&database), &later).unwrap();
+    drop((database, store, after));
+    let (_dir, _device, _store, restored) = restored(target.path());
+    same(&read_all(&restored), &model).unwrap();
+}
+
 #[test]
 fn no_holes_are_made_in_files_that_a_backup_has_too() {
     let (source, target) = (directory(), directory());

@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use alluvium_io::MemoryDevice;
 use alluvium_store::{
-    DeleteError, Durability, ReadStats, Selector, Store, StoreConfig, SystemClock, ValueRef,
+    Comparison, Delete, DeleteError, DeleteSelection, Durability, ReadStats, Selector, Store,
+    StoreConfig, SystemClock, ValueRef, ValueTest,
 };
-use alluvium_types::{SeriesKey, TimeRange, Value};
+use alluvium_types::{Number, SeriesKey, TimeRange, Value};
 use model::{Dice, Line, Model, Removal, batch, check_lists, check_reads, read_all, same, write};
 
 fn config(shards: usize) -> StoreConfig {
@@ -371,6 +372,83 @@ fn a_point_rewritten_meanwhile_is_not_deleted() {
     // But where everything was asked for, it was meant.
     plan.commit().unwrap();
     same(&read_all(&database), &Model::default()).unwrap();
+}
+
+/// The same, where the late point takes its place among the newest of the run before the delete is applied: there nothing tells it
+/// from those that were tested.
+#[test]
+fn a_point_rewritten_and_woven_in_meanwhile_is_not_deleted() {
+    let device = Arc::new(MemoryDevice::new(5));
+    let store = open(&device, 2);
+    let (database, created) = store.create_database("db").unwrap();
+    created.wait().unwrap();
+    let mut model = Model::default();
+    let apply = |model: &mut Model, lines: &[Line]| {
+        write(&database, lines, None).unwrap().wait().unwrap();
+        model.apply(lines);
+    };
+    let point = |time: i64, value: f64| Line {
+        host: 0,
+        time,
+        fields: vec![("f", Value::F64(value))],
+    };
+    let lines: Vec<Line> = (0..100).map(|time| point(time, 9.0)).collect();
+    apply(&mut model, &lines);
+    let removal = Removal {
+        above: Some(5.0),
+        ..of(None, TimeRange::new(0, 100).unwrap())
+    };
+    let plan = database.plan_delete(&removal.request()).unwrap();
+    assert_eq!(plan.affected().points, 100);
+    apply(&mut model, &[point(75, 2.0)]);
+    // As many as encode what is in memory, small and without a pattern.
+    let mut dice = Dice(3);
+    for begin in (100..20_100).step_by(500) {
+        let point = |time| point(time, dice.roll() as f64 / 1e20);
+        let lines: Vec<Line> = (begin..begin + 500).map(point).collect();
+        apply(&mut model, &lines);
+    }
+    assert!(matches!(plan.commit(), Err(DeleteError::Disturbed)));
+    same(&read_all(&database), &model).unwrap();
+    let deleted = database.delete(&removal.request()).unwrap();
+    assert_eq!(deleted.affected, model.remove(&removal));
+    same(&read_all(&database), &model).unwrap();
+}
+
+/// Numbers of several kinds are read as floats; what a delete compares is what was written.
+#[test]
+fn a_delete_by_value_compares_each_kind_as_it_is() {
+    const LARGE: i128 = 1 << 53;
+    let device = Arc::new(MemoryDevice::new(5));
+    let store = open(&device, 1);
+    let (database, created) = store.create_database("db").unwrap();
+    created.wait().unwrap();
+    let values = [
+        Value::F64(0.5),
+        Value::I64(LARGE as i64 + 1),
+        Value::F64(LARGE as f64),
+    ];
+    let lines = (0..).zip(values).map(|(time, value)| Line {
+        host: 0,
+        time,
+        fields: vec![("f", value)],
+    });
+    let lines: Vec<Line> = lines.collect();
+    write(&database, &lines, None).unwrap().wait().unwrap();
+    let delete = |comparison, with| {
+        let request = Delete {
+            selections: vec![DeleteSelection::default()],
+            range: TimeRange::ALL,
+            test: Some(ValueTest {
+                comparisons: vec![(comparison, Number::Integer(with))],
+            }),
+        };
+        database.delete(&request).unwrap().affected.points
+    };
+    assert_eq!(delete(Comparison::Equal, LARGE), 1, "the float");
+    assert_eq!(delete(Comparison::Equal, LARGE), 0);
+    assert_eq!(delete(Comparison::LessOrEqual, LARGE), 1, "the half");
+    assert_eq!(delete(Comparison::Equal, LARGE + 1), 1, "the integer");
 }
 
 /// Of two fields that were planned one had been emptied, and another field had come in the meantime: as many as the row had, but not the

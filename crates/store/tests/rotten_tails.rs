@@ -287,7 +287,10 @@ fn two_pages_of_a_group_are_lost_and_named() {
             let (two, what) = match round {
                 0 => ([Some(page), other_of_group(page, *pages)], "differs; pages"),
                 1 => ([Some(page), None], "differs"),
-                _ => ([Some(page), other_of_group(page, *pages)], "planned"),
+                _ => (
+                    [Some(page), other_of_group(page, *pages)],
+                    "Input/output error",
+                ),
             };
             if round == 1 {
                 let path = mending(path);

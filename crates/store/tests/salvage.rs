@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use alluvium_io::{DeviceOptions, MemoryDevice};
-use alluvium_sim::SimClock;
+use alluvium_sim::{SimClock, SimConfig, SimDevice};
 use alluvium_store::{Database, Device, Store, StoreConfig, salvage};
 use alluvium_types::{TimeRange, Value};
 use model::{Dice, Line, Model, Removal, batch, check_reads, read_all, same, write};
@@ -275,4 +275,56 @@ fn lost_names_are_told() {
         .measurements(&alluvium_store::Selector::default())
         .unwrap();
     assert_eq!(names, [alluvium_store::SALVAGED_MEASUREMENT]);
+}
+
+/// What the device refuses to read costs what was in it, and nothing beside it: blocks of the log, and manifests, which a
+/// salvage can do without.
+#[test]
+fn blocks_that_cannot_be_read_cost_what_is_in_them() {
+    const BATCHES: i64 = 60;
+    let sim = SimConfig {
+        lanes: 3,
+        ..SimConfig::default()
+    };
+    let disk = SimDevice::new(1, sim);
+    let source: Arc<dyn Device> = Arc::<SimDevice>::clone(&disk);
+    let config = StoreConfig {
+        shards: 1,
+        ..config(1 << 20)
+    };
+    {
+        let store = Store::open(Arc::clone(&source), clock(), config.clone()).unwrap();
+        let (database, created) = store.create_database("db").unwrap();
+        created.wait().unwrap();
+        for time in 0..BATCHES {
+            let line = |host| Line {
+                host,
+                time,
+                fields: vec![("f", Value::F64(time as f64))],
+            };
+            let lines: Vec<Line> = (0..12).map(line).collect();
+            write(&database, &lines, None).unwrap().wait().unwrap();
+        }
+    }
+    let spoil = |dir: &str, prefix: &str, block: u64| {
+        for file in source.list(dir).unwrap() {
+            if file.name.starts_with(prefix) && file.len > block * 4096 {
+                let path = Path::new(dir).join(&file.name);
+                assert!(disk.spoil(path.to_str().unwrap(), block * 4096));
+            }
+        }
+    };
+    // A batch of the first segment of each stream, behind those that define.
+    spoil("wal", "0", 20);
+    spoil("", "manifest.", 0);
+    let target: Arc<dyn Device> = Arc::new(MemoryDevice::new(3));
+    let report = salvage(&source, &target, clock(), config.clone()).unwrap();
+    let bad = |name: &str| report.bad_files.iter().any(|b| b.contains(name));
+    assert!(bad("manifest."), "{:?}", report.bad_files);
+    assert!(report.missing_frames > 0);
+    let store = Store::open(target, clock(), config).unwrap();
+    let found = read_all(&store.database("db").unwrap());
+    let points = found.series.values().map(|s| s.len() as i64).sum::<i64>();
+    let all = 12 * BATCHES;
+    assert!((all - 24..all).contains(&points), "{points} of {all}");
 }

@@ -522,7 +522,9 @@ fn fill_and_delete(seed: u64, batch_times: i64, turns: u32) -> usize {
         let sim = SimWorld::new(
             seed,
             StoreConfig {
-                reserve_bytes: 512 << 10,
+                // For what waits at the most, and for giving room back.
+                reserve_bytes: (512 << 10) + SHARDS * if turns == 0 { 4 << 20 } else { 0 },
+                log_backlog_bytes_max: 1 << 20,
                 segment_bytes: 256 << 10,
                 checkpoint_log_bytes: 256 << 10,
                 ..config()
@@ -532,7 +534,7 @@ fn fill_and_delete(seed: u64, batch_times: i64, turns: u32) -> usize {
         let database = sim.create(&store);
         sim.drive(&store, 3000);
         let faults = FaultPlan {
-            capacity: Some(6 << 20),
+            capacity: Some(if turns == 0 { 16 << 20 } else { 6 << 20 }),
             ..FaultPlan::default()
         };
         sim.device.set_faults(faults);

@@ -112,6 +112,38 @@ impl World {
     }
 }
 
+/// Whoever waits for a checkpoint learns that none will end.
+#[test]
+fn who_waits_for_a_checkpoint_is_woken_when_the_store_fails() {
+    #[derive(Default)]
+    struct Woken(std::sync::atomic::AtomicBool);
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, std::sync::atomic::Ordering::Release);
+        }
+    }
+    let mut world = World::new(5, 2);
+    let database = world.create("db");
+    let mut model = Model::default();
+    world.fill(&database, 100, &mut model);
+    let mut checkpoint = world.store.checkpoint();
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    assert!(checkpoint.poll(&waker).is_pending());
+    let at = world.device.syncs();
+    world.device.set_faults(FaultPlan {
+        syncs: BTreeMap::from([(at, Fault::Eio)]),
+        ..FaultPlan::default()
+    });
+    let lines = batch(&mut world.dice, &mut world.now, 1, 10);
+    let commit = write(&database, &lines, None).unwrap();
+    assert!(world.settle(commit).is_err());
+    world.drive(10);
+    assert!(woken.0.load(std::sync::atomic::Ordering::Acquire));
+    let ended = checkpoint.poll(Waker::noop());
+    assert!(matches!(ended, Poll::Ready(Err(_))));
+}
+
 /// A kernel that finds no room when it syncs has dropped what it could not write: a checkpoint that went on
 /// after that would name pages that are not there.
 #[test]
@@ -158,7 +190,7 @@ fn a_checkpoint_says_that_the_log_has_no_room_and_closing_ends() {
     // Room for the files of a checkpoint, not for another segment.
     let used: u64 = ["", "wal", "vol"].into_iter().map(|d| world.bytes(d)).sum();
     world.device.set_faults(FaultPlan {
-        capacity: Some(used + (240 << 10)),
+        capacity: Some(used + (96 << 10)),
         ..FaultPlan::default()
     });
     let lines = batch(&mut world.dice, &mut world.now, 200, 12_000);
@@ -570,7 +602,7 @@ fn fail_a_checkpoint(hold: Which, seed: u64) -> (Arc<Holding>, World, Model) {
     world.settle(world.store.checkpoint()).unwrap();
     let used: u64 = ["", "wal", "vol"].into_iter().map(|d| world.bytes(d)).sum();
     world.device.set_faults(FaultPlan {
-        capacity: Some(used + (240 << 10)),
+        capacity: Some(used + (96 << 10)),
         ..FaultPlan::default()
     });
     let lines = batch(&mut world.dice, &mut world.now, 200, 12_000);

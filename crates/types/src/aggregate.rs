@@ -262,10 +262,10 @@ impl Aggregate {
             .then(|| self.sum.to_f64() / self.number_count() as f64)
     }
 
-    /// Population variance of the numbers; `None` without any.
+    /// Population variance of the numbers, NaN where some are infinite; `None` without any.
     pub fn variance(&self) -> Option<f64> {
         (self.number_count() > 0 && self.kind.is_numeric())
-            .then(|| (self.m2 / self.number_count() as f64).max(0.0))
+            .then(|| (self.m2 / self.number_count() as f64).clamp(0.0, f64::INFINITY))
     }
 
     /// The smallest value; `None` without numbers.

@@ -26,6 +26,8 @@ pub(crate) const THROUGH_BYTES: u64 = 4 * READ_BYTES as u64;
 const FIRST_BYTES: u64 = 64 << 10;
 /// Bytes read at once when one header is wanted.
 const PEEK_BYTES: u64 = FRAME_ALIGN as u64;
+/// Read at once where the device refuses some of a segment.
+const NARROW_BYTES: u64 = FRAME_ALIGN as u64;
 
 /// Where a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -101,6 +103,16 @@ impl<'a> SegmentReader<'a> {
             }),
             Completion::Done => Err(not_opened(&path).into()),
         }
+    }
+
+    /// From now on no more is read than is asked for.
+    pub(crate) fn narrow(&mut self) {
+        (self.batch_bytes, self.next_bytes) = (NARROW_BYTES, NARROW_BYTES);
+        self.window.clear();
+    }
+
+    pub(crate) fn is_narrow(&self) -> bool {
+        self.batch_bytes == NARROW_BYTES
     }
 
     /// The salt of what may be a frame at `offset`: its header holds.

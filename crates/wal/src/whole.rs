@@ -48,6 +48,20 @@ pub fn copy_frames<E: From<LogError>>(
     Ok(())
 }
 
+/// The frame at `offset`, if one is there that holds as a whole.
+fn found_at(
+    reader: &mut SegmentReader<'_>,
+    offset: u64,
+    salt: &mut Option<u64>,
+    (stream, segment): (&StreamInfo, u32),
+) -> Result<Option<FrameHeader>, LogError> {
+    let Some(found) = reader.salt_at(offset)? else {
+        return Ok(None);
+    };
+    let identity = Identity::of(stream, *salt.get_or_insert(found), segment);
+    frame(reader, offset, identity)
+}
+
 /// What [`salvage_frames`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SavedFrames {
@@ -63,7 +77,7 @@ pub struct SavedFrames {
 /// of its segments. The salt of the store need not be known: that of the first frame counts. Waits.
 ///
 /// # Errors
-/// If the device fails, or what `visit` returns.
+/// If a segment cannot be opened, or what `visit` returns. Blocks that cannot be read hold no frame.
 pub fn salvage_frames(
     device: &dyn Device,
     stream: &StreamInfo,
@@ -76,12 +90,13 @@ pub fn salvage_frames(
         let mut reader = SegmentReader::open(device, &path, THROUGH_BYTES)?;
         let mut offset = 0;
         while offset < reader.len {
-            let found = reader
-                .salt_at(offset)?
-                .map(|found| *salt.get_or_insert(found));
-            let header = match found {
-                Some(salt) => frame(&mut reader, offset, Identity::of(stream, salt, *segment))?,
-                None => None,
+            let header = match found_at(&mut reader, offset, &mut salt, (stream, *segment)) {
+                Err(_) if !reader.is_narrow() => {
+                    // What cannot be read must not hide what is beside it.
+                    reader.narrow();
+                    continue;
+                }
+                header => header.ok().flatten(),
             };
             let Some(header) = header.filter(|h| h.seq.get() > saved.last_seq) else {
                 offset += crate::writer::FRAME_ALIGN as u64;

@@ -12,8 +12,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use alluvium_io::{
-    AlignedBuf, Completer, Completion, Device, FileId, IoError, IoErrorKind, Lane, Op, OpenMode,
-    Ticket, WriteData,
+    AlignedBuf, Completer, Completion, Device, FileId, IoError, Lane, Op, Ticket, WriteData,
 };
 use zerocopy::IntoBytes;
 
@@ -21,7 +20,11 @@ use crate::error::LogError;
 use crate::folder::{FolderMark, FolderSync};
 use crate::frame_buffer::{FrameBuffer, spare};
 use crate::layout::{FLAG_FIRST, FrameHeader, HEADER_BYTES, MAGIC};
-use crate::stream::{DIR, free_path, not_opened, segment_path};
+use crate::stream::{DIR, free_path, segment_path};
+
+mod opening;
+
+use opening::Opening;
 
 /// Frames begin and end at multiples of this, the largest block of any device.
 pub(crate) const FRAME_ALIGN: usize = 4096;
@@ -117,25 +120,6 @@ struct Segment {
     last_seq: u64,
 }
 
-#[derive(Debug)]
-enum Opening {
-    /// A trimmed segment gets the name of the next one.
-    Renamed {
-        number: u32,
-        ticket: Ticket,
-    },
-    File {
-        number: u32,
-        capacity: u64,
-        ticket: Ticket,
-    },
-    Dir {
-        segment: Segment,
-        mark: FolderMark,
-    },
-    Ready(Segment),
-}
-
 /// A trimmed segment on its way out. One at a time, oldest first, each durable before the next: a power cut
 /// never leaves a hole between the segments that are there.
 #[derive(Debug)]
@@ -146,11 +130,6 @@ enum Trimming {
 
 /// Trimmed segments kept for reuse: their blocks are allocated and written, so a flush changes no metadata.
 const FREE_SEGMENTS_MAX: usize = 2;
-
-/// On a full device a segment has room for what waits and this part of a whole one.
-const SMALL_PART: u64 = 64;
-/// Of a segment, the part that writes leave while no next one is there.
-const KEPT_PART: u64 = 16;
 
 /// Writes one stream. Belongs to a shard and is called under its lock.
 #[derive(Debug)]
@@ -289,6 +268,13 @@ impl LogWriter {
         }
     }
 
+    /// The newest group that is not written yet.
+    pub fn pending(&self) -> Option<LogTicket> {
+        let waiting = self.groups.back().map(|g| &g.ticket);
+        let last = waiting.or(self.in_flight.as_ref().map(|f| &f.ticket))?;
+        Some(LogTicket(last.clone()))
+    }
+
     fn empty_frame(&mut self, sync: bool, wall_ns: i64) -> LogTicket {
         let mut group = Group::new(wall_ns, self.spare.take());
         group.sync = sync;
@@ -370,135 +356,8 @@ impl LogWriter {
         true
     }
 
-    /// Opens the next segment before it is needed.
-    fn prepare_next(&mut self) {
-        match self.opening.take() {
-            None => {
-                let filled = self
-                    .segments
-                    .back()
-                    .is_some_and(|s| s.used * 4 >= s.capacity * 3);
-                if filled || self.full && self.tries {
-                    self.open_next(self.homeless_bytes());
-                }
-            }
-            Some(Opening::Renamed { number, ticket }) => match ticket.result() {
-                None => self.opening = Some(Opening::Renamed { number, ticket }),
-                // A file that could not be renamed is no loss: a new one is made in its place.
-                Some(_) => self.open_file(number, self.capacity(0)),
-            },
-            Some(Opening::File {
-                number,
-                capacity,
-                ticket,
-            }) => match ticket.result() {
-                None => {
-                    self.opening = Some(Opening::File {
-                        number,
-                        capacity,
-                        ticket,
-                    });
-                }
-                Some(Ok(Completion::Opened { file, .. })) => {
-                    let segment = Segment {
-                        number,
-                        file,
-                        capacity,
-                        used: 0,
-                        last_seq: self.sent_seq,
-                    };
-                    let mark = self.folder.mark();
-                    self.opening = Some(Opening::Dir { segment, mark });
-                    self.prepare_next();
-                }
-                Some(Ok(Completion::Done)) => {
-                    let path = segment_path(self.incarnation, self.shard, number);
-                    self.failure = Some(not_opened(&path).into());
-                }
-                Some(Err(error)) if error.kind == IoErrorKind::NoSpace => {
-                    if capacity < self.capacity(0) {
-                        self.tries_small = false;
-                    } else {
-                        (self.full, self.tries) = (true, false);
-                        self.prepare_next();
-                    }
-                }
-                Some(Err(error)) => self.failure = Some(error.into()),
-            },
-            Some(Opening::Dir { segment, mark }) => match self.poll_folder(mark) {
-                None => self.opening = Some(Opening::Dir { segment, mark }),
-                Some(Ok(())) => {
-                    self.full &= self.is_small(&segment);
-                    self.opening = Some(Opening::Ready(segment));
-                }
-                Some(Err(error)) => self.failure = Some(error.into()),
-            },
-            ready @ Some(Opening::Ready(_)) => self.opening = ready,
-        }
-    }
-
     fn poll_folder(&self, mark: FolderMark) -> Option<Result<(), IoError>> {
         self.folder.poll(self.device.as_ref(), self.lane, mark)
-    }
-
-    /// Size of a segment that must take a frame of so many bytes.
-    fn capacity(&self, frame_bytes: u64) -> u64 {
-        let bytes = self.config.segment_bytes.max(frame_bytes);
-        bytes.next_multiple_of(FRAME_ALIGN as u64)
-    }
-
-    /// Whether it was made since there was no room for a whole one.
-    fn is_small(&self, segment: &Segment) -> bool {
-        segment.capacity < self.capacity(0)
-    }
-
-    /// Opens a segment for a frame of so many bytes: a small one where there was no room for a whole one, so that what waits
-    /// keeps neither checkpoints nor deletes from giving room back.
-    fn open_next(&mut self, frame_bytes: u64) {
-        if self.tries {
-            self.open_segment(frame_bytes);
-            return;
-        }
-        let bytes = frame_bytes + self.config.segment_bytes / SMALL_PART;
-        let capacity = bytes.next_multiple_of(FRAME_ALIGN as u64);
-        if self.tries_small && capacity < self.capacity(0) {
-            self.open_file(self.next_segment, capacity);
-        }
-    }
-
-    fn open_segment(&mut self, frame_bytes: u64) {
-        // A number is used up only when the segment is: after a full disk the same file is tried again.
-        let number = self.next_segment;
-        let capacity = self.capacity(frame_bytes);
-        if capacity == self.capacity(0)
-            && let Some(free) = self.free.pop()
-        {
-            let op = Op::Rename {
-                from: free_path(self.incarnation, self.shard, free),
-                to: segment_path(self.incarnation, self.shard, number),
-            };
-            let ticket = self.device.submit(self.lane, op);
-            self.device.drive(self.lane);
-            self.opening = Some(Opening::Renamed { number, ticket });
-            return;
-        }
-        self.open_file(number, capacity);
-    }
-
-    fn open_file(&mut self, number: u32, capacity: u64) {
-        let path = segment_path(self.incarnation, self.shard, number);
-        let mode = OpenMode {
-            create: true,
-            allocate: capacity,
-            direct: true,
-        };
-        let ticket = self.device.submit(self.lane, Op::Open { path, mode });
-        self.device.drive(self.lane);
-        self.opening = Some(Opening::File {
-            number,
-            capacity,
-            ticket,
-        });
     }
 
     /// Sends the oldest group if a segment has room for it. Returns whether it did.
@@ -551,17 +410,6 @@ impl LogWriter {
         self.next_segment = segment.number + 1;
         self.segments.push_back(segment);
         true
-    }
-
-    /// Bytes of the oldest frame that waits, if the segment written to has no room for it.
-    fn homeless_bytes(&self) -> u64 {
-        let bytes = self.groups.front().map_or(0, |g| g.frame_bytes());
-        let fits = |s: &Segment| s.used + bytes <= s.capacity;
-        if self.segments.back().is_some_and(fits) {
-            0
-        } else {
-            bytes
-        }
     }
 
     fn close(&self, segment: &Segment) {
@@ -672,13 +520,6 @@ impl LogWriter {
         behind(left).max(behind(next))
     }
 
-    /// Whether no next segment is there, and of the one written to no more is left than is kept for deletes.
-    pub fn is_short(&self) -> bool {
-        let stands = matches!(self.opening, Some(Opening::Ready(_)));
-        let is_first = self.segments.is_empty();
-        !stands && !is_first && self.room() < self.config.segment_bytes / KEPT_PART
-    }
-
     /// Number of the newest group pushed.
     pub fn last_seq(&self) -> u64 {
         self.pushed_seq
@@ -712,6 +553,11 @@ impl LogWriter {
     /// Whether the next segment could not be allocated, and none could since; [`Self::retry`] tries again.
     pub fn is_full(&self) -> bool {
         self.full
+    }
+
+    /// Whether something waits that no segment has room for, and the device had none for another.
+    pub fn is_stuck(&self) -> bool {
+        self.full && self.homeless_bytes() > 0
     }
 
     /// Tries again after the device was full.

@@ -62,6 +62,8 @@ pub(super) struct Flight {
     pub(super) outstanding: u32,
     pub(super) sync: SyncState,
     pub(super) error: Option<std::io::Error>,
+    /// The kernel may have taken the write without the sync that is linked to it: one more follows.
+    pub(super) is_cut: bool,
     retries_left: u32,
     /// Owns the memory that `parts` point to; declared last, so dropped last.
     data: Option<WriteData>,
@@ -98,6 +100,7 @@ impl Flight {
             outstanding: 0,
             sync: SyncState::Wanted,
             error: None,
+            is_cut: false,
             retries_left: RETRIES_MAX,
             data: None,
         };
@@ -139,6 +142,8 @@ impl Flight {
     pub(super) fn synced(&mut self, result: i32) {
         self.outstanding -= 1;
         self.sync = match result {
+            // It may have begun before the write had ended.
+            0 if std::mem::take(&mut self.is_cut) => SyncState::Wanted,
             0 => SyncState::None,
             // The link broke, and the write says itself that it was short or failed; or the thread that
             // submitted has exited, which the kernel also tells by EFAULT, of a sync that has no memory to
@@ -271,6 +276,19 @@ mod tests {
             sync,
         };
         Flight::new(op, file, Ticket::new().1, None)
+    }
+
+    #[test]
+    fn a_sync_that_may_not_have_waited_is_followed_by_another() {
+        let mut flight = flight(1, true);
+        (flight.outstanding, flight.sync, flight.is_cut) = (2, SyncState::Issued, true);
+        flight.synced(0);
+        flight.wrote(0, 4096);
+        assert_eq!(flight.next(), Next::Issue);
+        (flight.outstanding, flight.sync) = (1, SyncState::Issued);
+        flight.synced(0);
+        assert_eq!(flight.next(), Next::End);
+        assert!(flight.error.is_none());
     }
 
     #[test]

@@ -242,8 +242,14 @@ impl LaneRing {
                 }
                 return true;
             }
+            let queued = self.ring.submission().len();
             match self.ring.submit() {
-                Ok(count) => return count > 0,
+                Ok(count) => {
+                    if count < queued {
+                        self.distrust_links();
+                    }
+                    return count > 0;
+                }
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
                 // Out of memory for requests, or completions overflow: reap first.
                 Err(e) if matches!(e.raw_os_error(), Some(11 | 16)) => return false,
@@ -252,6 +258,13 @@ impl LaneRing {
                     return false;
                 }
             }
+        }
+    }
+
+    /// The kernel took a part of what was queued, for want of memory, and begins a link that it has half of without the rest.
+    fn distrust_links(&mut self) {
+        for flight in self.flights.iter_mut().flatten() {
+            flight.is_cut |= flight.sync == SyncState::Issued && !flight.is_written();
         }
     }
 

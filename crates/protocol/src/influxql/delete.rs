@@ -3,7 +3,7 @@
 use alluvium_types::TimeRange;
 
 use super::{StatementError, Token, end, found, identifier, words};
-use crate::json::{DeleteRequest, Filter, Pattern, TagMatch};
+use crate::json::{DeleteRequest, FILTER_TAGS_MAX, Filter, Pattern, TagMatch};
 use crate::time::{parse_duration, parse_time};
 
 /// Whether a slash begins a regular expression behind these tokens.
@@ -73,7 +73,14 @@ fn where_clause<'t>(
         let Some((Token::Other(sign), rest)) = rest.split_first() else {
             return Err(expected(rest, "a comparison"));
         };
-        if name.eq_ignore_ascii_case("time") && may_name_time {
+        let is_time = name.eq_ignore_ascii_case("time");
+        if is_time && !may_name_time {
+            return Err(expected(
+                tokens,
+                "a tag: DROP SERIES takes whole series, at whatever time",
+            ));
+        }
+        if is_time {
             let (time, rest) = instant(rest, now_ns)?;
             let next = time.saturating_add(1);
             match sign.as_str() {
@@ -104,6 +111,9 @@ fn where_clause<'t>(
                 }
             };
             tags.push(TagMatch { tag: name, pattern });
+            if tags.len() > FILTER_TAGS_MAX {
+                return Err(expected(rest, "fewer conditions"));
+            }
             tokens = rest;
         }
         match words(tokens, &["AND"]) {
@@ -231,7 +241,11 @@ mod tests {
             ("DELETE FROM cpu WHERE time != 5", "behind time"),
             ("DELETE FROM cpu WHERE time < 'yesterday'", "yesterday"),
             ("DELETE FROM cpu WHERE time < 5 x", "found x"),
-            ("DROP SERIES FROM cpu WHERE time < 5", "single quotes"),
+            ("DROP SERIES FROM cpu WHERE time < 5", "whole series"),
+            (
+                "DROP SERIES FROM cpu WHERE time <> '2020-01-01'",
+                "whole series",
+            ),
             ("DROP MEASUREMENT cpu, mem", "found ,"),
             ("DELETE FROM /cpu.*/", "expected identifier"),
         ] {

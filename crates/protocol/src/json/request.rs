@@ -253,6 +253,17 @@ pub enum Pattern {
     Not(Box<Pattern>),
 }
 
+impl Pattern {
+    /// Whether a regular expression decides.
+    pub fn is_regex(&self) -> bool {
+        match self {
+            Self::Regex(_) => true,
+            Self::Not(inner) => inner.is_regex(),
+            Self::OneOf(_) | Self::Exists => false,
+        }
+    }
+}
+
 /// Which series become one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Grouping {

@@ -124,7 +124,12 @@ pub struct LineParser<'a> {
     default_time_ns: i64,
     limits: Limits,
     fields: Vec<Field<'a>>,
+    /// Bytes looked through for the end of refused lines whose quotes do not close.
+    fruitless: usize,
 }
+
+/// So many of them, and a refused line ends with its first line feed: a body of open quotes must not cost the square of its length.
+const FRUITLESS_BYTES_MAX: usize = 16 << 20;
 
 /// A line that was read; offsets are into its window.
 struct Parsed {
@@ -150,6 +155,7 @@ impl<'a> LineParser<'a> {
             default_time_ns: precision.cut(default_time_ns),
             limits,
             fields: Vec::with_capacity(16),
+            fruitless: 0,
         }
     }
 
@@ -195,7 +201,12 @@ impl<'a> LineParser<'a> {
     #[cold]
     fn refuse(&mut self, start: usize, window: &'a [u8], kind: LineErrorKind) -> LineError {
         let limit = self.limits.line_bytes_max;
-        let (end, kind) = match end_of_bad_line(window) {
+        let end = (self.fruitless < FRUITLESS_BYTES_MAX).then(|| end_of_bad_line(window));
+        let end = end.flatten().or_else(|| {
+            self.fruitless += window.len();
+            memchr(b'\n', window)
+        });
+        let (end, kind) = match end {
             Some(end) if end <= limit => (start + end, kind),
             _ if start + window.len() == self.body.len() && window.len() <= limit => {
                 (self.body.len(), kind)

@@ -297,3 +297,17 @@ FieldValue::F64(v) => ValueRef::F64(v),
         prop_assert_eq!(got.last().unwrap(), "3 m v=2.0 2");
     }
 }
+
+/// Each line opens a quote that the next one closes and opens again: none of them ends before the window does. To look for that
+/// end for each of them would take an hour.
+#[test]
+fn a_body_of_open_quotes_is_read_in_time_that_grows_with_its_bytes() {
+    let body = b"\"m v=\"\n".repeat(2 << 20);
+    let mut parser = LineParser::new(&body, Precision::Ns, 99, Limits::default());
+    let mut refused = 0;
+    while let Some(line) = parser.next_line() {
+        refused += usize::from(line.is_err());
+    }
+    assert!(refused > 1 << 20, "{refused}");
+    assert_eq!(parser.offset(), body.len());
+}

@@ -128,7 +128,7 @@ impl StoreInner {
                 if let Some(bytes) = index.encode_part(since) {
                     running
                         .definitions
-                        .set(part_tag(database.id, part.partition), bytes);
+                        .push(part_tag(database.id, part.partition), bytes);
                     running.sealed.push((Arc::clone(part), index.mark()));
                 }
                 drop(index);
@@ -153,7 +153,7 @@ impl StoreInner {
         live.forget_before(cut.points.min(cut.aggregates));
         if let Some(bytes) = live.encode(since) {
             let tag = live_tag(database.id, part.partition);
-            running.definitions.set(tag, bytes);
+            running.definitions.push(tag, bytes);
             running.live_sealed.push((Arc::clone(part), live.mark()));
         }
     }

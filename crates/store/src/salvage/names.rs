@@ -56,7 +56,13 @@ impl Names {
         let mut definitions: BTreeMap<u64, NamedFile> = BTreeMap::new();
         let mut named: BTreeMap<u64, (DatabaseId, Partition, NamedFile)> = BTreeMap::new();
         for file in of("manifest.") {
-            let bytes = read_whole(device.as_ref(), &file.name, file.len)?;
+            let bytes = match read_whole(device.as_ref(), &file.name, file.len) {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    bad.push(error.to_string());
+                    continue;
+                }
+            };
             let ledger = Manifest::decode(&bytes)
                 .ok()
                 .and_then(|m| Ledger::load(&m).ok());

@@ -9,6 +9,7 @@ use alluvium_types::{Column, TimeRange, ValueKind, ValueRef};
 
 use super::source::{Points, Source};
 use super::view::SeriesSnapshot;
+use crate::delete::ValueTest;
 use crate::error::{RecallError, SeriesReadError};
 
 /// Points of one merged batch.
@@ -22,6 +23,17 @@ pub struct SeriesCursor {
     direction: Direction,
     heads: Vec<Head>,
     broken: Option<Box<RecallError>>,
+    /// Met while points were at hand already.
+    held: Option<SeriesReadError>,
+    test: Option<Tested>,
+}
+
+/// Values of a batch that are compared as they were written, before several kinds become one.
+#[derive(Debug)]
+struct Tested {
+    test: ValueTest,
+    /// Of the points of the batch.
+    passed: Vec<bool>,
 }
 
 impl SeriesCursor {
@@ -35,7 +47,23 @@ impl SeriesCursor {
             direction,
             heads: of.sources.iter().map(head).collect(),
             broken: of.broken.clone(),
+            held: None,
+            test: None,
         }
+    }
+
+    /// The same, which compares values as well.
+    pub(crate) fn testing(self, test: ValueTest) -> Self {
+        let passed = Vec::new();
+        Self {
+            test: Some(Tested { test, passed }),
+            ..self
+        }
+    }
+
+    /// Of each point of the last batch, whether it passed; nothing without a test.
+    pub(crate) fn passed(&self) -> &[bool] {
+        self.test.as_ref().map_or(&[], |t| t.passed.as_slice())
     }
 
     /// Clears `out` and fills it with the next points, about a thousand; `false` at the end.
@@ -56,8 +84,14 @@ impl SeriesCursor {
             "a batch of another kind than its series"
         );
         out.clear();
+        if let Some(tested) = &mut self.test {
+            tested.passed.clear();
+        }
         if let Some(error) = self.broken.take() {
             return Err(SeriesReadError::Recall(*error));
+        }
+        if let Some(error) = self.held.take() {
+            return Err(error);
         }
         for head in &mut self.heads {
             head.fill(&self.pages, stats, self.direction)?;
@@ -69,11 +103,23 @@ impl SeriesCursor {
         {
             std::mem::swap(out, &mut only.batch);
             only.batch.clear();
+            if let Some(Tested { test, passed }) = &mut self.test {
+                let values = (0..out.len()).filter_map(|i| out.value(i));
+                passed.extend(values.map(|value| test.passes(value)));
+            }
             return Ok(!out.is_empty());
         }
         while out.len() < MERGED_POINTS {
             for head in &mut self.heads {
-                head.fill(&self.pages, stats, self.direction)?;
+                let Err(error) = head.fill(&self.pages, stats, self.direction) else {
+                    continue;
+                };
+                if out.is_empty() {
+                    return Err(error);
+                }
+                // Not instead of the points before it.
+                self.held = Some(error);
+                return Ok(true);
             }
             let times = self.heads.iter().filter_map(Head::time);
             let next = match self.direction {
@@ -92,6 +138,9 @@ impl SeriesCursor {
             if let Some((i, at)) = winner
                 && let Some(value) = self.heads[i].batch.value(at)
             {
+                if let Some(Tested { test, passed }) = &mut self.test {
+                    passed.push(test.passes(value));
+                }
                 push_as(out, self.kind, time, value);
             }
         }

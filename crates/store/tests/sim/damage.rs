@@ -294,7 +294,8 @@ pub fn every_read_may_fail(seed: u64) -> (Counts, u64) {
         let database = store.database("db").unwrap();
         let from = world.device.reads();
         world.device.set_faults(FaultPlan {
-            reads: BTreeSet::from([from + failing]),
+            // A page is asked for twice before it is given up.
+            reads: BTreeSet::from([from + failing, from + failing + 1]),
             ..FaultPlan::default()
         });
         let named = world.counts.damage_named;
