@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use alluvium_protocol::error_body;
-use alluvium_protocol::json::DeleteRequest;
+use alluvium_protocol::json::{DeleteRequest, Filter, Pattern, TagMatch};
 use alluvium_query::{QueryError, delete as lowered};
-use alluvium_store::{Affected, Database, DeleteError, StoreError};
-use alluvium_types::Position;
+use alluvium_store::{
+    Affected, Database, DeleteError, Label, Matcher, NameKind, Selector, StoreError, Test,
+};
+use alluvium_types::{Position, TimeRange};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 
@@ -60,7 +62,8 @@ async fn answer(app: &Arc<App>, request: Request) -> Result<Reply, Reply> {
         return Err(refusal(&Refused::Delete(error.into())));
     };
     let dry_run = request.dry_run;
-    let (affected, position) = run(app, database, request).await.map_err(|e| refusal(&e))?;
+    let ended = run(app, database, request, Conditions::OnTags).await;
+    let (affected, position) = ended.map_err(|e| refusal(&e))?;
     let answer = serde_json::json!({
         "series": affected.series, "points": affected.points, "dry_run": dry_run,
     });
@@ -69,6 +72,43 @@ async fn answer(app: &Arc<App>, request: Request) -> Result<Reply, Reply> {
         reply::set(&mut reply, "x-alluvium-position", &position.to_string());
     }
     Ok(reply)
+}
+
+/// What the conditions of a delete name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Conditions {
+    /// Tags, whatever else has that name.
+    OnTags,
+    /// In InfluxQL, where `SELECT` compares fields by the same words, whoever names one means its values: no row has a tag of that
+    /// name, so a negation would take all of them.
+    NotOnFields,
+}
+
+/// A name in a negated condition that is a field's, and no tag's.
+fn negated_field(
+    database: &Database,
+    request: &DeleteRequest,
+) -> Result<Option<String>, DeleteError> {
+    let Filter::Tags(tags) = &request.filter else {
+        return Ok(None);
+    };
+    let measurements = (!request.measurements.is_empty())
+        .then(|| Matcher::new(Label::Measurement, Test::In(request.measurements.clone())));
+    let of = Selector {
+        matchers: measurements.into_iter().collect(),
+    };
+    let snapshot = database.snapshot();
+    let is_one = |kind, name: &str| -> Result<bool, DeleteError> {
+        let first = snapshot.suggest(kind, &of, TimeRange::ALL, name, 1)?;
+        Ok(first.first().is_some_and(|first| first == name))
+    };
+    for TagMatch { tag, pattern } in tags {
+        let is_negated = matches!(pattern, Pattern::Not(_));
+        if is_negated && is_one(NameKind::Field, tag)? && !is_one(NameKind::Tag, tag)? {
+            return Ok(Some(tag.clone()));
+        }
+    }
+    Ok(None)
 }
 
 /// Why a delete was not done, or not confirmed.
@@ -80,6 +120,10 @@ pub(crate) enum Refused {
     Delete(#[from] DeleteError),
     #[error(transparent)]
     Unconfirmed(#[from] Unconfirmed),
+    #[error(
+        "{name} is a field; DELETE and DROP SERIES take conditions on tags. Delete by the values of a field with POST /api/delete"
+    )]
+    OfField { name: String },
     #[error("too many queries and deletes wait for their turn; try again later")]
     Busy,
     #[error("the delete met a bug; see the server's log")]
@@ -92,11 +136,17 @@ pub(crate) async fn run(
     app: &Arc<App>,
     database: Database,
     request: DeleteRequest,
+    conditions: Conditions,
 ) -> Result<(Affected, Option<Position>), Refused> {
     let delete = lowered(&request)?;
     let permit = permit(app).await.map_err(|_| Refused::Busy)?;
     let work = move || {
         let _turn = permit;
+        if conditions == Conditions::NotOnFields
+            && let Some(name) = negated_field(&database, &request)?
+        {
+            return Err(Refused::OfField { name });
+        }
         if request.dry_run {
             let plan = database.plan_delete(&delete)?;
             return Ok((plan.affected(), None));
@@ -104,7 +154,7 @@ pub(crate) async fn run(
         let deleted = database.delete(&delete)?;
         Ok((deleted.affected, Some(deleted.commit)))
     };
-    let ended: Result<_, DeleteError> = tokio::task::spawn_blocking(work)
+    let ended: Result<_, Refused> = tokio::task::spawn_blocking(work)
         .await
         .map_err(|_| Refused::Bug)?;
     let (affected, commit) = ended?;
@@ -139,6 +189,7 @@ fn refusal(refused: &Refused) -> Reply {
         }
         Refused::Unconfirmed(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         Refused::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+        Refused::OfField { .. } => (StatusCode::BAD_REQUEST, "bad_condition"),
         Refused::Bug => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
     };
     reply::error(status, code, &refused.to_string())

@@ -10,7 +10,7 @@ use axum::http::{Method, StatusCode};
 use crate::app::App;
 use crate::body;
 use crate::confirm::{Unconfirmed, confirmed};
-use crate::delete::{self, Refused};
+use crate::delete::{self, Conditions, Refused};
 use crate::params::Params;
 use crate::reply::{self, Reply};
 use crate::tokens::{Right, Verdict};
@@ -161,7 +161,7 @@ async fn run(
                 let name = database.to_owned();
                 return Err(StoreError::NoDatabase { name }.into());
             };
-            match delete::run(app, handle, *request).await {
+            match delete::run(app, handle, *request, Conditions::NotOnFields).await {
                 Ok(_) => Ok(Answer::Done),
                 Err(Refused::Unconfirmed(error)) => Err(error),
                 Err(Refused::Delete(DeleteError::Full)) => Err(StoreError::Full.into()),

@@ -147,6 +147,17 @@ fn statements_of_influxdb_delete() {
     };
     assert_eq!(run("DELETE FROM cpu WHERE host = 'a' AND time >= 5"), None);
     assert_eq!(rows(&server, "cpu_idle").matches('=').count(), 15);
+    // No row has a tag of that name: the negation would take all of them.
+    for of_field in ["idle != 'x'", "host = 'a' AND idle !~ /x/"] {
+        let refused = run(&format!("DELETE FROM cpu WHERE {of_field}")).unwrap();
+        assert!(refused.contains("idle is a field"), "{refused}");
+    }
+    assert_eq!(rows(&server, "cpu_idle").matches('=').count(), 15);
+    assert_eq!(
+        run("DELETE FROM cpu WHERE nothing = 'x' AND other != 'x'"),
+        None
+    );
+    assert_eq!(rows(&server, "cpu_idle").matches('=').count(), 15);
     assert_eq!(run("DROP SERIES FROM cpu WHERE host =~ /^b$/"), None);
     assert_eq!(rows(&server, "cpu_idle"), "0=0 1=1 2=2 3=3 4=4");
     assert_eq!(run("DROP MEASUREMENT mem"), None);
