@@ -47,6 +47,69 @@ fn answers(server: &Server, before: u64) -> Vec<String> {
     queries.iter().map(ask).collect()
 }
 
+/// Damage is named by a running server and without one, and what is left of a directory that does not open is brought to
+/// another, which answers.
+#[test]
+fn what_is_damaged_is_named_and_what_is_left_is_salvaged() {
+    let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = |name: &str| root.path().join(name).to_str().unwrap().to_owned();
+    let points = 40_000;
+    let server = Server::start(Path::new(&path("data")), &[]);
+    for from in (0..points).step_by(4000) {
+        write(&server, from, 4000);
+    }
+    let (status, text) = server.ask("POST", "/api/checkpoint", "");
+    assert_eq!(status, 200, "{text}");
+    let volume = std::fs::read_dir(path("data/vol")).unwrap().next();
+    let volume = volume.unwrap().unwrap().path();
+    let spoil = |file: &Path, at: u64| {
+        let mut file = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open(file)
+            .unwrap();
+        let mut byte = [0];
+        file.seek(SeekFrom::Start(at)).unwrap();
+        file.read_exact(&mut byte).unwrap();
+        file.seek(SeekFrom::Start(at)).unwrap();
+        file.write_all(&[byte[0] ^ 1]).unwrap();
+    };
+    spoil(&volume, 2 * 4096 + 500);
+    let number = volume.file_name().unwrap().to_str().unwrap();
+    let name = format!("page {}:2", number.parse::<u32>().unwrap());
+    let online = alluvium(&["verify", &server.url]);
+    assert!(
+        !online.status.success() && said(&online).contains(&name),
+        "{}",
+        said(&online)
+    );
+    drop(server);
+    let offline = alluvium(&["verify", &path("data")]);
+    assert!(
+        !offline.status.success() && said(&offline).contains(&name),
+        "{}",
+        said(&offline)
+    );
+    for slot in [0, 1 << 20] {
+        spoil(&Path::new(&path("data")).join("superblock"), slot + 30);
+    }
+    let salvaged = alluvium(&["salvage", &path("data"), &path("saved")]);
+    assert!(salvaged.status.success(), "{}", said(&salvaged));
+    let counts = said(&salvaged);
+    assert!(
+        counts.contains(&format!("salvaged {} points of 14 series", 2 * points)),
+        "{counts}"
+    );
+    assert!(counts.contains("not there: 1 damaged pages"), "{counts}");
+    let server = Server::start(Path::new(&path("saved")), &[]);
+    let query = r#"{"aggregate":{"m_v":"count","m_n":"count"},"output":{"format":"csv"}}"#;
+    let (status, text) = server.ask("POST", "/api/query?db=db", query);
+    assert_eq!(status, 200, "{text}");
+    let counts = text.lines().flat_map(|line| line.split(',').skip(2));
+    let found = counts.filter_map(|count| count.parse::<u64>().ok());
+    assert_eq!(found.sum::<u64>(), 2 * points, "{text}");
+}
+
 #[test]
 fn a_backup_of_a_busy_server_is_restored_and_answers_alike() {
     let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();

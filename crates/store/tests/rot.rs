@@ -332,6 +332,19 @@ fn rot_of_files_is_found_while_the_store_is_open() {
     assert!(device.flip_bit(header, 100, 2));
     let found = store.scrub_round().findings;
     assert!(found.iter().any(|f| f.place == *header), "{found:?}");
+    // Found with the slot that names it.
+    let manifest = newest(&device, "manifest.");
+    assert!(device.flip_bit(&manifest, 50, 2));
+    let found = store.scrub_round().findings;
+    assert!(
+        found
+            .iter()
+            .any(|f| f.place == "superblock" && f.what.contains("manifest")),
+        "{found:?}"
+    );
+    assert!(device.flip_bit(&manifest, 50, 2));
+    let found = store.scrub_round().findings;
+    assert!(found.iter().all(|f| f.place != "superblock"), "{found:?}");
     let seq = store.status().superblock_seq;
     assert!(device.flip_bit("superblock", (seq + 1) % 2 * (1 << 20) + 100, 2));
     let found = store.scrub_round().findings;
