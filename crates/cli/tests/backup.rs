@@ -62,19 +62,7 @@ fn what_is_damaged_is_named_and_what_is_left_is_salvaged() {
     assert_eq!(status, 200, "{text}");
     let volume = std::fs::read_dir(path("data/vol")).unwrap().next();
     let volume = volume.unwrap().unwrap().path();
-    let spoil = |file: &Path, at: u64| {
-        let mut file = std::fs::File::options()
-            .read(true)
-            .write(true)
-            .open(file)
-            .unwrap();
-        let mut byte = [0];
-        file.seek(SeekFrom::Start(at)).unwrap();
-        file.read_exact(&mut byte).unwrap();
-        file.seek(SeekFrom::Start(at)).unwrap();
-        file.write_all(&[byte[0] ^ 1]).unwrap();
-    };
-    spoil(&volume, 2 * 4096 + 500);
+    flip(volume.to_str().unwrap(), 2 * 4096 + 500);
     let number = volume.file_name().unwrap().to_str().unwrap();
     let name = format!("page {}:2", number.parse::<u32>().unwrap());
     let online = alluvium(&["verify", &server.url]);
@@ -91,7 +79,7 @@ fn what_is_damaged_is_named_and_what_is_left_is_salvaged() {
         said(&offline)
     );
     for slot in [0, 1 << 20] {
-        spoil(&Path::new(&path("data")).join("superblock"), slot + 30);
+        flip(&path("data/superblock"), slot + 30);
     }
     let salvaged = alluvium(&["salvage", &path("data"), &path("saved")]);
     assert!(salvaged.status.success(), "{}", said(&salvaged));

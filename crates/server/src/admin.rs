@@ -205,7 +205,7 @@ pub(crate) async fn drop_database(
         let commit = match store.drop_database(&name) {
             Err(error @ StoreError::NoDatabase { .. }) => {
                 // It may have gone a moment ago, and not for good yet.
-                ended(&app, "the removal", store.flush()).await?;
+                ended(&app, "the removal", store.flush_catalog()).await?;
                 return Err(store_error(&error));
             }
             commit => commit.map_err(|e| store_error(&e))?,

@@ -145,7 +145,7 @@ async fn run(
             }
             let Some(database) = store.database(&name) else {
                 // It may have gone a moment ago, and not for good yet.
-                confirmed(app, "the removal", store.flush()).await?;
+                confirmed(app, "the removal", store.flush_catalog()).await?;
                 return Ok(Answer::Done);
             };
             let commit = store.drop_database(&name)?;

@@ -245,7 +245,7 @@ impl Store {
         retention.check()?;
         if (retention, series_limits) == (before.retention, before.series_limits) {
             drop(catalog);
-            return Ok(self.flush());
+            return Ok(self.flush_catalog());
         }
         if inner.shard_of(Partition(0)).state.lock().log.is_full() {
             return Err(StoreError::Full);
@@ -324,9 +324,9 @@ impl Store {
         all
     }
 
-    /// Ends when everything applied so far is durable, in the log at least.
-    pub fn flush(&self) -> Commit {
-        let tickets = self.0.pending_log(true).into();
+    /// Ends when every database that was made, dropped or changed so far is so for good.
+    pub fn flush_catalog(&self) -> Commit {
+        let tickets = smallvec![self.0.flush_catalog()];
         Commit::new(Arc::clone(&self.0), tickets, Position::default())
     }
 

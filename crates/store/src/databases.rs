@@ -31,6 +31,8 @@ pub(crate) struct DatabaseState {
     dropped: AtomicBool,
     /// Deletes that are being resolved: their series stay whole.
     deletes: Arc<AtomicU32>,
+    /// The newest delete in the log of each lane: those before it end no later.
+    last_deletes: Mutex<Vec<(usize, LogTicket)>>,
     /// The flush of the log entry that created it; `None` once it is known to be durable.
     creation: Mutex<Option<LogTicket>>,
     budget: Arc<Budget>,
@@ -53,6 +55,18 @@ impl DatabaseState {
     pub(crate) fn begin_delete(self: &Arc<Self>) -> DeleteUnderWay {
         self.deletes.fetch_add(1, Ordering::AcqRel);
         DeleteUnderWay(Arc::clone(self))
+    }
+
+    /// Notes entries of a delete, by lane, in the order in which they were pushed. Returns what it has to wait for: them, and
+    /// deletes before it that have not ended.
+    pub(crate) fn note_deletes(&self, logged: &[(usize, LogTicket)]) -> Vec<LogTicket> {
+        let mut last = self.last_deletes.lock();
+        last.retain(|(_, ticket)| ticket.result().is_none());
+        for (lane, ticket) in logged {
+            last.retain(|(of, _)| of != lane);
+            last.push((*lane, ticket.clone()));
+        }
+        last.iter().map(|(_, ticket)| ticket.clone()).collect()
     }
 
     /// Whether a delete is being resolved.
@@ -80,6 +94,7 @@ impl DatabaseState {
             partitions: std::array::from_fn(|_| OnceLock::new()),
             dropped: AtomicBool::new(false),
             deletes: Arc::default(),
+            last_deletes: Mutex::default(),
             creation: Mutex::new(None),
         }
     }

@@ -425,21 +425,14 @@ impl StoreInner {
         state.log.push(section, points, sync, self.clock.wall_ns())
     }
 
-    /// Ends when everything that was pushed to a log is written, with `sync` durable. Costs nothing where it is.
-    pub(crate) fn pending_log(&self, sync: bool) -> Vec<LogTicket> {
-        let wall_ns = self.clock.wall_ns();
-        let pending = |shard: &Shard| {
-            let mut state = shard.state.lock();
-            let ticket = if sync {
-                Some(state.log.flush(wall_ns))
-            } else {
-                state.log.pending()
-            };
-            state.log.drive();
-            self.device.drive(shard.lane);
-            ticket
-        };
-        self.shards.iter().filter_map(pending).collect()
+    /// Ends when every entry of the catalogue is durable. Costs nothing where they are.
+    pub(crate) fn flush_catalog(&self) -> LogTicket {
+        let shard = self.shard_of(Partition(0));
+        let mut state = shard.state.lock();
+        let ticket = state.log.flush(self.clock.wall_ns());
+        state.log.drive();
+        self.device.drive(shard.lane);
+        ticket
     }
 
     pub(crate) fn shard_of(&self, partition: Partition) -> &Shard {

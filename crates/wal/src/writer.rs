@@ -268,13 +268,6 @@ impl LogWriter {
         }
     }
 
-    /// The newest group that is not written yet.
-    pub fn pending(&self) -> Option<LogTicket> {
-        let waiting = self.groups.back().map(|g| &g.ticket);
-        let last = waiting.or(self.in_flight.as_ref().map(|f| &f.ticket))?;
-        Some(LogTicket(last.clone()))
-    }
-
     fn empty_frame(&mut self, sync: bool, wall_ns: i64) -> LogTicket {
         let mut group = Group::new(wall_ns, self.spare.take());
         group.sync = sync;
