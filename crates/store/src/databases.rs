@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use alluvium_io::Lane;
 use alluvium_types::{Budget, DatabaseId, Owner, PARTITION_COUNT, Partition};
 use alluvium_wal::LogTicket;
 use hashbrown::HashMap;
@@ -32,7 +33,7 @@ pub(crate) struct DatabaseState {
     /// Deletes that are being resolved: their series stay whole.
     deletes: Arc<AtomicU32>,
     /// The newest delete in the log of each lane: those before it end no later.
-    last_deletes: Mutex<Vec<(usize, LogTicket)>>,
+    last_deletes: Mutex<Vec<(Lane, LogTicket)>>,
     /// The flush of the log entry that created it; `None` once it is known to be durable.
     creation: Mutex<Option<LogTicket>>,
     budget: Arc<Budget>,
@@ -57,15 +58,17 @@ impl DatabaseState {
         DeleteUnderWay(Arc::clone(self))
     }
 
-    /// Notes entries of a delete, by lane, in the order in which they were pushed. Returns what it has to wait for: them, and
-    /// deletes before it that have not ended.
-    pub(crate) fn note_deletes(&self, logged: &[(usize, LogTicket)]) -> Vec<LogTicket> {
+    /// Notes the log entry of a delete. Called in the order of the lane's log: under the shard's lock.
+    pub(crate) fn note_delete(&self, lane: Lane, ticket: &LogTicket) {
         let mut last = self.last_deletes.lock();
-        last.retain(|(_, ticket)| ticket.result().is_none());
-        for (lane, ticket) in logged {
-            last.retain(|(of, _)| of != lane);
-            last.push((*lane, ticket.clone()));
-        }
+        last.retain(|(of, _)| *of != lane);
+        last.push((lane, ticket.clone()));
+    }
+
+    /// Log entries of deletes that are not known to be as durable as they are to be.
+    pub(crate) fn unended_deletes(&self) -> Vec<LogTicket> {
+        let mut last = self.last_deletes.lock();
+        last.retain(|(_, ticket)| !matches!(ticket.result(), Some(Ok(()))));
         last.iter().map(|(_, ticket)| ticket.clone()).collect()
     }
 

@@ -324,7 +324,6 @@ impl DeletePlan {
         store.admit_deletes()?;
         self.check_room()?;
         let mut tickets: SmallVec<[LogTicket; 2]> = SmallVec::new();
-        let mut logged = Vec::new();
         let mut position = Position::default();
         for (part, planned) in &self.partitions {
             let shard = store.shard_of(part.partition);
@@ -344,7 +343,9 @@ impl DeletePlan {
             let sync = self.database.settings.durability == Durability::Sync;
             state.section.begin(self.database.id, part.partition, lsn);
             state.section.delete(&list);
-            logged.push((shard.lane.0, store.push_section(&mut state, 0, sync)));
+            let ticket = store.push_section(&mut state, 0, sync);
+            self.database.note_delete(shard.lane, &ticket);
+            tickets.push(ticket);
             if let Durability::Interval { ms } = self.database.settings.durability {
                 let due = store.clock.monotonic_ns() + u64::from(ms) * 1_000_000;
                 state.flush_due_ns = Some(state.flush_due_ns.map_or(due, |d| d.min(due)));
@@ -356,7 +357,7 @@ impl DeletePlan {
             state.log.drive();
         }
         // Of what is gone already, the delete that took it may not have ended: it is not said to be gone before that.
-        tickets.extend(self.database.note_deletes(&logged));
+        tickets.extend(self.database.unended_deletes());
         Ok(Deleted {
             affected: self.affected,
             commit: Commit::new(store, tickets, position),
