@@ -81,7 +81,7 @@ pub use evaluate::{SealedPlan, SealedRows, SelectedRow};
 pub use flat_key::{FlatKey, FlatKeyParts};
 pub use hash::KeyHash;
 pub use kind_set::KindSet;
-pub use liveness::{DAY_NS, DayGrowth, Liveness, LivenessMark};
+pub use liveness::{ChangedDays, DAY_NS, DayGrowth, LiveDays, Liveness, LivenessMark};
 pub use part::{DefinitionMark, begins_anew, rows_after};
 pub use partition::{MAX_NAME_BYTES, MAX_TAGS, MeasurementId, PartitionIndex};
 pub use segment::{LostRows, MergeJob, SealJob, Segment, SegmentFile, merge_segments};

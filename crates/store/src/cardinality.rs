@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use alluvium_index::{DayGrowth, DistinctSketch, MeasurementSize};
+use alluvium_types::TimeRange;
 use hashbrown::HashMap;
 
 use crate::database::Database;
@@ -119,7 +120,8 @@ impl Database {
             }
             removed += index.removed_rows();
             drop(index);
-            for of_day in part.live.read().growth() {
+            let days = part.live.read().days_in(TimeRange::ALL);
+            for of_day in days.growth() {
                 let sum = by_day.entry(of_day.day).or_insert(DayGrowth {
                     rows: 0,
                     new: 0,

@@ -220,7 +220,9 @@ pub enum WriteError {
     #[error("nothing was written: {0}")]
     Lines(Box<LeftOutLines>),
     /// Memory is nearly used up: new series are refused before points of known ones are.
-    #[error("new series are refused: {0}; try again later or raise the setting memory")]
+    #[error(
+        "new series are refused: {0}; try again later, send fewer of them at once, or raise the setting memory"
+    )]
     NewSeries(#[source] BudgetExceeded),
     /// The store stopped acknowledging or is closing.
     #[error(transparent)]

@@ -4,12 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use alluvium_io::HeapUse;
-use alluvium_types::{
-    BudgetExceeded, ByteCount, DatabaseId, Owner, PARTITION_COUNT, Partition, Row,
-};
+use alluvium_types::{ByteCount, DatabaseId, Owner, PARTITION_COUNT, Partition, Row};
 
 use crate::databases::DatabaseState;
-use crate::error::WriteError;
 use crate::open::StoreInner;
 use crate::partition::PartitionState;
 use crate::recall::{AWAY_BYTES, SERIES_BYTES};
@@ -35,6 +32,8 @@ const LOOK_SHARE: u64 = 100;
 const TRIM_SHARE: u64 = 16;
 /// Free memory on the heap that is kept where memory is not short, at least.
 const TRIM_MIN_BYTES: u64 = 16 << 20;
+/// Nanoseconds for which room is made for a batch that was refused: it comes again.
+const WANTED_NS: u64 = 5_000_000_000;
 /// Nanoseconds between trims.
 const TRIM_PAUSE_NS: u64 = 1_000_000_000;
 
@@ -49,6 +48,11 @@ pub(crate) struct GovernorCounts {
     pub joined: AtomicU64,
     /// Bytes of open tails behind the last checkpoint.
     pub held_after: AtomicU64,
+    /// Bytes of the index that the budget was told of as they were made, since it was last looked at.
+    pub index_unseen: AtomicU64,
+    /// Bytes that a batch lacked for its new series, for [`WANTED_NS`], and until when.
+    wanted: AtomicU64,
+    wanted_until_ns: AtomicU64,
 }
 
 /// What the governor does, and has done since the store was opened.
@@ -130,6 +134,9 @@ impl StoreInner {
         let (soft, hard) = (self.soft_limit(), self.series_limit());
         let used = self.budget.used();
         let least = self.config.spill_round_ms.saturating_mul(1_000_000);
+        if self.governor_counts.wanted.load(Ordering::Relaxed) > 0 {
+            return least;
+        }
         if used <= soft {
             return self.config.spill_idle_ms.saturating_mul(1_000_000);
         }
@@ -139,9 +146,12 @@ impl StoreInner {
         least.max(longer as u64)
     }
 
-    /// Bytes in use at which memory is given back.
+    /// Bytes in use at which memory is given back: fewer where a batch has waited for more room than that leaves.
     pub(crate) fn soft_limit(&self) -> u64 {
-        self.budget.limit() / 100 * self.config.memory_soft_percent.min(100)
+        let set = self.budget.limit() / 100 * self.config.memory_soft_percent.min(100);
+        let hard = self.series_limit();
+        let wanted = self.governor_counts.wanted.load(Ordering::Relaxed);
+        set.min(hard - wanted.min(hard / 2))
     }
 
     /// Bytes in use at which batches may not grow any more.
@@ -149,28 +159,18 @@ impl StoreInner {
         self.budget.limit() / 100 * self.config.memory_staging_percent.min(100)
     }
 
-    fn series_limit(&self) -> u64 {
+    /// Bytes in use at which nothing new is made.
+    pub(crate) fn series_limit(&self) -> u64 {
         self.budget.limit() / 100 * self.config.memory_series_percent.min(100)
     }
 
-    /// Whether series that are not there yet are taken: not where memory is nearly used up.
-    pub(crate) fn admit_new_series(&self) -> Result<(), WriteError> {
-        let (used, limit) = (self.budget.used(), self.series_limit());
-        if used <= limit {
-            return Ok(());
-        }
-        let owner = Owner::Index;
-        Err(WriteError::NewSeries(BudgetExceeded {
-            owner,
-            asked: 0,
-            used,
-            limit,
-        }))
-    }
-
-    /// Counts a batch that was refused because of new series.
-    pub(crate) fn note_refusal(&self) {
-        self.governor_counts.refused.fetch_add(1, Ordering::Relaxed);
+    /// Counts a batch that was refused because of new series, for which it needs so many bytes.
+    pub(crate) fn note_refusal(&self, wanted: u64) {
+        let counts = &self.governor_counts;
+        counts.refused.fetch_add(1, Ordering::Relaxed);
+        counts.wanted.fetch_max(wanted, Ordering::Relaxed);
+        let until = self.clock.monotonic_ns().saturating_add(WANTED_NS);
+        counts.wanted_until_ns.store(until, Ordering::Relaxed);
     }
 
     /// Lets memory go for a slice if it is time. Never waits. Returns whether to call again at once.
@@ -182,6 +182,10 @@ impl StoreInner {
         let governor = &mut *governor;
         if now < governor.next_ns {
             return false;
+        }
+        let counts = &self.governor_counts;
+        if now > counts.wanted_until_ns.load(Ordering::Relaxed) {
+            counts.wanted.store(0, Ordering::Relaxed);
         }
         let pause = self.config.govern_ms.max(1) * 1_000_000;
         self.count_log(governor);
@@ -304,12 +308,19 @@ impl StoreInner {
     /// Tells the budget how much the index takes.
     fn count_index(&self, governor: &mut Governor) {
         let databases = self.catalog.read().all();
+        // What comes from here on is counted twice until the next look.
+        let unseen = self.governor_counts.index_unseen.swap(0, Ordering::Relaxed);
+        let of_part = |p: &Arc<PartitionState>| {
+            let names = p.index.read().heap_bytes();
+            names + p.live.read().heap_bytes()
+        };
         let bytes: usize = databases
             .iter()
-            .flat_map(|d| d.touched().map(|p| p.index.read().heap_bytes()))
+            .flat_map(|d| d.touched().map(of_part))
             .sum();
         self.budget.force(Owner::Index, bytes as u64);
-        self.budget.release(Owner::Index, governor.index_bytes);
+        self.budget
+            .release(Owner::Index, governor.index_bytes + unseen);
         governor.index_bytes = bytes as u64;
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use alluvium_index::{
-    CompiledSelector, DefinitionMark, Liveness, LivenessMark, PartitionIndex, SealedPlan,
+    CompiledSelector, DefinitionMark, LiveDays, Liveness, LivenessMark, PartitionIndex, SealedPlan,
     SealedRows, SegmentError, SelectedRow,
 };
 use alluvium_types::{DatabaseId, FieldId, Partition, Row, SeriesKey, TimeRange};
@@ -134,12 +134,13 @@ impl PartitionState {
         on_loss: &OnLoss,
         read: impl FnOnce(&PartitionIndex, &SealedRows, Option<&RoaringBitmap>) -> T,
     ) -> Result<T, SegmentError> {
-        let live = (range != TimeRange::ALL).then(|| self.live.read().rows_in(range));
+        let days = (range != TimeRange::ALL).then(|| self.live.read().days_in(range));
+        let live = days.map(LiveDays::union);
         self.with_sealed(
             |index| index.plan(selector),
-            live.as_ref(),
+            live.as_deref(),
             on_loss,
-            |index, sealed| read(index, sealed, live.as_ref()),
+            |index, sealed| read(index, sealed, live.as_deref()),
         )
     }
 

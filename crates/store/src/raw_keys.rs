@@ -51,6 +51,11 @@ impl Known {
     pub(crate) fn row(&self) -> Option<Row> {
         (self.row != NONE).then_some(Row(self.row))
     }
+
+    /// Whether its row is known, and that all series of a shape are there for it.
+    pub(crate) fn is_settled(&self, shape: u32) -> bool {
+        self.row != NONE && self.ensured == shape
+    }
 }
 
 fn print_of(hash: KeyHash) -> [u32; 3] {
@@ -138,6 +143,12 @@ impl RawKeys {
             + self.left_over.len() * 2 * size_of::<Unresolved>()
             + self.refused.len() * 2 * size_of::<RefusedLine>()
             + self.texts.capacity()
+    }
+
+    /// Keys whose rows are not known, and bytes of their texts.
+    pub(crate) fn unresolved_size(&self) -> (u64, u64) {
+        let keys = self.waiting + self.left_over.len();
+        (keys as u64, self.texts_used as u64)
     }
 
     fn waiting(&self, token: u32) -> Option<&Unresolved> {

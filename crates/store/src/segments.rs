@@ -7,11 +7,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use alluvium_index::{DAY_NS, Liveness, MergeJob, SealJob, Segment, SegmentError};
+use alluvium_index::{DAY_NS, LiveDays, Liveness, MergeJob, SealJob, Segment, SegmentError};
 use alluvium_io::Lane;
 use alluvium_types::{DatabaseId, Partition, TimeRange};
 use hashbrown::HashSet;
-use roaring::RoaringBitmap;
 
 use crate::config::StoreConfig;
 use crate::error::OpenError;
@@ -278,12 +277,12 @@ impl StoreInner {
     }
 
     /// Rows with points on the last days, and those ahead; `None` if silent rows stay in the name table.
-    pub(crate) fn active_rows(&self, live: &Liveness) -> Option<RoaringBitmap> {
+    pub(crate) fn active_rows(&self, live: &Liveness) -> Option<LiveDays> {
         let days = i64::from(self.config.index_silent_days);
         let now = self.believed.status(self.clock.as_ref()).believed_ns;
         let from = now.saturating_sub(days.saturating_mul(DAY_NS));
         let recent = TimeRange::new(from, i64::MAX).ok()?;
-        (days > 0).then(|| live.rows_in(recent))
+        (days > 0).then(|| live.days_in(recent))
     }
 
     /// Lets rows that fell silent leave the name tables: of partitions with new segments, and of all on a new day. Costs
@@ -298,7 +297,9 @@ impl StoreInner {
                     continue;
                 }
                 let active = self.active_rows(&part.live.read());
-                let Some(active) = active else { continue };
+                let Some(active) = active.map(LiveDays::union) else {
+                    continue;
+                };
                 let mut next = Some(0);
                 while let Some(place) = next {
                     // A row that is written to meanwhile may go all the same: its writer finds it again.

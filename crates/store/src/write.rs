@@ -2,6 +2,7 @@
 
 mod committing;
 mod define;
+mod room;
 mod shapes;
 mod staging;
 mod whole;
@@ -16,6 +17,7 @@ use alluvium_types::{
 use alluvium_wal::PointGroup;
 use hashbrown::HashMap;
 
+use self::room::New;
 use self::shapes::Shapes;
 use self::staging::Staging;
 use self::whole::Granted;
@@ -25,6 +27,9 @@ use crate::databases::DatabaseState;
 use crate::error::{RefusedLine, WriteError};
 use crate::open::StoreInner;
 use crate::raw_keys::{NONE, RawKeys};
+
+/// Bytes of a plan of a few fields.
+const PLAN_BYTES: usize = 64;
 
 /// Names or shapes after which a writer forgets what it has met.
 const SHAPES_MAX: usize = 16_384;
@@ -60,6 +65,8 @@ struct Batch {
     bits: Vec<u64>,
     strings: StringColumn,
     line_count: usize,
+    /// Values of lines whose series this writer did not know when they were ended.
+    unsettled: u64,
 }
 
 impl Batch {
@@ -68,6 +75,7 @@ impl Batch {
         self.bits.clear();
         self.strings.clear();
         self.line_count = 0;
+        self.unsettled = 0;
     }
 }
 
@@ -98,6 +106,8 @@ pub struct Writer {
     left_out: Option<Box<LeftOutLines>>,
     /// While a batch is committed of which all is taken or nothing: the series it has room for.
     granted: Option<Granted>,
+    /// What this batch has made so far.
+    made: New,
     /// By partition: deletes of series up to here are known.
     removals: [u64; PARTITION_COUNT],
     /// By partition: rows that had left the name table by then were looked for.
@@ -131,6 +141,7 @@ impl Writer {
             last_shape: NONE,
             left_out: None,
             granted: None,
+            made: New::default(),
             removals: [0; PARTITION_COUNT],
             silences: [0; PARTITION_COUNT],
             come_back: Vec::new(),
@@ -246,7 +257,11 @@ impl Writer {
         let shape = self.shapes.shape(&self.fields, self.last_shape);
         self.last_shape = shape;
         let values = (self.batch.bits.len() - self.fields.len()) as u32;
-        let partition = self.keys.known[token.0 as usize].partition();
+        let known = &self.keys.known[token.0 as usize];
+        let partition = known.partition();
+        if !known.is_settled(shape) {
+            self.batch.unsettled += self.fields.len() as u64;
+        }
         let line = BatchLine {
             token: token.0,
             shape,
@@ -279,9 +294,9 @@ impl Writer {
         self.cancel_line();
         self.times = NO_TIMES;
         self.batch.clear();
-        self.settle_staging();
         // Lines that were all refused are never committed, and their keys are met all the same.
         self.bound_keys();
+        self.settle_staging();
     }
 
     /// Defines, logs and applies the lines since the last commit, and forgets them. Lines that only the index can refuse are
@@ -307,8 +322,8 @@ impl Writer {
         let result = admitted.and_then(|()| commit(self, level));
         self.times = NO_TIMES;
         self.batch.clear();
-        self.settle_staging();
         self.bound_keys();
+        self.settle_staging();
         let left_out = self.left_out.take();
         result.map(|commit| commit.with_left_out(left_out))
     }
@@ -317,17 +332,28 @@ impl Writer {
     fn bound_keys(&mut self) {
         let share = self.store.budget.limit() / WRITER_CACHE_SHARE;
         let keys_max = self.store.config.writer_cache_bytes_max.min(share as usize);
-        if self.keys.bytes() > keys_max
+        if self.met_bytes() > keys_max
             || self.shapes.lists.len() > SHAPES_MAX
             || self.shapes.names.len() > SHAPES_MAX
         {
             self.forget();
         }
-        let bytes = self.keys.bytes() as u64;
+        let bytes = self.met_bytes() as u64;
         let budget = &self.store.budget;
         budget.force(Owner::Index, bytes);
         budget.release(Owner::Index, self.reserved);
         self.reserved = bytes;
+    }
+
+    /// Bytes of the keys, names and shapes it has met.
+    fn met_bytes(&self) -> usize {
+        self.keys.bytes() + self.shapes.bytes() + self.plans.len() * PLAN_BYTES
+    }
+
+    /// Of them, what the budget was not told behind the batch before.
+    #[inline]
+    fn met_since(&self) -> usize {
+        self.met_bytes().saturating_sub(self.reserved as usize)
     }
 
     /// Forgets every key, name and shape it has met.

@@ -310,4 +310,70 @@ fn a_batch_with_new_series_is_refused_whole_where_memory_is_nearly_used_up() {
     assert!(matches!(refused, WriteError::NewSeries(_)), "{refused}");
     assert_eq!(series(&database), known as usize);
     assert_eq!(write_whole(&database, "cpu", 0..known), (0, None));
+    // A field or a kind that is new to a tag set is a series as well.
+    let field = |host: u32, name: &str, value| {
+        let mut writer = database.writer();
+        let key = SeriesKey::new("cpu", [("host", host.to_string())]).unwrap();
+        let row = writer.resolve(format!("cpu,host={host}").as_bytes(), key);
+        writer.begin_line(row, 2).unwrap();
+        writer.field(name, value).unwrap();
+        writer.end_line().unwrap();
+        writer.commit(None).map(drop)
+    };
+    let refused = (0..1000).find_map(|n| field(0, &format!("w{n}"), ValueRef::I64(1)).err());
+    assert!(matches!(refused, Some(WriteError::NewSeries(_))));
+    let refused = (0..known).find_map(|host| field(host, "v", ValueRef::Str("a")).err());
+    assert!(matches!(refused, Some(WriteError::NewSeries(_))));
+    field(0, "v", ValueRef::I64(1)).unwrap();
+}
+
+#[test]
+fn no_batch_makes_more_than_there_is_room_for() {
+    let device: Arc<dyn alluvium_store::Device> = Arc::new(MemoryDevice::new(5));
+    let config = StoreConfig {
+        volume_bytes: 1 << 20,
+        memory_bytes: 64 << 20,
+        heap: None,
+        ..StoreConfig::default()
+    };
+    let store = Store::open(device, Arc::new(SystemClock), config).unwrap();
+    let (database, created) = store.create_database("db").unwrap();
+    created.wait().unwrap();
+    let used = || -> u64 { store.status().memory.iter().map(|(_, b)| b.0).sum() };
+    let before = used();
+    // 100,000 tag sets take some 35 MB, 120,000 fields of one tag set 38.
+    let hosts = |hosts| {
+        let mut writer = database.writer();
+        add(&mut writer, "cpu", 0..hosts);
+        writer.commit(None).map(drop)
+    };
+    let fields = |lines: u32| {
+        let mut writer = database.writer();
+        let row = writer.resolve(b"m", SeriesKey::new("m", [("a", "b"); 0]).unwrap());
+        for line in 0..lines {
+            writer.begin_line(row, i64::from(line)).unwrap();
+            for field in 0..1000 {
+                let name = format!("f{line}_{field}");
+                writer.field(&name, ValueRef::Bool(true)).unwrap();
+            }
+            writer.end_line().unwrap();
+        }
+        writer.commit(None).map(drop)
+    };
+    for refused in [hosts(100_000), fields(120)] {
+        let refused = refused.unwrap_err();
+        assert!(matches!(refused, WriteError::NewSeries(_)), "{refused}");
+        assert_eq!(series(&database), 0);
+        assert!(used() < before + (1 << 20), "{} {before}", used());
+    }
+    hosts(10_000).unwrap();
+    fields(5).unwrap();
+    assert_eq!(series(&database), 15_000);
+    assert!(used() < 16 << 20, "{}", used());
+    // What a batch was lent is not kept beside what it made.
+    for _ in 0..50 {
+        hosts(10_000).unwrap();
+        fields(5).unwrap();
+    }
+    assert!(used() < 16 << 20, "{}", used());
 }

@@ -149,12 +149,15 @@ impl StoreInner {
             *part.live_sealed.lock()
         };
         let cut = database.retention.cut();
-        let mut live = part.live.write();
-        live.forget_before(cut.points.min(cut.aggregates));
-        if let Some(bytes) = live.encode(since) {
+        let changed = {
+            let mut live = part.live.write();
+            live.forget_before(cut.points.min(cut.aggregates));
+            live.changed_since(since)
+        };
+        if let Some(changed) = changed {
             let tag = live_tag(database.id, part.partition);
-            running.definitions.push(tag, bytes);
-            running.live_sealed.push((Arc::clone(part), live.mark()));
+            running.definitions.push(tag, changed.encode());
+            running.live_sealed.push((Arc::clone(part), changed.mark()));
         }
     }
 

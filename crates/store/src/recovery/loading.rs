@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use alluvium_block::Sections;
-use alluvium_index::{IndexError, PartitionIndex, begins_anew, rows_after};
+use alluvium_index::{IndexError, LiveDays, PartitionIndex, begins_anew, rows_after};
 use alluvium_types::DatabaseId;
 use alluvium_wal::{Entry, read_section};
 
@@ -115,11 +115,13 @@ pub(super) fn load_definitions(inner: &StoreInner, ledger: &Ledger) -> Result<()
         *state.live_sealed.lock() = days.mark();
         let active = inner.active_rows(&days);
         drop(days);
+        let active = active.map(LiveDays::union);
         let mut loaded = PartitionIndex::new();
         for part in parts.iter().filter_map(|n| files.get(*n)?.get(tag)) {
             match segments.take() {
                 Some(segments) => {
-                    loaded = PartitionIndex::open(database.seed, part, segments, active.as_ref())?;
+                    loaded =
+                        PartitionIndex::open(database.seed, part, segments, active.as_deref())?;
                 }
                 None => loaded.apply_part(database.seed, part)?,
             }

@@ -8,6 +8,7 @@ use alluvium_types::{Lsn, PARTITION_COUNT, Partition, Position, ValueKind};
 use alluvium_wal::{GROUP_VALUES_MAX, LogTicket};
 use smallvec::SmallVec;
 
+use super::room::New;
 use super::{BatchLine, Writer};
 use crate::commit::Commit;
 use crate::config::Durability;
@@ -38,13 +39,14 @@ impl Writer {
         for p in 0..PARTITION_COUNT {
             self.recall(p)?;
         }
-        self.admit_series()?;
+        let room = self.make_room()?;
         for p in 0..PARTITION_COUNT {
             self.bring_back(p)?;
         }
         if self.granted.is_some() {
             self.grant()?;
         }
+        self.made = New::default();
         let mut looks_left = LOOKS_MAX;
         let mut tickets: SmallVec<[LogTicket; 2]> = SmallVec::new();
         let mut position = Position::default();
@@ -93,6 +95,9 @@ impl Writer {
         }
         if durability == Durability::None {
             tickets.clear();
+        }
+        if let Some(room) = room {
+            room.end(self.made);
         }
         Ok(Commit::new(store, tickets, position))
     }
@@ -145,26 +150,6 @@ impl Writer {
             {
                 self.keys.settle(token, row);
                 self.come_back.push((hash, row));
-            }
-        }
-        Ok(())
-    }
-
-    /// Refuses lines of tag sets that are not there yet where memory is nearly used up.
-    fn admit_series(&self) -> Result<(), WriteError> {
-        let Err(refusal) = self.store.admit_new_series() else {
-            return Ok(());
-        };
-        for p in (0..PARTITION_COUNT).filter(|p| self.has_unknown(*p)) {
-            let Some(part) = self.database.touched_partition(Partition(p as u8)) else {
-                return Err(refusal);
-            };
-            let index = part.index.read();
-            let hash = |line: &BatchLine| self.keys.unresolved_hash(line.token);
-            let mut unknown = self.batch.lines[p].iter().filter_map(hash);
-            if unknown.any(|hash| index.lookup(hash).is_none()) {
-                self.store.note_refusal();
-                return Err(refusal);
             }
         }
         Ok(())

@@ -26,12 +26,7 @@ impl Writer {
         lines: &mut [BatchLine],
     ) -> bool {
         self.note_removals(part);
-        let settled =
-            |known: &Known, line: &BatchLine| known.row != NONE && known.ensured == line.shape;
-        if lines
-            .iter()
-            .all(|l| settled(&self.keys.known[l.token as usize], l))
-        {
+        if lines.iter().all(|line| self.is_settled(line)) {
             return false;
         }
         let mut index = part.index.write();
@@ -45,7 +40,7 @@ impl Writer {
         let before = index.series_count();
         let mut defined = false;
         for line in lines {
-            if settled(&self.keys.known[line.token as usize], line) {
+            if self.is_settled(line) {
                 continue;
             }
             let result = self.define_line(state, part, &mut index, &mut table, line, &mut defined);
@@ -166,7 +161,10 @@ impl Writer {
         let row = if let Some(row) = self.keys.known[token as usize].row() {
             row
         } else {
+            let key = self.keys.unresolved(token);
+            self.made.text_bytes += key.map_or(0, |(_, key)| key.bytes().len() as u64);
             let row = insert_row(index, state, &mut self.keys, token)?;
+            self.made.rows += 1;
             *defined = true;
             row
         };
@@ -178,6 +176,8 @@ impl Writer {
                 field
             } else {
                 let field = index.insert_field(measurement, text)?;
+                self.made.fields += 1;
+                self.made.text_bytes += text.len() as u64;
                 let of = index.measurement_name(measurement).unwrap_or_default();
                 state.section.field(of, field, text);
                 *defined = true;

@@ -12,7 +12,11 @@ pub(super) struct Shapes {
     /// By name: the line that last used it and the place in that line.
     pub(super) used: Vec<(u64, u32)>,
     by_shape: HashMap<Box<[(u32, ValueKind)]>, u32, foldhash::fast::FixedState>,
+    bytes: usize,
 }
+
+/// Bytes of a name or a list beside what is in it: two boxes, two places in a map.
+const ENTRY_BYTES: usize = 96;
 
 impl Shapes {
     /// `guess` is the name at the same place of the line before.
@@ -29,6 +33,7 @@ impl Shapes {
         self.names.push(name.into());
         self.used.push((0, 0));
         self.by_name.insert(name.into(), id);
+        self.bytes += 2 * name.len() + ENTRY_BYTES;
         id
     }
 
@@ -46,6 +51,12 @@ impl Shapes {
         let id = self.lists.len() as u32;
         self.lists.push(fields.into());
         self.by_shape.insert(fields.into(), id);
+        self.bytes += 2 * size_of_val(fields) + ENTRY_BYTES;
         id
+    }
+
+    /// Bytes in memory, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 }

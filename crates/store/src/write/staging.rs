@@ -20,6 +20,13 @@ pub(super) struct Staging {
     enough_until: usize,
 }
 
+impl Staging {
+    /// Bytes that it has told.
+    pub(super) fn reserved(&self) -> u64 {
+        self.reserved
+    }
+}
+
 impl Writer {
     /// Asks the budget for what the lines so far may need next. To be called behind each line: until they have grown by a
     /// quarter it is a comparison.
@@ -28,7 +35,7 @@ impl Writer {
     /// If `memory_staging_percent` of the budget do not cover it: the batch is forgotten.
     #[inline]
     pub fn admit_growth(&mut self) -> Result<(), WriteError> {
-        let size = self.batch.size();
+        let size = self.batch.size() + self.met_since();
         if size <= self.staging.enough_until {
             return Ok(());
         }
@@ -59,7 +66,7 @@ impl Writer {
         let share = self.store.budget.limit() / KEPT_SHARE;
         let kept = share.min(self.store.config.writer_staging_bytes_max as u64);
         let is_short = self.store.budget.used() > self.store.soft_limit();
-        if is_short || self.staging_bytes() > kept {
+        if is_short || self.batch.heap_bytes() as u64 > kept {
             self.batch = Batch::default();
             self.group = PointGroup::default();
         }
@@ -85,7 +92,7 @@ impl Writer {
         let of_group = group.rows.capacity() * 4
             + (group.times.capacity() + group.bits.capacity()) * 8
             + group.strings.heap_bytes();
-        (self.batch.heap_bytes() + of_group) as u64
+        (self.batch.heap_bytes() + of_group + self.met_since()) as u64
     }
 }
 

@@ -14,12 +14,12 @@ use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
 
 use super::define::kind_in;
+use super::room::New;
 use super::{BatchLine, Writer};
 use crate::commit::{Commit, LeftOutLines};
 use crate::config::Durability;
 use crate::error::WriteError;
 use crate::partition::PartitionState;
-use crate::raw_keys::NONE;
 use crate::series_limits::{SeriesCounts, Trial};
 
 /// Bytes of memory that looking at one value of a new series takes, at most.
@@ -68,6 +68,8 @@ struct Wanted {
     measurements: Vec<(Box<str>, u64)>,
     by_name: HashMap<Box<str>, u32, foldhash::fast::FixedState>,
     refused: LeftOutLines,
+    /// How much of the index it would be.
+    new: New,
     /// Tried line by line: what is refused makes nothing.
     trial: Option<Trial>,
 }
@@ -145,9 +147,15 @@ impl Writer {
 
     /// Finds what the batch would make and asks for room for all of it.
     pub(super) fn grant(&mut self) -> Result<(), WriteError> {
+        self.granted = Some(self.look(Self::ask_for_room)??);
+        Ok(())
+    }
+
+    /// Runs `work`, which looks at every line whose series this writer does not know, with memory for that.
+    pub(super) fn look<T>(&mut self, work: impl FnOnce(&Self) -> T) -> Result<T, WriteError> {
         for p in 0..PARTITION_COUNT {
-            if let Some(part) = self.database.touched_partition(Partition(p as u8)) {
-                let part = Arc::clone(part);
+            if !self.batch.lines[p].is_empty() {
+                let part = Arc::clone(self.database.partition(Partition(p as u8)));
                 self.note_removals(&part);
             }
         }
@@ -157,16 +165,22 @@ impl Writer {
             unsettled.map(of).sum()
         };
         let most: u64 = (0..PARTITION_COUNT).map(values).max().unwrap_or(0);
-        if most == 0 {
-            return Ok(());
-        }
         let bytes = most * VALUE_BYTES;
         let budget = &self.store.budget;
         budget.reserve_within(Owner::Staging, bytes, self.store.staging_limit())?;
-        let granted = self.ask_for_room();
+        let result = work(self);
         budget.release(Owner::Staging, bytes);
-        self.granted = Some(granted?);
-        Ok(())
+        Ok(result)
+    }
+
+    /// Adds what the lines of one partition would make.
+    pub(super) fn count_new(&self, p: usize, new: &mut New) {
+        let mut wanted = Wanted {
+            new: *new,
+            ..Wanted::default()
+        };
+        self.want(p, &mut wanted);
+        *new = wanted.new;
     }
 
     fn ask_for_room(&self) -> Result<Granted, WriteError> {
@@ -192,9 +206,8 @@ impl Writer {
         Err(WriteError::Lines(Box::new(tried.refused)))
     }
 
-    fn is_settled(&self, line: &BatchLine) -> bool {
-        let known = &self.keys.known[line.token as usize];
-        known.row != NONE && known.ensured == line.shape
+    pub(super) fn is_settled(&self, line: &BatchLine) -> bool {
+        self.keys.known[line.token as usize].is_settled(line.shape)
     }
 
     /// Finds what the lines of one partition would make.
@@ -236,10 +249,13 @@ impl Writer {
         let mut refuse = |why: IndexError| wanted.refused.push(why.into(), line.number);
         if let Place::New(hash) = place
             && seen.rows.insert(hash)
-            && seen.rows.len() > (u32::MAX - index.row_count()) as usize
         {
-            let rows = index.row_count();
-            refuse(IndexError::PartitionFull { rows });
+            wanted.new.rows += 1;
+            wanted.new.text_bytes += unresolved.map_or(0, |(_, key)| key.bytes().len() as u64);
+            if seen.rows.len() > (u32::MAX - index.row_count()) as usize {
+                let rows = index.row_count();
+                refuse(IndexError::PartitionFull { rows });
+            }
         }
         let shape = &self.shapes.lists[line.shape as usize];
         let mut new: SmallVec<[((Place, u32), KindSet); 16]> = SmallVec::new();
@@ -247,6 +263,8 @@ impl Writer {
             let text = &self.shapes.names[*field_name as usize];
             let field = measurement.and_then(|of| index.field(of, text));
             if field.is_none() && seen.fields.insert((number, *field_name)) {
+                wanted.new.fields += 1;
+                wanted.new.text_bytes += text.len() as u64;
                 let there = measurement.map_or(0, |of| index.field_count(of));
                 if seen.is_past_limit(number, there) {
                     let measurement = name.to_owned();
@@ -270,6 +288,7 @@ impl Writer {
             wanted.refused.push(why.into(), line.number);
             return;
         }
+        wanted.new.series += series;
         wanted.measurements[number as usize].1 += series;
         seen.kinds.extend(new);
     }
