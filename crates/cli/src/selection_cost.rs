@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use alluvium_io::thread_cpu_time;
-use alluvium_store::{Database, Label, Matcher, Selector, Snapshot, StoreError, Test};
+use alluvium_store::{
+    Clock, Database, Label, Matcher, Selector, Snapshot, StoreError, SystemClock, Test,
+};
 use alluvium_types::TimeRange;
 
 use crate::bench_cardinality::failed;
@@ -19,14 +21,18 @@ const LISTINGS: usize = 3;
 /// Matches several selections `runs` times each among hosts numbered to `series`, and lists what few enough match.
 pub(crate) fn ask(database: &Database, series: u64, runs: usize) -> Result<(), CliError> {
     say("selections: minimum/median ms of this thread's processor, and of wall time");
+    let now = SystemClock.wall_ns();
+    let today = TimeRange::new(now - 3_600_000_000_000, now)
+        .map_err(|_| CliError::said("the clock is set before 1970"))?;
     for (what, matchers) in selections(series / 2) {
         let selector = Selector { matchers };
         let snapshot = database.snapshot();
-        let (cold, found) = timed(|| matching(&snapshot, &selector))?;
-        let of_match = (0..runs).map(|_| timed(|| matching(&snapshot, &selector)));
-        let of_match: Vec<Taken> = of_match
-            .map(|run| Ok(run?.0))
-            .collect::<Result<_, CliError>>()?;
+        let (cold, found) = timed(|| matching(&snapshot, &selector, TimeRange::ALL))?;
+        let repeated = |range| -> Result<Vec<Taken>, CliError> {
+            let of_match = (0..runs).map(|_| timed(|| matching(&snapshot, &selector, range)));
+            of_match.map(|run| Ok(run?.0)).collect()
+        };
+        let (of_match, of_day) = (repeated(TimeRange::ALL)?, repeated(today)?);
         let listed = if found > LISTED_MAX {
             "not listed".to_owned()
         } else {
@@ -42,17 +48,18 @@ pub(crate) fn ask(database: &Database, series: u64, runs: usize) -> Result<(), C
             format!("listing {}", Taken::spread(&lists.collect::<Vec<_>>()))
         };
         say(&format!(
-            "  {what}: {found} of {series}; match {} (the first time {}); {listed}",
+            "  {what}: {found} of {series}; match {} (the first time {}), of those with points of this day {}; {listed}",
             Taken::spread(&of_match),
             cold.text(),
+            Taken::spread(&of_day),
         ));
     }
     Ok(())
 }
 
 /// Tag sets that match, as queries find them, none of them spelt.
-fn matching(snapshot: &Snapshot, selector: &Selector) -> Result<u64, StoreError> {
-    let found = snapshot.search(selector, TimeRange::ALL, 0)?;
+fn matching(snapshot: &Snapshot, selector: &Selector, range: TimeRange) -> Result<u64, StoreError> {
+    let found = snapshot.search(selector, range, 0)?;
     Ok(found.matching)
 }
 

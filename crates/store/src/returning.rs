@@ -1,4 +1,5 @@
-//! Brings series back that an opening left in their files: file by file, a piece at a time, while there is room.
+//! Brings series back that an opening left in their files: file by file, a piece at a time, while there is room. Those of
+//! silent rows stay where they are.
 //!
 //! Whatever uses a series before brings it back itself, and waits for that. Here records are read one behind the other, so
 //! that soon nobody has to.
@@ -6,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use alluvium_index::LiveDays;
 use alluvium_io::{AlignedBuf, Read};
 use alluvium_nbtree::{read_tail_record, tail_record_head, tail_record_len};
 use alluvium_types::{DatabaseId, FieldId, PAGE_SIZE, Partition, Row};
@@ -33,6 +35,14 @@ pub(crate) struct Returning {
     file: usize,
     at: u64,
     next_ns: u64,
+}
+
+/// Which series to bring back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Which {
+    All,
+    /// Those of rows with points of the last days: see the setting `index_silent_days`.
+    Active,
 }
 
 /// Series of one partition whose records are in a piece.
@@ -116,8 +126,12 @@ impl StoreInner {
             let piece = piece.unwrap_or_default();
             let rest = piece.get((returning.at - offset) as usize..);
             let at = (returning.file as u8, returning.at);
-            let (taken, longest) =
-                self.take_records(&returning.files, at, rest.unwrap_or_default());
+            let (taken, longest) = self.take_records(
+                &returning.files,
+                at,
+                rest.unwrap_or_default(),
+                Which::Active,
+            );
             returning.at += taken;
             if taken > 0 {
                 return true;
@@ -152,7 +166,7 @@ impl StoreInner {
             return;
         }
         let read = files.read_spans(self.device.as_ref(), &places, |at, bytes| {
-            self.take_records(&files, at, bytes);
+            self.take_records(&files, at, bytes, Which::All);
         });
         // Who needs one that cannot be read hears of it when it is read alone.
         drop(read);
@@ -160,8 +174,15 @@ impl StoreInner {
 
     /// Takes in the whole records at the front of `bytes`, which lie at `at`, file and offset. Returns how many bytes they
     /// are, and how long the one behind them is.
-    fn take_records(&self, files: &OpenFiles, at: (u8, u64), bytes: &[u8]) -> (u64, u64) {
+    fn take_records(
+        &self,
+        files: &OpenFiles,
+        at: (u8, u64),
+        bytes: &[u8],
+        which: Which,
+    ) -> (u64, u64) {
         let catalog = self.catalog.read();
+        let mut active = BTreeMap::new();
         let mut found = OfPartition::new();
         let (mut rest, mut longest) = (bytes, 0);
         while let Some(len) = tail_record_len(rest) {
@@ -185,8 +206,17 @@ impl StoreInner {
             let is_there = |part: &Arc<PartitionState>| {
                 part.table.read().slot(row, field).and_then(|s| s.record()) == Some(place)
             };
-            if !part.is_some_and(is_there) {
+            let Some(part) = part.filter(|part| is_there(part)) else {
                 continue;
+            };
+            if which == Which::Active {
+                let rows = active.entry((id, partition)).or_insert_with(|| {
+                    let days = self.active_rows(&part.live.read());
+                    days.map(LiveDays::union)
+                });
+                if rows.as_ref().is_some_and(|rows| !rows.contains(row.0)) {
+                    continue;
+                }
             }
             let Ok(record) = read_tail_record(record) else {
                 continue;

@@ -292,6 +292,7 @@ fn what_an_opening_leaves_comes_back_by_and_by() {
     const SERIES: u32 = 20_000;
     let mut world = World::new(StoreConfig {
         open_load_bytes_max: 0,
+        index_silent_days: 0,
         ..config()
     });
     // So late that the governor's first turn begins at once; what it meets has just come back.
@@ -337,11 +338,31 @@ fn what_an_opening_leaves_comes_back_by_and_by() {
 }
 
 #[test]
+fn an_opening_leaves_silent_series_where_they_are() {
+    let mut world = World::new(StoreConfig {
+        open_load_bytes_max: 0,
+        ..config()
+    });
+    let now = world.clock.wall_ns();
+    touch(&world.database, 0, 1000, now - 30 * 86_400_000_000_000).unwrap();
+    touch(&world.database, 1000, 1000, now).unwrap();
+    world.store.checkpoint().wait().unwrap();
+    world.reopen(true);
+    let away = |world: &World| world.store.status().governor.series_away;
+    assert_eq!(away(&world), 2000);
+    world.drive(50);
+    assert_eq!(away(&world), 1000, "those with points of this day are back");
+    // Asked for, they come.
+    assert_eq!(read_all(&world.database).series.len(), 2000);
+}
+
+#[test]
 fn a_checkpoint_may_move_what_is_coming_back() {
     // Nothing comes back but while memory is roomy.
     let mut world = World::new(StoreConfig {
         open_load_bytes_max: 0,
         tail_chain_max: 1,
+        index_silent_days: 0,
         ..config()
     });
     touch(&world.database, 0, 20_000, 1).unwrap();
