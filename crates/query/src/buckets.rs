@@ -379,6 +379,7 @@ impl BucketMerge {
         context: &mut Context,
         out: &mut RowBatch,
     ) -> Result<bool, QueryError> {
+        let groups = self.groups.len();
         while !out.is_full() && !context.is_done() {
             let Some(Reverse((_, index))) = self.heap.peek().copied() else {
                 return Ok(true);
@@ -390,7 +391,10 @@ impl BucketMerge {
                     out.begin(cursor.group as u32, series, self.bins.row_time(row.begin));
                     out.push_all(&row.values);
                 }
-                context.spare_values.push(row.values);
+                // Rows that fill gaps are none of these: one a group is all that will be wanted.
+                if context.spare_values.len() < groups {
+                    context.spare_values.push(row.values);
+                }
             }
             *row = cursor.next(context, self.bins, self.piece)?;
             // Changed in place, the top sinks once instead of leaving and coming back.

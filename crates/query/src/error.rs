@@ -100,6 +100,9 @@ pub enum QueryError {
     /// The process-wide memory budget.
     #[error("the server is short of memory: {0}; try again later")]
     Budget(#[source] BudgetExceeded),
+    /// The database was dropped while it was read.
+    #[error("the database was dropped meanwhile; the rows so far may lack points")]
+    Dropped,
     /// More metrics than a query takes without naming them.
     #[error(
         "\"*\" stands for more than {limit} metrics; narrow it by __name__, __measurement__ or __field__ in where"
@@ -165,6 +168,7 @@ impl QueryError {
             Self::Selector(_) => "bad_selector",
             Self::Memory { .. } => "query_memory",
             Self::Budget(_) => "memory_budget",
+            Self::Dropped => "database_dropped",
             Self::TooManyMetrics { .. } => "too_many_metrics",
             Self::TooManyLooks { .. } => "too_many_looks",
             Self::TooManyRows { .. } => "too_many_rows",

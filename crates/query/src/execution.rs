@@ -164,7 +164,9 @@ impl Execution {
         if self.ended {
             return Ok(false);
         }
+        // Asked behind the reading: before it, it could go in between.
         let result = self.advance(out);
+        let result = result.and_then(|()| self.context.source.check());
         self.context.note_cost();
         if let Err(error) = result {
             self.end();

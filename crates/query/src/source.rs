@@ -50,6 +50,14 @@ pub trait Source: Send {
         Ok(names.into_iter().take(limit).collect())
     }
 
+    /// Whether what was read so far is to be trusted.
+    ///
+    /// # Errors
+    /// [`QueryError::Dropped`] if the data has gone meanwhile, so that points may be missing without a word.
+    fn check(&self) -> Result<(), QueryError> {
+        Ok(())
+    }
+
     /// Says that these are opened next, so that what must be read for that is read for many at a time.
     fn prepare(&self, _series: &[SeriesInfo]) {}
 

@@ -36,6 +36,13 @@ impl Source for Snapshot {
             .map_err(index_failed)
     }
 
+    fn check(&self) -> Result<(), QueryError> {
+        if self.is_dropped() {
+            return Err(QueryError::Dropped);
+        }
+        Ok(())
+    }
+
     fn prepare(&self, series: &[SeriesInfo]) {
         Snapshot::prepare(self, series);
     }

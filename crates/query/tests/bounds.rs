@@ -152,6 +152,18 @@ fn memory_is_held_to_its_limit_and_given_back() {
 }
 
 #[test]
+fn rows_that_fill_gaps_are_not_kept() {
+    let mut memory = Memory::new();
+    memory.floats("m", &[], &[(0, 1.0), (3_000_000, 2.0)]);
+    let query = r#"{"group-aggregate": {"metric": "m", "step": 1, "func": "count"}, "fill": "null", "offset": 2999999}"#;
+    let before = alluvium_io::resident_bytes();
+    assert_eq!(run(&memory, lowered(query)).unwrap().len(), 2);
+    let grown = alluvium_io::resident_bytes().saturating_sub(before);
+    // A row that is kept takes 50 bytes and more.
+    assert!(grown < 32 << 20, "{grown}");
+}
+
+#[test]
 fn rows_are_held_to_their_limit() {
     let memory = staggered(2, 10);
     let few = Limits {
@@ -417,4 +429,26 @@ fn many_columns_fill_a_batch_before_its_rows_do() {
         rows += batch.rows().len();
     }
     assert_eq!(rows, 600);
+}
+
+#[test]
+fn a_database_dropped_under_a_query_is_an_error() {
+    let lines: Vec<String> = (0..3 * BATCH_ROWS)
+        .map(|t| format!("m v={t} {t}"))
+        .collect();
+    for query in [
+        r#"{"select": "m_v"}"#,
+        r#"{"group-aggregate": {"metric": "m_v", "step": 1, "func": "sum"}}"#,
+    ] {
+        let real = Real::new();
+        real.load(&lines.join("\n"));
+        let snapshot = Box::new(real.database.snapshot());
+        let cancel = Arc::new(AtomicBool::new(false));
+        let mut execution = Execution::start(snapshot, lowered(query), limits(), cancel).unwrap();
+        let mut batch = RowBatch::new();
+        assert!(execution.next_batch(&mut batch).unwrap());
+        real.store.drop_database("db").unwrap().wait().unwrap();
+        let error = execution.next_batch(&mut batch).unwrap_err();
+        assert_eq!((error.code(), batch.len()), ("database_dropped", 0));
+    }
 }

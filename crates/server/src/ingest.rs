@@ -1,5 +1,7 @@
 //! One body of line protocol into one database. CPU work, nothing waits.
 
+use std::borrow::Cow;
+
 use alluvium_protocol::PartialWrite;
 use alluvium_protocol::line::{
     Field, FieldValue, Limits, Line, LineError, LineErrorKind, LineParser, Precision, borrow_key,
@@ -53,7 +55,7 @@ impl From<RefusedLine> for Refusal {
 /// Parses the body and commits its good lines.
 ///
 /// # Errors
-/// If the store refuses the batch as a whole; nothing of it was applied then.
+/// If the store refuses the batch as a whole; see [`Writer::commit`](alluvium_store::Writer::commit) for what of it may have been applied then.
 pub(crate) fn ingest(
     to: &mut PooledWriter,
     body: &[u8],
@@ -154,6 +156,7 @@ fn add(to: &mut PooledWriter, line: &Line<'_, '_>) -> Result<(), Refusal> {
     to.writer.begin_line(row, line.time_ns)?;
     for (at, field) in line.fields.iter().enumerate() {
         let name = name(&mut to.names, at, field).map_err(Refusal::Unread)?;
+        let name = &*name;
         match field.value {
             FieldValue::F64(v) => to.writer.field(name, ValueRef::F64(v)),
             FieldValue::I64(v) => to.writer.field(name, ValueRef::I64(v)),
@@ -171,21 +174,27 @@ fn add(to: &mut PooledWriter, line: &Line<'_, '_>) -> Result<(), Refusal> {
 /// Field names remembered by place; lines of one measurement repeat theirs.
 const NAMES_MAX: usize = 256;
 
+/// Bytes of a name that is remembered: a pool keeps its names.
+const NAME_BYTES_MAX: usize = 256;
+
 /// The decoded name of a field. A name that stood at the same place of the line before is compared, not
 /// checked again.
 fn name<'n>(
     names: &'n mut Vec<(Box<[u8]>, Box<str>)>,
     at: usize,
-    field: &Field<'_>,
-) -> Result<&'n str, LineErrorKind> {
+    field: &'n Field<'_>,
+) -> Result<Cow<'n, str>, LineErrorKind> {
+    if field.name.is_empty() || field.name.len() > NAME_BYTES_MAX {
+        return decode_name(field.name);
+    }
     let at = at.min(NAMES_MAX - 1);
     if names.get(at).is_none_or(|(raw, _)| **raw != *field.name) {
         let decoded = decode_name(field.name)?.into_owned().into_boxed_str();
-        // The places before this one are filled: their fields came first.
-        match names.get_mut(at) {
-            Some(place) => *place = (field.name.into(), decoded),
-            None => names.push((field.name.into(), decoded)),
+        // Fields before it may have had names too long to be here.
+        if names.len() <= at {
+            names.resize_with(at + 1, Default::default);
         }
+        names[at] = (field.name.into(), decoded);
     }
-    Ok(&names[at].1)
+    Ok(Cow::Borrowed(&names[at].1))
 }

@@ -372,7 +372,7 @@ pub(crate) fn body_reply(error: &body::BodyError) -> Reply {
 
 pub(crate) fn query_reply(error: &QueryError) -> Reply {
     let status = match error {
-        QueryError::UnknownMetric { .. } => StatusCode::NOT_FOUND,
+        QueryError::UnknownMetric { .. } | QueryError::Dropped => StatusCode::NOT_FOUND,
         QueryError::Budget(_) | QueryError::Deadline { .. } => StatusCode::SERVICE_UNAVAILABLE,
         e if e.is_request_error() => StatusCode::BAD_REQUEST,
         _ => StatusCode::INTERNAL_SERVER_ERROR,

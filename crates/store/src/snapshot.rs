@@ -64,6 +64,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Whether its database was dropped: its pages may be gone, and points are missing then without a word.
+    pub fn is_dropped(&self) -> bool {
+        self.database.is_dropped()
+    }
+
     pub(crate) fn new(store: Arc<StoreInner>, database: Arc<DatabaseState>) -> Self {
         let cut = database.retention.cut();
         let pin = store.readers.pin();

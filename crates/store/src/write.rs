@@ -306,7 +306,8 @@ impl Writer {
     /// the points at once, before they are durable. `durability` may name another level than the database's.
     ///
     /// # Errors
-    /// See [`WriteError`]; the lines are forgotten also then.
+    /// See [`WriteError`]; the lines are forgotten also then. Where series left memory while the batch was being written and could not be
+    /// brought back, some partitions have their lines: sent again, they are the same points.
     pub fn commit(&mut self, durability: Option<Durability>) -> Result<Commit, WriteError> {
         self.commit_with(durability, Self::commit_batch)
     }

@@ -128,8 +128,8 @@ pub struct LineParser<'a> {
     fruitless: usize,
 }
 
-/// So many of them, and a refused line ends with its first line feed: a body of open quotes must not cost the square of its length.
-const FRUITLESS_BYTES_MAX: usize = 16 << 20;
+/// So many times the body, and a refused line ends with its first line feed: a body of open quotes must not cost the square of its length.
+const FRUITLESS_BODIES_MAX: usize = 8;
 
 /// A line that was read; offsets are into its window.
 struct Parsed {
@@ -193,34 +193,29 @@ impl<'a> LineParser<'a> {
                     fields: &self.fields,
                 }))
             }
-            Err(kind) => Some(Err(self.refuse(start, window, kind))),
+            Err(kind) => Some(Err(self.refuse(start, kind))),
         }
     }
 
     /// Moves past the line at `start`, which was refused.
     #[cold]
-    fn refuse(&mut self, start: usize, window: &'a [u8], kind: LineErrorKind) -> LineError {
+    fn refuse(&mut self, start: usize, kind: LineErrorKind) -> LineError {
         let limit = self.limits.line_bytes_max;
-        let end = (self.fruitless < FRUITLESS_BYTES_MAX).then(|| end_of_bad_line(window));
+        // Not of a window: quotes that are open at its end may close behind it.
+        let rest = self.body.get(start..).unwrap_or_default();
+        let most = FRUITLESS_BODIES_MAX.saturating_mul(self.body.len());
+        let end = (self.fruitless < most).then(|| end_of_bad_line(rest));
         let end = end.flatten().or_else(|| {
-            self.fruitless += window.len();
-            memchr(b'\n', window)
+            self.fruitless += rest.len();
+            memchr(b'\n', rest)
         });
-        let (end, kind) = match end {
-            Some(end) if end <= limit => (start + end, kind),
-            _ if start + window.len() == self.body.len() && window.len() <= limit => {
-                (self.body.len(), kind)
-            }
-            _ => {
-                let behind = start + window.len();
-                let rest = self.body.get(behind..).unwrap_or_default();
-                let end = match memchr(b'\n', window) {
-                    Some(i) => start + i,
-                    None => behind + memchr(b'\n', rest).unwrap_or(rest.len()),
-                };
-                (end, LineErrorKind::LineTooLong { limit })
-            }
+        let end = end.unwrap_or(rest.len());
+        let kind = if end > limit {
+            LineErrorKind::LineTooLong { limit }
+        } else {
+            kind
         };
+        let end = start + end;
         let raw = self.body.get(start..end).unwrap_or_default();
         let error = LineError::new(self.number, raw, kind);
         self.number += memchr_iter(b'\n', raw).count() + 1;

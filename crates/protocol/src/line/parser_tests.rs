@@ -190,6 +190,25 @@ fn limits_have_names_and_end_where_they_say() {
 }
 
 #[test]
+fn text_in_quotes_that_cross_the_limit_becomes_no_point() {
+    let limits = Limits {
+        line_bytes_max: 20,
+        ..Limits::default()
+    };
+    let text = "aaaaaaaaaa\nm v=7 1\nbbbbbbbbbbbbbbbbbbb";
+    let body = format!("log text=\"{text}\" 1\nm v=1 2\nlog text=\"{text}\"\nm v=3 4");
+    assert_eq!(
+        read(body.as_bytes(), limits),
+        [
+            "1 line longer than 20 bytes",
+            "4 m v=1.0 2",
+            "5 line longer than 20 bytes",
+            "8 m v=3.0 4"
+        ]
+    );
+}
+
+#[test]
 fn a_line_of_64_mib_is_refused_in_one_pass() {
     for fill in [b'x', b'"', b'=', b',', b'\\', b'1'] {
         let mut body = vec![fill; 64 << 20];

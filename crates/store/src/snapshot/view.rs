@@ -48,8 +48,9 @@ impl SeriesSnapshot {
         }
     }
 
-    /// The numbers, or the texts, that a series holds now. Takes no lock where one run is all there is and nothing
-    /// of it is deleted.
+    /// What a series holds now of a kind, of every number where that is [`ValueKind::F64`]: as it was when the series was
+    /// selected, for numbers of another kind that have come since make it another one. Takes no lock where one run is all
+    /// there is and nothing of it is deleted.
     pub(super) fn of(
         store: &StoreInner,
         part: &PartitionState,
@@ -61,7 +62,7 @@ impl SeriesSnapshot {
         if let Some(run) = series.only_run()
             && part.hidden(row, field).is_empty()
         {
-            let wanted = run.kind().is_numeric() == kind.is_numeric();
+            let wanted = is_of(kind, run.kind());
             let run = wanted.then(|| run.with_expiry(cut.expiry()));
             let nothing = HiddenParts::default();
             let source = run.and_then(|r| Source::new(Points::Run(r), Lsn(0), &nothing));
@@ -74,11 +75,12 @@ impl SeriesSnapshot {
                 _pin: pin,
             };
         }
-        Self::of_locked(store, part, series, (kind, cut, pin)).0
+        let wanted = |k| is_of(kind, k);
+        Self::locked(store, part, series, (kind, cut, pin), wanted).0
     }
 
-    /// As [`Self::of`], and the position of the newest batch in it. Waits for the record of an older part that is not in
-    /// memory.
+    /// The numbers, or the texts, that a series holds now, in a kind that all of them have, and the position of the newest
+    /// batch in it. Waits for the record of an older part that is not in memory.
     pub(crate) fn of_locked(
         store: &StoreInner,
         part: &PartitionState,
@@ -86,6 +88,25 @@ impl SeriesSnapshot {
         (kind, cut, pin): (ValueKind, Cut, ReadPin),
     ) -> (Self, Lsn) {
         let wanted = |k: ValueKind| k.is_numeric() == kind.is_numeric();
+        let (mut snapshot, lsn) = Self::locked(store, part, series, (kind, cut, pin), wanted);
+        let mut kinds = snapshot.sources.iter().map(Source::kind);
+        if let Some(first) = kinds.next() {
+            snapshot.kind = if kinds.all(|kind| kind == first) {
+                first
+            } else {
+                ValueKind::F64
+            };
+        }
+        (snapshot, lsn)
+    }
+
+    fn locked(
+        store: &StoreInner,
+        part: &PartitionState,
+        series: &Series,
+        (kind, cut, pin): (ValueKind, Cut, ReadPin),
+        wanted: impl Fn(ValueKind) -> bool,
+    ) -> (Self, Lsn) {
         let mut sources = Vec::new();
         let mut state = series.lock();
         // Under the lock: what a delete takes out of the late buffer is still there only if it is hidden here.
@@ -103,7 +124,7 @@ impl SeriesSnapshot {
         };
         let runs = state.snapshots();
         let late = state.rare().and_then(|r| r.late.as_ref());
-        let late = late.map_or(Vec::new(), |late| late.columns(TimeRange::ALL, wanted));
+        let late = late.map_or(Vec::new(), |late| late.columns(TimeRange::ALL, &wanted));
         let lsn = state.lsn;
         // The files while the place is known to be right.
         let older = state.older().map(|place| (place, store.tail_files.open()));
@@ -240,5 +261,81 @@ impl SeriesSnapshot {
     /// The points inside `range`, one a timestamp, in batches.
     pub fn scan(&self, range: TimeRange, direction: Direction) -> SeriesCursor {
         SeriesCursor::new(self, range, direction)
+    }
+}
+
+/// Whether a point of a kind is one of a series that was selected as `selected`: mixed numbers are floats.
+fn is_of(selected: ValueKind, kind: ValueKind) -> bool {
+    match selected {
+        ValueKind::F64 => kind.is_numeric(),
+        selected => kind == selected,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alluvium_io::{Device, MemoryDevice, SystemClock};
+    use alluvium_nbtree::ReadStats;
+    use alluvium_types::{Column, PARTITION_COUNT, Partition, SeriesKey};
+
+    use super::*;
+    use crate::{Database, Store, StoreConfig};
+
+    fn write(database: &Database, time: i64, value: ValueRef<'_>) {
+        let mut writer = database.writer();
+        let row = writer.resolve(b"m", SeriesKey::new("m", [("a", "b"); 0]).unwrap());
+        writer.begin_line(row, time).unwrap();
+        writer.field("v", value).unwrap();
+        writer.end_line().unwrap();
+        writer.commit(None).unwrap().wait().unwrap();
+    }
+
+    #[test]
+    fn numbers_of_another_kind_that_come_behind_the_selection_are_left_out() {
+        let device: Arc<dyn Device> = Arc::new(MemoryDevice::new(3));
+        let config = StoreConfig {
+            shards: 2,
+            volume_bytes: 1 << 20,
+            ..StoreConfig::default()
+        };
+        let store = Store::open(device, Arc::new(SystemClock), config).unwrap();
+        let (database, created) = store.create_database("db").unwrap();
+        created.wait().unwrap();
+        write(&database, 1, ValueRef::I64(1));
+        write(&database, 3, ValueRef::I64(3));
+        let snapshot = database.snapshot();
+        let selected = snapshot.select(&crate::Selector::default()).unwrap();
+        // One in order, one late.
+        write(&database, 4, ValueRef::F64(0.5));
+        write(&database, 2, ValueRef::F64(0.5));
+        let stats = &mut ReadStats::default();
+        let read = |series: &SeriesSnapshot, stats: &mut ReadStats| {
+            let mut column = Column::new(series.kind());
+            let mut times = Vec::new();
+            let mut cursor = series.scan(TimeRange::ALL, Direction::Forward);
+            while cursor.next_batch(stats, &mut column).unwrap() {
+                times.extend_from_slice(&column.times);
+            }
+            let sum = series.aggregate(TimeRange::ALL, stats).unwrap();
+            (series.kind(), times, sum.count)
+        };
+        let then = snapshot.series(&selected[0]);
+        assert_eq!(read(&then, stats), (ValueKind::I64, vec![1, 3], 2));
+        let selected = snapshot.select(&crate::Selector::default()).unwrap();
+        let all = (ValueKind::F64, vec![1, 2, 3, 4], 4);
+        assert_eq!(read(&snapshot.series(&selected[0]), stats), all);
+        // A delete judges by all of them, whatever it was told of.
+        let inner = &store.0;
+        let state = &database.state;
+        for p in 0..PARTITION_COUNT {
+            let Some(part) = state.touched_partition(Partition(p as u8)) else {
+                continue;
+            };
+            let id = selected[0].id;
+            let series = part.table.read().get(id.row(), id.field()).cloned();
+            let view = (ValueKind::I64, Cut::default(), inner.readers.pin());
+            let now = SeriesSnapshot::of_locked(inner, part, &series.unwrap(), view).0;
+            assert_eq!(read(&now, stats), all);
+        }
     }
 }
