@@ -298,6 +298,15 @@ impl FieldSet {
         if self.series != from.series + 1 {
             return false;
         }
+        // Fields mostly come in their order.
+        if from.entries.last().is_none_or(|last| last >> 8 < field.0) {
+            let entry = field.0 << 8 | u32::from(KindSet::of(kind).byte());
+            let (last, rest) = match self.entries.split_last() {
+                Some((last, rest)) => (*last, rest),
+                None => return false,
+            };
+            return last == entry && rest == from.entries;
+        }
         let (at, entry) = from.changed(field, kind);
         let (i, behind) = match at {
             Ok(i) => (i, i + 1),

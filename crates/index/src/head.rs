@@ -20,10 +20,10 @@ pub(crate) struct Head {
     /// By row: one value number for each key of its shape, as varints.
     pub(crate) tuples: Blobs,
     /// By key, of those with values.
-    pub(crate) keys: Sparse<Box<KeyHead>>,
+    pub(crate) keys: Sparse<KeyHead, 8>,
     pub(crate) postings: PostingsStore,
     /// By shape, of those with rows.
-    shape_rows: Sparse<RoaringBitmap>,
+    shape_rows: Sparse<RoaringBitmap, 256>,
 }
 
 /// The values of one key.
@@ -32,6 +32,26 @@ pub(crate) struct KeyHead {
     pub(crate) values: Dictionary,
     /// By value.
     pub(crate) postings: Paged<Postings>,
+}
+
+impl Default for KeyHead {
+    fn default() -> Self {
+        Self {
+            values: Dictionary::new(),
+            postings: Paged::default(),
+        }
+    }
+}
+
+impl KeyHead {
+    /// Adds the highest row so far to the rows of a value.
+    #[inline]
+    fn add_row(&mut self, store: &mut PostingsStore, value: u32, row: u32) {
+        match self.postings.get_mut(value as usize) {
+            Some(postings) => *postings = store.push(*postings, row),
+            None => self.postings.push(Postings::one(row)),
+        }
+    }
 }
 
 impl Head {
@@ -57,40 +77,24 @@ impl Head {
     }
 
     pub(crate) fn key(&self, key: u32) -> Option<&KeyHead> {
-        Some(self.keys.get(key)?)
+        self.keys.get(key)
     }
 
     pub(crate) fn key_mut(&mut self, key: u32) -> &mut KeyHead {
-        let new = || {
-            Box::new(KeyHead {
-                values: Dictionary::new(),
-                postings: Paged::default(),
-            })
-        };
-        self.keys.get_or_insert_with(key, new)
+        self.keys.get_or_insert_with(key, KeyHead::default)
     }
 
     /// The keys that have values here, with these.
     pub(crate) fn keys(&self) -> impl Iterator<Item = (u32, &KeyHead)> {
-        self.keys.iter().map(|(id, key)| (id, &**key))
+        self.keys.iter()
     }
 
     /// The number of a value, new if need be, with one more row.
     pub(crate) fn add_value(&mut self, key: u32, value: &[u8], row: u32) -> u32 {
-        let id = self.key_mut(key).values.intern_bytes(value);
-        self.add_row_of_value(key, id, row);
+        let of_key = self.keys.get_or_insert_with(key, KeyHead::default);
+        let id = of_key.values.intern_bytes(value);
+        of_key.add_row(&mut self.postings, id, row);
         id
-    }
-
-    /// Adds the highest row so far to the rows of a value.
-    pub(crate) fn add_row_of_value(&mut self, key: u32, value: u32, row: u32) {
-        let Some(key) = self.keys.get_mut(key) else {
-            return;
-        };
-        match key.postings.get_mut(value as usize) {
-            Some(postings) => *postings = self.postings.push(*postings, row),
-            None => key.postings.push(Postings::one(row)),
-        }
     }
 
     /// Appends the next row, whose values know of it already.
@@ -150,8 +154,7 @@ impl Head {
     }
 
     pub(crate) fn postings_bytes(&self) -> usize {
-        let of_key = |key: &KeyHead| key.postings.heap_bytes() + size_of::<KeyHead>();
-        let words: usize = self.keys().map(|(_, key)| of_key(key)).sum();
+        let words: usize = self.keys().map(|(_, key)| key.postings.heap_bytes()).sum();
         let shapes: usize = self.shapes().map(|(_, rows)| bitmap_bytes(rows)).sum();
         words
             + shapes

@@ -1,22 +1,20 @@
 //! A list with holes.
 
-/// Items of one chunk.
-const CHUNK: usize = 256;
-
-/// Items by number. What is not there costs little, however high the highest number: a chunk without items takes 16 bytes.
+/// Items by number, so many in a chunk. What is not there costs little, however high the highest number: a chunk without items
+/// takes 16 bytes.
 #[derive(Debug, Clone)]
-pub(crate) struct Sparse<T> {
-    /// Empty, or of [`CHUNK`] places.
+pub(crate) struct Sparse<T, const CHUNK: usize> {
+    /// Empty, or of all places of a chunk.
     chunks: Vec<Box<[Option<T>]>>,
 }
 
-impl<T> Default for Sparse<T> {
+impl<T, const CHUNK: usize> Default for Sparse<T, CHUNK> {
     fn default() -> Self {
         Self { chunks: Vec::new() }
     }
 }
 
-impl<T> Sparse<T> {
+impl<T, const CHUNK: usize> Sparse<T, CHUNK> {
     #[inline]
     pub(crate) fn get(&self, number: u32) -> Option<&T> {
         let at = number as usize;
@@ -31,16 +29,25 @@ impl<T> Sparse<T> {
     }
 
     /// The item of this number, new if need be.
+    #[inline]
     pub(crate) fn get_or_insert_with(&mut self, number: u32, make: impl FnOnce() -> T) -> &mut T {
         let at = number as usize;
-        if self.chunks.len() <= at / CHUNK {
-            self.chunks.resize_with(at / CHUNK + 1, Box::default);
+        if self
+            .chunks
+            .get(at / CHUNK)
+            .is_none_or(|chunk| chunk.is_empty())
+        {
+            self.add_chunk(at / CHUNK);
         }
-        let chunk = &mut self.chunks[at / CHUNK];
-        if chunk.is_empty() {
-            *chunk = (0..CHUNK).map(|_| None).collect();
+        self.chunks[at / CHUNK][at % CHUNK].get_or_insert_with(make)
+    }
+
+    #[cold]
+    fn add_chunk(&mut self, at: usize) {
+        if self.chunks.len() <= at {
+            self.chunks.resize_with(at + 1, Box::default);
         }
-        chunk[at % CHUNK].get_or_insert_with(make)
+        self.chunks[at] = (0..CHUNK).map(|_| None).collect();
     }
 
     /// What is there, ascending by number.
@@ -65,7 +72,7 @@ mod tests {
 
     #[test]
     fn what_is_there_is_found_and_the_rest_costs_little() {
-        let mut list = Sparse::default();
+        let mut list = Sparse::<u64, 256>::default();
         let numbers = [0_u32, 255, 256, 70_000, 1_000_000];
         for number in numbers.iter().rev() {
             assert_eq!(list.get(*number), None);
