@@ -67,7 +67,15 @@ fn report(value: &Value) -> String {
     );
     list(&mut out, value, "tags", &["values", "tag_sets", "tag"]);
     list(&mut out, value, "values", &["tag_sets", "tag", "value"]);
-    list(&mut out, value, "days", &["tag_sets", "new", "day"]);
+    list(
+        &mut out,
+        value,
+        "days",
+        &["tag_sets", "new", "day of points"],
+    );
+    for warning in value["warnings"].as_array().into_iter().flatten() {
+        let _ = writeln!(out, "\n{}", warning.as_str().unwrap_or_default());
+    }
     let rate = &value["new_series"];
     let minutes = rate["last_minutes"].as_array().map_or(0, Vec::len);
     let _ = writeln!(
@@ -91,7 +99,8 @@ fn list(out: &mut String, value: &Value, name: &str, columns: &[&str]) {
     out.push('\n');
     for entry in entries {
         for column in columns {
-            let cell = &entry[*column];
+            // A column's first word names what is in it.
+            let cell = &entry[column.split(' ').next().unwrap_or_default()];
             let cell = cell.as_str().map_or_else(|| number(cell), str::to_owned);
             let _ = write!(out, "{cell:>12} ");
         }
@@ -111,7 +120,8 @@ mod tests {
             "series": exact(7), "tag_sets": exact(5), "measurement_count": exact(1), "tag_count": exact(2),
             "measurements": [{ "measurement": "cpu", "series": exact(7), "tag_sets": exact(5) }],
             "tags": [{ "tag": "host", "values": about(99), "tag_sets": exact(5) }],
-            "values": [], "days": [],
+            "values": [], "days": [{ "day": "1970-01-21", "tag_sets": exact(1), "new": about(1) }],
+            "partial": true, "warnings": ["partial: up to 3 tag sets of partition 1 may be missing"],
             "new_series": { "this_minute": exact(3), "last_minutes": [4, 8], "per_minute": 6.0 },
         }));
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
@@ -121,6 +131,15 @@ mod tests {
         );
         assert!(lines.contains(&"7            5          cpu"), "{text}");
         assert!(lines.contains(&"~99            5         host"), "{text}");
+        let days = lines
+            .iter()
+            .position(|line| line.ends_with("day of points"));
+        assert!(
+            lines[days.map_or(0, |at| at + 1)].ends_with("~1   1970-01-21"),
+            "{text}"
+        );
+        let warning = "partial: up to 3 tag sets of partition 1 may be missing";
+        assert!(lines.contains(&warning), "{text}");
         assert_eq!(
             lines.last(),
             Some(&"new series: 3 in this minute, 6.0 a minute in the 2 before it")

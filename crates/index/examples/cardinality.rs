@@ -1,11 +1,12 @@
 //! Builds an index of TSBS-like tag sets and prints what a row costs.
 //!
 //! ```text
-//! cargo run --release -p alluvium-index --example cardinality [ROWS [hosts|devops|random [SEGMENT_ROWS [PASSES]]]]
+//! cargo run --release -p alluvium-index --example cardinality [ROWS [SHAPE [SEGMENT_ROWS [PASSES]]]]
 //! ```
 //!
 //! `hosts` (the default): one measurement, every row a host of its own. `devops`: nine measurements for each
-//! host. `random`: four tags, one of them 32 random hexadecimal digits on each row.
+//! host. `random`: four tags, one of them 32 random hexadecimal digits on each row. `measurements`: 10,000 of them in turn, a
+//! row for each host. `sparse`: as `hosts`, with about 25 of 50 fields on each row, hardly any two rows with the same.
 //!
 //! With SEGMENT_ROWS the rows are sealed in segments of so many, after each of which look-ups and selectors are
 //! measured over those; their bytes are in memory, so a read costs a checksum and no device.
@@ -51,10 +52,16 @@ fn main() {
         .map_or(1_000_000, |text| text.parse().expect("ROWS is a number"));
     let shape = arguments.next().unwrap_or_else(|| "hosts".into());
     let key = |i: u32| match shape.as_str() {
-        "hosts" => host("cpu", i),
+        "hosts" | "sparse" => host("cpu", i),
         "devops" => host(MEASUREMENTS[i as usize % 9], i / 9),
         "random" => container(i),
-        other => panic!("no shape '{other}': hosts, devops or random"),
+        "measurements" => metric(i),
+        other => panic!("no shape '{other}': hosts, devops, random, measurements or sparse"),
+    };
+    let fields = |i: u32| match shape.as_str() {
+        "measurements" => 1,
+        "sparse" => xxh(!i) >> 14,
+        _ => (1 << 10) - 1,
     };
 
     let segment_rows: u32 = arguments.next().map_or(u32::MAX, |text| {
@@ -74,8 +81,8 @@ fn main() {
                 seal(&mut index, &mut unmeasured);
             }
             let keys: Vec<SeriesKey> = (begin..rows.min(begin + 4096)).map(key).collect();
-            for (key, best) in keys.iter().zip(&mut best_times[begin as usize..]) {
-                let (_, taken) = insert(&mut index, key, &mut scratch);
+            for ((row, key), best) in (begin..).zip(&keys).zip(&mut best_times[begin as usize..]) {
+                let (_, taken, _) = insert(&mut index, key, fields(row), &mut scratch);
                 *best = (*best).min(taken.as_nanos() as u32);
             }
         }
@@ -87,6 +94,7 @@ fn main() {
     let mut scratch = Vec::new();
     let mut times: Vec<u32> = Vec::with_capacity(rows as usize);
     let before = resident_bytes();
+    let mut whole_times: Vec<u32> = Vec::with_capacity(rows as usize);
     let (mut inserting, mut adding) = (Duration::ZERO, Duration::ZERO);
     let (mut sealing, mut segment_bytes) = (Duration::ZERO, 0);
     let mut longest_step = Duration::ZERO;
@@ -97,14 +105,14 @@ fn main() {
             sealing += start.elapsed();
         }
         let keys: Vec<SeriesKey> = (begin..rows.min(begin + 4096)).map(key).collect();
-        for key in &keys {
-            let start = Instant::now();
-            let (hash, taken) = insert(&mut index, key, &mut scratch);
+        for (row, key) in (begin..).zip(&keys) {
+            let (hash, taken, whole) = insert(&mut index, key, fields(row), &mut scratch);
             hashes.push(hash);
             inserting += taken;
             let before = best_times[times.len()];
             times.push(before.min(taken.as_nanos() as u32));
-            adding += start.elapsed().saturating_sub(taken);
+            whole_times.push(whole.as_nanos() as u32);
+            adding += whole.saturating_sub(taken);
         }
     }
     if segment_rows < u32::MAX {
@@ -136,24 +144,35 @@ fn main() {
         println!("  {what:16} {:6.2}", bytes as f64 / n);
     }
     println!(
-        "resident set {:.1} B/row (includes 20 B/row of this program's own lists)",
+        "resident set {:.1} B/row (includes 24 B/row of this program's own lists)",
         resident as f64 / n
     );
-    let mut slowest: Vec<(u32, usize)> = times.iter().copied().zip(0..).collect();
-    slowest.sort_unstable_by(|a, b| b.cmp(a));
-    slowest.truncate(8);
-    println!("slowest inserts, nanoseconds and row: {slowest:?}");
+    for (what, times) in [("inserts", &times), ("with their series", &whole_times)] {
+        let mut slowest: Vec<(u32, usize)> = times.iter().copied().zip(0..).collect();
+        slowest.sort_unstable_by(|a, b| b.cmp(a));
+        slowest.truncate(8);
+        println!("slowest {what}, nanoseconds and row: {slowest:?}");
+    }
     times.sort_unstable();
     let at = |share: f64| times[((n - 1.0) * share) as usize];
     println!(
         "insert_row {:.0} ns mean, p50 {} p99 {} p99.9 {} max {} ns of processor, its clock's own included; \
-         hashing and ten add_series {:.0} ns",
+         its add_series {:.0} ns",
         inserting.as_nanos() as f64 / n,
         at(0.5),
         at(0.99),
         at(0.999),
         at(1.0),
         adding.as_nanos() as f64 / n
+    );
+
+    let count = index.measurements().count();
+    let of_measurements = best(|| index.measurement_sizes().len());
+    let of_tags = best(|| index.tag_sizes().len());
+    println!(
+        "sizes of {count} measurements {:.2} ms, of tags {:.2} ms",
+        of_measurements / 1e6,
+        of_tags / 1e6
     );
 
     // A fixed permutation, so that look-ups do not follow the order of insertion.
@@ -240,29 +259,30 @@ fn main() {
     assert_eq!(copy.series_count(), index.series_count());
 }
 
-/// Inserts a row with ten series; returns its hash, and the processor time of the row alone: what another process takes
-/// meanwhile is not the insert's.
+/// Inserts a row with a series of each field whose bit is set; returns its hash, and the processor time of the row alone and
+/// of all: what another process takes meanwhile is not the insert's.
 fn insert(
     index: &mut PartitionIndex,
     key: &SeriesKey,
+    fields: u64,
     scratch: &mut Vec<u8>,
-) -> (KeyHash, Duration) {
+) -> (KeyHash, Duration, Duration) {
     let key = FlatKey::new(key, scratch);
     let hash = KeyHash::of_input(SEED, key.bytes());
     let start = thread_cpu_time();
     let row = index.insert_flat(hash, key).expect("a new tag set");
     let taken = thread_cpu_time().saturating_sub(start);
     let measurement = index.measurement_of(row).expect("just inserted");
-    for field in 0..10 {
-        let field = match index.field_name(measurement, FieldId(field)) {
-            Some(_) => FieldId(field),
-            None => index
-                .insert_field(measurement, &format!("field_{field}"))
-                .expect("few fields"),
-        };
+    let last = u64::BITS - fields.leading_zeros();
+    for field in index.field_count(measurement)..last {
+        let name = format!("field_{field}");
+        index.insert_field(measurement, &name).expect("few fields");
+    }
+    for field in (0..last).filter(|field| fields >> field & 1 == 1) {
+        let field = FieldId(field);
         index.add_series(row, field, ValueKind::F64).expect("known");
     }
-    (hash, taken)
+    (hash, taken, thread_cpu_time().saturating_sub(start))
 }
 
 /// What is left in memory when only the newest rows are active, and what the others cost a question about these.
@@ -336,7 +356,9 @@ const ACTIVE_ROWS: u32 = 1_000_000;
 
 /// Makes a segment of the rows in memory; returns its bytes.
 fn seal(index: &mut PartitionIndex, longest_step: &mut Duration) -> usize {
+    let start = thread_cpu_time();
     index.freeze();
+    *longest_step = (*longest_step).max(thread_cpu_time().saturating_sub(start));
     let Some(mut job) = index.seal_job() else {
         return 0;
     };
@@ -427,6 +449,16 @@ fn container(i: u32) -> SeriesKey {
         ("node", format!("node-{}", (random >> 16) % 1000)),
     ];
     SeriesKey::new("container", tags).expect("keys differ")
+}
+
+/// One of 10,000 measurements of a host.
+fn metric(i: u32) -> SeriesKey {
+    let host = i / 10_000;
+    let tags = [
+        ("host", format!("host_{host}")),
+        ("job", format!("job_{}", host % 7)),
+    ];
+    SeriesKey::new(format!("metric_{}", i % 10_000), tags).expect("keys differ")
 }
 
 fn xxh(i: u32) -> u64 {

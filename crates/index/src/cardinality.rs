@@ -3,6 +3,8 @@
 use roaring::RoaringBitmap;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::head::Head;
+use crate::palette::CHUNK;
 use crate::postings::RowsRef;
 use crate::segment::SegmentKey;
 use crate::{PartitionIndex, Segment, SegmentError};
@@ -27,55 +29,94 @@ pub struct MeasurementSize {
 pub struct TagSize {
     /// Its key.
     pub key: String,
-    /// Tag sets that have it.
+    /// Tag sets that have it, and a series.
     pub tag_sets: u64,
     /// Its values in each segment and in memory, added up: how many looks a count of them takes, and how many
     /// distinct ones there are at most.
     pub values: u64,
 }
 
+#[derive(Debug, Clone, Copy, Default)]
+struct ShapeSize {
+    tag_sets: u64,
+    series: u64,
+}
+
 impl PartitionIndex {
-    /// Measurements with what they hold, in creation order. Costs a read of every row; never waits.
+    /// Measurements with what they hold, in creation order. Costs a look at every row, or at every 4096 of them where they are
+    /// alike, and at every shape; never waits.
     pub fn measurement_sizes(&self) -> Vec<MeasurementSize> {
-        let sizes = self.measurements().map(|(id, name)| {
-            let schemas = &self.measurements[id.0 as usize].schemas;
-            let rows = self.rows_of_schemas(schemas);
-            let (mut tag_sets, mut series) = (0, 0);
-            let mut last = None;
-            for row in &rows {
-                let set = self.row_sets.get(row as usize);
-                let count = match last {
-                    Some((known, count)) if known == set => count,
-                    _ => set.map_or(0, |set| self.sets.series(set)),
-                };
-                last = Some((set, count));
-                tag_sets += u64::from(count > 0);
-                series += count;
-            }
-            MeasurementSize {
-                name: name.to_owned(),
-                tag_sets,
-                series,
-            }
+        let names = self.measurement_names.iter();
+        let sizes = names.map(|name| MeasurementSize {
+            name: name.to_owned(),
+            tag_sets: 0,
+            series: 0,
         });
-        sizes.collect()
+        let mut sizes: Vec<MeasurementSize> = sizes.collect();
+        for (shape, of_shape) in self.schemas.iter().zip(self.shape_sizes()) {
+            if let Some(size) = sizes.get_mut(shape.measurement as usize) {
+                size.tag_sets += of_shape.tag_sets;
+                size.series += of_shape.series;
+            }
+        }
+        sizes
     }
 
-    /// Tags with what they hold, in creation order; tag sets without a series count. Costs a union of bitmaps a tag;
-    /// never waits.
+    /// Tags with what they hold, in creation order. Costs as [`Self::measurement_sizes`] does, and a look at every key of each
+    /// shape and segment; never waits.
     pub fn tag_sizes(&self) -> Vec<TagSize> {
-        let sizes = (0..).zip(&self.tag_keys).map(|(id, key)| {
-            let sealed = self.sealed.iter().flat_map(|s| &s.keys);
-            let sealed = sealed.filter(|k| k.id == id).map(|k| u64::from(k.values));
-            let in_memory = self.heads().filter_map(|head| head.key(id));
-            let in_memory = in_memory.map(|key| u64::from(key.values.len()));
-            TagSize {
-                key: self.key_names.name(id).unwrap_or_default().to_owned(),
-                tag_sets: self.rows_of_schemas(&key.schemas).len(),
-                values: sealed.chain(in_memory).sum(),
-            }
+        let names = self.key_names.iter();
+        let sizes = names.map(|name| TagSize {
+            key: name.to_owned(),
+            tag_sets: 0,
+            values: 0,
         });
-        sizes.collect()
+        let mut sizes: Vec<TagSize> = sizes.collect();
+        for (shape, of_shape) in self.schemas.iter().zip(self.shape_sizes()) {
+            for key in &shape.keys {
+                if let Some(size) = sizes.get_mut(*key as usize) {
+                    size.tag_sets += of_shape.tag_sets;
+                }
+            }
+        }
+        let sealed = self.sealed.iter().flat_map(|segment| &segment.keys);
+        let sealed = sealed.map(|key| (key.id, key.values));
+        let in_memory = self.heads().flat_map(Head::keys);
+        let in_memory = in_memory.map(|(id, key)| (id, key.values.len()));
+        for (id, values) in sealed.chain(in_memory) {
+            if let Some(size) = sizes.get_mut(id as usize) {
+                size.values += u64::from(values);
+            }
+        }
+        sizes
+    }
+
+    /// What each shape holds.
+    fn shape_sizes(&self) -> Vec<ShapeSize> {
+        let mut sizes = vec![ShapeSize::default(); self.schemas.len() as usize];
+        let mut add = |shape: u32, list: u32, rows: u64| {
+            let series = self.sets.series(list);
+            if let Some(size) = sizes.get_mut(shape as usize).filter(|_| series > 0) {
+                size.tag_sets += rows;
+                size.series += rows * series;
+            }
+        };
+        let end = self.row_count() as usize;
+        for (chunk, begin) in (0..end).step_by(CHUNK).enumerate() {
+            let rows = begin..end.min(begin + CHUNK);
+            let shape = self.row_schemas.uniform(chunk);
+            if let (Some(shape), Some(list)) = (shape, self.row_sets.uniform(chunk)) {
+                add(shape, list, rows.len() as u64);
+                continue;
+            }
+            for row in rows {
+                let (shape, list) = (self.row_schemas.get(row), self.row_sets.get(row));
+                if let (Some(shape), Some(list)) = (shape, list) {
+                    add(shape, list, 1);
+                }
+            }
+        }
+        sizes
     }
 
     /// Calls `visit` with each value that a tag has in memory and its number of tag sets; a value comes again where rows
@@ -109,7 +150,7 @@ impl Segment {
         key: &str,
         mut visit: impl FnMut(&str, u64),
     ) -> Result<(), SegmentError> {
-        let Some(key) = self.keys.iter().find(|k| &*k.name == key) else {
+        let Some((_, key)) = self.key_named(key) else {
             return Ok(());
         };
         let counts = self.value_counts(key)?;
@@ -198,10 +239,10 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use alluvium_types::{SeriesKey, ValueKind};
+    use alluvium_types::{Row, SeriesKey, ValueKind};
 
     use super::*;
-    use crate::KeyHash;
+    use crate::{KeyHash, KindSet};
 
     #[test]
     fn sketches_are_near_what_was_added() {
@@ -266,5 +307,64 @@ mod tests {
         }
         let regions: Vec<_> = regions.iter().map(|(v, n)| (v.as_str(), *n)).collect();
         assert_eq!(regions, [("r0", 67), ("r1", 67), ("r2", 66)]);
+    }
+
+    #[test]
+    fn rows_without_series_are_not_counted_among_tags() {
+        let mut index = index();
+        for row in (0..100).chain([150, 151]).map(Row) {
+            index.retain_series(row, |_, _| KindSet::EMPTY);
+        }
+        let sizes = index.measurement_sizes();
+        let sizes = sizes.iter().map(|m| (m.tag_sets, m.series));
+        assert_eq!(sizes.collect::<Vec<_>>(), [(0, 0), (98, 147)]);
+        let tags = index.tag_sizes();
+        assert_eq!((tags[0].tag_sets, tags[1].tag_sets), (98, 98));
+    }
+
+    /// Many measurements with tags of their own, over several segments: every count is that of all rows looked at one by one.
+    #[test]
+    fn sizes_of_many_shapes_are_those_of_their_rows() {
+        let mut index = PartitionIndex::new();
+        let mut expected: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        for n in 0..20_000_u64 {
+            // Rows that are alike by chunks at first, in turn behind.
+            let of = if n < 9000 { n / 4500 } else { n % 700 };
+            let (name, own) = (format!("m{of}"), format!("t{}", of % 300));
+            let tags = [("host", n.to_string()), (own.as_str(), "x".to_owned())];
+            let key = SeriesKey::new(&name, tags).unwrap();
+            let hash = KeyHash::of(1, &key, &mut Vec::new());
+            let row = index.insert_row(hash, &key).unwrap();
+            let measurement = index.measurement(&name).unwrap();
+            let fields = 1 + of % 3;
+            for field in 0..fields {
+                let field = index.insert_field(measurement, &format!("f{field}"));
+                index
+                    .add_series(row, field.unwrap(), ValueKind::F64)
+                    .unwrap();
+            }
+            for name in [name, own, "host".into()] {
+                let (tag_sets, series) = expected.entry(name).or_default();
+                (*tag_sets, *series) = (*tag_sets + 1, *series + fields);
+            }
+            if n % 6000 == 5999 {
+                index.freeze();
+                let bytes = index.seal_job().unwrap().build(&index);
+                let segment = Segment::open(Arc::new(bytes)).unwrap();
+                index.seal(Arc::new(segment)).unwrap();
+            }
+        }
+        let measurements = index.measurement_sizes();
+        assert_eq!(measurements.len(), 700);
+        for size in measurements {
+            let found = (size.tag_sets, size.series);
+            assert_eq!(expected.get(&size.name), Some(&found), "{}", size.name);
+        }
+        let tags = index.tag_sizes();
+        assert_eq!(tags.len(), 301);
+        for size in tags {
+            let tag_sets = expected.get(&size.key).map(|(tag_sets, _)| *tag_sets);
+            assert_eq!(tag_sets, Some(size.tag_sets), "{}", size.key);
+        }
     }
 }

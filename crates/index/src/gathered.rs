@@ -132,7 +132,7 @@ impl Gathered {
 impl Head {
     /// Adds rows above all so far, ascending, to the rows of a value.
     fn add_rows_of_value(&mut self, key: u32, value: u32, rows: &[u32]) {
-        let Some(KeyHead { postings, .. }) = self.keys.get_mut(key as usize) else {
+        let Some(KeyHead { postings, .. }) = self.keys.get_mut(key) else {
             return;
         };
         if let Some(postings) = postings.get_mut(value as usize) {

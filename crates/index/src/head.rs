@@ -8,6 +8,7 @@ use crate::blobs::Blobs;
 use crate::dictionary::Dictionary;
 use crate::paged::Paged;
 use crate::postings::{Postings, PostingsStore, RowsRef, bitmap_bytes};
+use crate::sparse::Sparse;
 use crate::varint::get_u32;
 
 /// Rows from `base` on. Numbers of values are its own: they begin again in the next head.
@@ -18,11 +19,11 @@ pub(crate) struct Head {
     pub(crate) known_before: (u32, u32, u32),
     /// By row: one value number for each key of its shape, as varints.
     pub(crate) tuples: Blobs,
-    /// By key; keys without a value may be missing at the end.
-    pub(crate) keys: Vec<KeyHead>,
+    /// By key, of those with values.
+    pub(crate) keys: Sparse<KeyHead, 8>,
     pub(crate) postings: PostingsStore,
-    /// By shape, as far as there are rows.
-    shape_rows: Vec<RoaringBitmap>,
+    /// By shape, of those with rows.
+    shape_rows: Sparse<RoaringBitmap, 256>,
 }
 
 /// The values of one key.
@@ -31,6 +32,26 @@ pub(crate) struct KeyHead {
     pub(crate) values: Dictionary,
     /// By value.
     pub(crate) postings: Paged<Postings>,
+}
+
+impl Default for KeyHead {
+    fn default() -> Self {
+        Self {
+            values: Dictionary::new(),
+            postings: Paged::default(),
+        }
+    }
+}
+
+impl KeyHead {
+    /// Adds the highest row so far to the rows of a value.
+    #[inline]
+    fn add_row(&mut self, store: &mut PostingsStore, value: u32, row: u32) {
+        match self.postings.get_mut(value as usize) {
+            Some(postings) => *postings = store.push(*postings, row),
+            None => self.postings.push(Postings::one(row)),
+        }
+    }
 }
 
 impl Head {
@@ -56,36 +77,24 @@ impl Head {
     }
 
     pub(crate) fn key(&self, key: u32) -> Option<&KeyHead> {
-        self.keys.get(key as usize)
+        self.keys.get(key)
     }
 
     pub(crate) fn key_mut(&mut self, key: u32) -> &mut KeyHead {
-        let needed = key as usize + 1;
-        if self.keys.len() < needed {
-            self.keys.resize_with(needed, || KeyHead {
-                values: Dictionary::new(),
-                postings: Paged::default(),
-            });
-        }
-        &mut self.keys[key as usize]
+        self.keys.get_or_insert_with(key, KeyHead::default)
+    }
+
+    /// The keys that have values here, with these.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = (u32, &KeyHead)> {
+        self.keys.iter()
     }
 
     /// The number of a value, new if need be, with one more row.
     pub(crate) fn add_value(&mut self, key: u32, value: &[u8], row: u32) -> u32 {
-        let id = self.key_mut(key).values.intern_bytes(value);
-        self.add_row_of_value(key, id, row);
+        let of_key = self.keys.get_or_insert_with(key, KeyHead::default);
+        let id = of_key.values.intern_bytes(value);
+        of_key.add_row(&mut self.postings, id, row);
         id
-    }
-
-    /// Adds the highest row so far to the rows of a value.
-    pub(crate) fn add_row_of_value(&mut self, key: u32, value: u32, row: u32) {
-        let Some(key) = self.keys.get_mut(key as usize) else {
-            return;
-        };
-        match key.postings.get_mut(value as usize) {
-            Some(postings) => *postings = self.postings.push(*postings, row),
-            None => key.postings.push(Postings::one(row)),
-        }
     }
 
     /// Appends the next row, whose values know of it already.
@@ -103,23 +112,18 @@ impl Head {
     }
 
     fn shape_mut(&mut self, schema: u32) -> &mut RoaringBitmap {
-        let needed = schema as usize + 1;
-        if self.shape_rows.len() < needed {
-            self.shape_rows.resize_with(needed, RoaringBitmap::new);
-        }
-        &mut self.shape_rows[schema as usize]
+        self.shape_rows
+            .get_or_insert_with(schema, RoaringBitmap::new)
     }
 
     /// The rows of a shape.
     pub(crate) fn rows_of_shape(&self, schema: u32) -> Option<&RoaringBitmap> {
-        self.shape_rows.get(schema as usize)
+        self.shape_rows.get(schema)
     }
 
     /// The shapes that have rows here, with them.
     pub(crate) fn shapes(&self) -> impl Iterator<Item = (u32, &RoaringBitmap)> {
-        (0..)
-            .zip(&self.shape_rows)
-            .filter(|(_, rows)| !rows.is_empty())
+        self.shape_rows.iter()
     }
 
     /// The union of the rows of some shapes.
@@ -133,7 +137,7 @@ impl Head {
     /// The rows of a value.
     pub(crate) fn value_rows(&self, key: u32, value: u32) -> Option<RowsRef<'_>> {
         let postings = self.key(key)?.postings.get(value as usize)?;
-        Some(self.postings.rows(postings))
+        Some(self.postings.rows(*postings))
     }
 
     /// The number of a row's value under the key at place `at` of its shape.
@@ -146,16 +150,16 @@ impl Head {
     }
 
     pub(crate) fn values_bytes(&self) -> usize {
-        self.keys.iter().map(|k| k.values.heap_bytes()).sum()
+        self.keys().map(|(_, key)| key.values.heap_bytes()).sum()
     }
 
     pub(crate) fn postings_bytes(&self) -> usize {
-        let words: usize = self.keys.iter().map(|k| k.postings.heap_bytes()).sum();
-        let shapes: usize = self.shape_rows.iter().map(bitmap_bytes).sum();
+        let words: usize = self.keys().map(|(_, key)| key.postings.heap_bytes()).sum();
+        let shapes: usize = self.shapes().map(|(_, rows)| bitmap_bytes(rows)).sum();
         words
             + shapes
             + self.postings.heap_bytes()
-            + self.keys.capacity() * size_of::<KeyHead>()
-            + self.shape_rows.capacity() * size_of::<RoaringBitmap>()
+            + self.keys.heap_bytes()
+            + self.shape_rows.heap_bytes()
     }
 }

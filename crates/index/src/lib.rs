@@ -71,6 +71,8 @@ mod schema;
 mod segment;
 mod selector;
 mod silence;
+mod sparse;
+mod steps;
 mod table;
 mod tag_rows;
 mod varint;

@@ -334,12 +334,12 @@ impl PartitionIndex {
     fn encode_fields(&self, from: usize, out: &mut Vec<u8>) {
         // Numbers of the new fields: count back from the end of each measurement.
         let mut next: HashMap<u32, u32> = HashMap::new();
-        for &m in &self.field_order[from..] {
+        for &m in self.field_order.iter_from(from) {
             *next
                 .entry(m)
                 .or_insert(self.measurements[m as usize].fields.len()) -= 1;
         }
-        for &m in &self.field_order[from..] {
+        for &m in self.field_order.iter_from(from) {
             let field = next.entry(m).or_default();
             put_u64(out, m.into());
             let name = self.measurements[m as usize].fields.name(*field);

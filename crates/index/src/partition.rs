@@ -9,6 +9,7 @@ use crate::dictionary::Dictionary;
 use crate::field_sets::{FieldSets, NO_FIELDS};
 use crate::head::Head;
 use crate::journal::Journal;
+use crate::paged::Paged;
 use crate::palette::Palette;
 use crate::postings::bitmap_bytes;
 use crate::removal::mark_row;
@@ -51,11 +52,11 @@ pub struct PartitionIndex {
     pub(crate) sets: FieldSets,
     pub(crate) schemas: Schemas,
     pub(crate) measurement_names: Dictionary,
-    pub(crate) measurements: Vec<Measurement>,
+    pub(crate) measurements: Paged<Measurement>,
     pub(crate) key_names: Dictionary,
-    pub(crate) tag_keys: Vec<TagKey>,
+    pub(crate) tag_keys: Paged<TagKey>,
     /// The measurement of each field, in creation order over all measurements.
-    pub(crate) field_order: Vec<u32>,
+    pub(crate) field_order: Paged<u32>,
     pub(crate) journal: Journal,
     pub(crate) series: u64,
     /// Rows that had series and have none.
@@ -71,6 +72,7 @@ pub struct PartitionIndex {
 #[derive(Debug, Clone)]
 pub(crate) struct Measurement {
     pub(crate) fields: Dictionary,
+    /// Its shapes, ascending.
     pub(crate) schemas: Vec<u32>,
 }
 
@@ -99,10 +101,10 @@ impl PartitionIndex {
             sets: FieldSets::new(),
             schemas: Schemas::default(),
             measurement_names: Dictionary::new(),
-            measurements: Vec::new(),
+            measurements: Paged::default(),
             key_names: Dictionary::new(),
-            tag_keys: Vec::new(),
-            field_order: Vec::new(),
+            tag_keys: Paged::default(),
+            field_order: Paged::default(),
             journal: Journal::default(),
             series: 0,
             removed: RoaringBitmap::new(),
@@ -334,9 +336,9 @@ impl PartitionIndex {
                 fields
                     + self.measurement_names.heap_bytes()
                     + self.key_names.heap_bytes()
-                    + self.field_order.capacity() * 4
-                    + self.measurements.capacity() * size_of::<Measurement>()
-                    + self.tag_keys.capacity() * size_of::<TagKey>(),
+                    + self.field_order.heap_bytes()
+                    + self.measurements.heap_bytes()
+                    + self.tag_keys.heap_bytes(),
             ),
             ("values", heads().map(Head::values_bytes).sum()),
             (

@@ -49,8 +49,8 @@ const _: () = assert!(size_of::<Many>() <= 64);
 pub(crate) struct PostingsStore {
     /// Lists with room for 2, 4, 8, 16, 32 rows.
     arenas: [Paged<u32>; 5],
-    free: [Vec<u32>; 5],
-    many: Vec<Many>,
+    free: [Paged<u32>; 5],
+    many: Paged<Many>,
 }
 
 /// A borrowed view of one list.
@@ -257,7 +257,7 @@ impl PostingsStore {
 
     pub(crate) fn heap_bytes(&self) -> usize {
         let arenas: usize = self.arenas.iter().map(Paged::heap_bytes).sum();
-        let free: usize = self.free.iter().map(|f| f.capacity() * 4).sum();
+        let free: usize = self.free.iter().map(Paged::heap_bytes).sum();
         let many: usize = self
             .many
             .iter()
@@ -266,7 +266,7 @@ impl PostingsStore {
                 Many::Bitmap { rows, .. } => bitmap_bytes(rows),
             })
             .sum();
-        arenas + free + many + self.many.capacity() * size_of::<Many>()
+        arenas + free + many + self.many.heap_bytes()
     }
 
     fn allocate(&mut self, arena: usize) -> u32 {

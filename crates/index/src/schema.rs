@@ -1,8 +1,10 @@
 //! Shapes of tag sets: a measurement and the keys of its tags, shared by all rows of that shape.
 
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
 use std::hash::BuildHasher;
+
+use crate::paged::Paged;
+use crate::table::Table;
 
 /// A measurement and a list of tag keys.
 #[derive(Debug, Clone)]
@@ -14,10 +16,19 @@ pub(crate) struct Schema {
 }
 
 /// All shapes, numbered in the order they came.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Schemas {
-    list: Vec<Schema>,
-    by_content: HashTable<u32>,
+    list: Paged<Schema>,
+    by_content: Table<u64>,
+}
+
+impl Default for Schemas {
+    fn default() -> Self {
+        Self {
+            list: Paged::default(),
+            by_content: Table::new(),
+        }
+    }
 }
 
 impl Schemas {
@@ -29,12 +40,15 @@ impl Schemas {
         self.list.get(id as usize)
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Schema> {
+        self.list.iter()
+    }
+
     pub(crate) fn find(&self, measurement: u32, keys: &[u32]) -> Option<u32> {
-        let found = self.by_content.find(hash(measurement, keys), |&id| {
+        self.by_content.find(hash(measurement, keys), |id| {
             let schema = &self.list[id as usize];
             schema.measurement == measurement && *schema.keys == *keys
-        });
-        found.copied()
+        })
     }
 
     /// Adds a shape that is not there yet, first used by `row`.
@@ -45,21 +59,17 @@ impl Schemas {
             keys: keys.into(),
             first_row,
         });
-        let list = &self.list;
-        self.by_content
-            .insert_unique(hash(measurement, keys), id, |&id| {
-                let schema = &list[id as usize];
-                hash(schema.measurement, &schema.keys)
-            });
+        self.by_content.insert(hash(measurement, keys), id);
         id
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
         let inner: usize = self.list.iter().map(|s| s.keys.len() * 4).sum();
-        inner + self.list.capacity() * size_of::<Schema>() + self.by_content.allocation_size()
+        inner + self.list.heap_bytes() + self.by_content.heap_bytes()
     }
 }
 
+/// 32 bits: the table keeps no more, and who looks compares.
 fn hash(measurement: u32, keys: &[u32]) -> u64 {
-    FixedState::default().hash_one((measurement, keys))
+    FixedState::default().hash_one((measurement, keys)) >> 32
 }

@@ -254,6 +254,13 @@ impl<S: Slot> Table<S> {
         }
     }
 
+    /// Takes an id away; `false` if it is not there under this hash. Never gives memory back.
+    pub(crate) fn remove(&mut self, hash: S, id: u32) -> bool {
+        let slot = S::new(hash, id);
+        let shard = self.directory[self.directory_index(slot)];
+        self.shards[shard as usize].remove(slot)
+    }
+
     pub(crate) fn heap_bytes(&self) -> usize {
         let slots: usize = self.shards.iter().map(|s| s.slots.len()).sum();
         slots * size_of::<S>()
@@ -334,6 +341,25 @@ impl<S: Slot> Shard<S> {
         self.slots.copy_within(at..gap, at + 1);
         self.slots[at] = slot;
         self.len += 1;
+        true
+    }
+
+    /// Takes a slot out, and moves those behind it that are not at home one place back.
+    fn remove(&mut self, slot: S) -> bool {
+        let home = self.home(slot);
+        let run = self.slots[home..].iter().position(|&s| s >= slot);
+        let Some(at) = run
+            .map(|run| home + run)
+            .filter(|&at| self.slots[at] == slot)
+        else {
+            return false;
+        };
+        let behind = (at + 1..).zip(&self.slots[at + 1..]);
+        let away = behind.take_while(|&(i, &s)| s != S::EMPTY && self.home(s) < i);
+        let end = at + 1 + away.count();
+        self.slots.copy_within(at + 1..end, at);
+        self.slots[end - 1] = S::EMPTY;
+        self.len -= 1;
         true
     }
 
@@ -458,6 +484,30 @@ mod tests {
             assert_eq!(table.find(hash, |id| id == i), Some(i));
             assert_eq!(table.find(hash ^ 1, |id| id == i), None);
         }
+    }
+
+    #[test]
+    fn what_is_taken_away_is_gone_and_the_rest_is_found() {
+        let mut table = Table::<u64>::new();
+        let mut there = std::collections::BTreeSet::new();
+        for i in 0..300_000_u64 {
+            // Some hashes come several times.
+            let id = (mixed(i) % 60_000) as u32;
+            let hash = mixed(u64::from(id / 3)) as u64 >> 32;
+            assert_eq!(table.remove(hash, id), there.remove(&id), "{id}");
+            if i % 4 != 0 {
+                table.insert(hash, id);
+                there.insert(id);
+            }
+        }
+        for id in 0..60_000_u32 {
+            let hash = mixed(u64::from(id / 3)) as u64 >> 32;
+            let found = table.find(hash, |found| found == id);
+            assert_eq!(found.is_some(), there.contains(&id), "{id}");
+        }
+        let len: usize = table.shards.iter().map(|shard| shard.len).sum();
+        assert_eq!(len, there.len());
+        assert!(there.len() > 30_000 && !there.is_empty());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -189,6 +189,26 @@ fn what_is_answered_is_right_and_what_is_missing_is_counted() {
             let (found, lost) = segment.tag_values_carefully(&everything, "group", prefix, 2_000);
             assert!(found.is_sorted() && found.iter().all(|v| whole.contains(v)));
             assert!(lost.is_some() || found.len() == whole.len(), "{at}");
+        }
+
+        let values = all.iter().flat_map(|row| tags(*row));
+        let values = values.filter(|(tag, _)| *tag == "group");
+        let mut whole: BTreeMap<String, u64> = BTreeMap::new();
+        values.for_each(|(_, value)| *whole.entry(value).or_default() += 1);
+        for skipped in [0, 1, 300] {
+            let mut found: Vec<(String, u64)> = Vec::new();
+            let lost = segment.tag_value_sizes_carefully("group", skipped, |value, rows| {
+                found.push((value.to_owned(), rows));
+            });
+            let known = |(value, rows): &(String, u64)| whole.get(value).is_some_and(|n| rows <= n);
+            assert!(found.iter().all(known), "{at}");
+            let rest = whole.values().skip(skipped).sum::<u64>();
+            let counted = found.iter().map(|(_, rows)| rows).sum::<u64>();
+            let lost = lost.map_or(0, |lost| lost.rows.len());
+            assert!(
+                counted <= rest && counted + lost >= rest,
+                "{at}: {counted} {lost}"
+            );
         }
     }
     let counted = (answered_whole, answered_in_part, unspelt);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use alluvium_protocol::time::write_rfc3339;
+use alluvium_query::Losses;
 use alluvium_store::{Cardinality, Count, Database};
 use axum::extract::{Request, State};
 use serde_json::{Value, json};
@@ -30,7 +31,14 @@ pub(crate) async fn cardinality(State(app): State<Arc<App>>, request: Request) -
         let (top, days) = (asked.limit("top", top)?, asked.limit("days", days)?);
         let work = move |database: &Database| {
             let counted = database.cardinality(top, days)?;
-            Ok(value(&counted).to_string().into_bytes())
+            let mut answer = value(&counted);
+            let missing = Losses::default();
+            missing.note_index(&counted.losses);
+            if !missing.is_empty() {
+                answer["partial"] = true.into();
+                answer["warnings"] = missing.sentences().into();
+            }
+            Ok(answer.to_string().into_bytes())
         };
         asked.answer(work).await
     };
@@ -51,13 +59,9 @@ fn value(c: &Cardinality) -> Value {
         json!({ "measurement": m.name, "series": exact(m.series), "tag_sets": exact(m.tag_sets) })
     });
     let (tag_count, tags) = &c.tags;
-    let tags = tags.iter().map(|t| {
-        let tag_sets = Count {
-            count: t.tag_sets,
-            is_exact: c.nothing_removed,
-        };
-        json!({ "tag": t.key, "values": count(t.values), "tag_sets": count(tag_sets) })
-    });
+    let tags = tags
+        .iter()
+        .map(|t| json!({ "tag": t.key, "values": count(t.values), "tag_sets": exact(t.tag_sets) }));
     let values = c
         .values
         .iter()
@@ -80,6 +84,7 @@ fn value(c: &Cardinality) -> Value {
         "tags": tags.collect::<Vec<_>>(),
         "values": values.collect::<Vec<_>>(),
         "days": days.collect::<Vec<_>>(),
+        "days_are_of": "points",
         "new_series": {
             "this_minute": exact(rate.this_minute),
             "last_minutes": rate.minutes,

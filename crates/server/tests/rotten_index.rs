@@ -12,6 +12,7 @@ use alluvium_io::{
 };
 use alluvium_server::{Config, Storage};
 use common::{Server, memory_config};
+use serde_json::json;
 
 const HOSTS: usize = 12_000;
 
@@ -140,7 +141,7 @@ fn answers_go_around_blocks_that_are_gone_and_lists_of_rows_are_made_anew() {
     let last = page_of(&base, &path, len - 1);
     let end = last.into.bytes().iter().rposition(|byte| *byte != 0);
     let directory = last.offset + end.unwrap() as u64 - 60;
-    let (mut made_anew, mut gone, mut shut) = (0, 0, 0);
+    let (mut made_anew, mut gone, mut shut, mut uncounted) = (0, 0, 0, 0);
     for at in (20..len).step_by(len as usize / 23).chain([directory]) {
         let device = base.duplicate(1);
         flip(&device, &path, at);
@@ -178,6 +179,7 @@ fn answers_go_around_blocks_that_are_gone_and_lists_of_rows_are_made_anew() {
             .filter(|line| line.starts_with('+'))
             .count();
         assert!(names <= 10_000);
+        uncounted += usize::from(check_counts(&server));
 
         let found = server.post("/api/verify", "").json();
         let findings = found["findings"].as_array().unwrap();
@@ -206,9 +208,37 @@ fn answers_go_around_blocks_that_are_gone_and_lists_of_rows_are_made_anew() {
         server.stop();
     }
     assert!(
-        made_anew >= 4 && gone >= 4 && shut == 1,
-        "{made_anew} {gone} {shut}"
+        made_anew >= 4 && gone >= 4 && shut == 1 && uncounted >= 2,
+        "{made_anew} {gone} {shut} {uncounted}"
     );
+}
+
+/// Counts go around what cannot be read, and say so; returns whether something was missing.
+fn check_counts(server: &Server) -> bool {
+    let answer = server.get("/api/cardinality?db=test");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let json = answer.json();
+    let warnings = json["warnings"].as_array();
+    let told = warnings.into_iter().flatten().map(|warning| {
+        let rest = warning.as_str().unwrap().strip_prefix("partial: up to ");
+        rest.unwrap().split_once(' ').unwrap().0.parse::<u64>()
+    });
+    let told: u64 = told.map(Result::unwrap).sum();
+    assert_eq!(json["partial"] == true, told > 0, "{json}");
+    let all = json!({ "count": HOSTS, "exact": true });
+    assert_eq!(json["series"], all);
+    let tags = json["tags"].as_array().unwrap();
+    let hosts = tags.iter().find(|tag| tag["tag"] == "host").unwrap();
+    assert_eq!(hosts["tag_sets"], all);
+    let (values, is_exact) = (&hosts["values"]["count"], &hosts["values"]["exact"]);
+    let values = values.as_u64().unwrap();
+    assert!(
+        values <= HOSTS as u64 && values + told >= HOSTS as u64,
+        "{json}"
+    );
+    assert!(*is_exact == false || values == HOSTS as u64, "{json}");
+    assert!(told == 0 || tags.iter().any(|tag| tag["values"]["exact"] == false));
+    told > 0
 }
 
 /// A store as it was when the process was killed.

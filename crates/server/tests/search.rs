@@ -386,6 +386,17 @@ fn cardinality_counts_measurements_tags_values_days_and_new_series() {
         let json = server.get("/api/cardinality?db=test").json();
         assert_eq!(json["series"], exact(11));
         assert_eq!(json["tags"][0]["values"]["exact"], false);
+        assert_eq!(json["tags"][0]["tag_sets"], exact(6));
+        assert_eq!(json["days_are_of"], "points");
+        // A tag that no tag set with a series has is not there.
+        let body = r#"{"where": {"rack": "7"}}"#;
+        assert_eq!(server.post("/api/delete?db=test", body).status, 200);
+        let json = server.get("/api/cardinality?db=test").json();
+        assert_eq!(json["tag_count"], exact(2));
+        let tags = json["tags"].as_array().unwrap().iter();
+        let tags: Vec<_> = tags.map(|t| (&t["tag"], &t["tag_sets"])).collect();
+        let (dc, host, five) = (json!("dc"), json!("host"), exact(5));
+        assert_eq!(tags, [(&host, &five), (&dc, &five)]);
         server.stop();
     }
 }

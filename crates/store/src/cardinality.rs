@@ -7,16 +7,12 @@ use alluvium_index::{DayGrowth, DistinctSketch, MeasurementSize};
 use alluvium_types::TimeRange;
 use hashbrown::HashMap;
 
+use crate::config::StoreConfig;
 use crate::database::Database;
 use crate::databases::DatabaseState;
 use crate::error::StoreError;
+use crate::losses::{IndexLoss, OnLoss};
 use crate::minute_counts::{MINUTES, minute_of};
-
-/// Values of one tag up to which they are counted one by one, added up over segments.
-const EXACT_VALUES_MAX: u64 = 1 << 16;
-
-/// Values looked at for one answer. Tags with more than what is left are estimated by the sum over segments.
-const VALUES_MAX: u64 = 32 << 20;
 
 /// A number, and whether it is exact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +30,7 @@ pub struct TagCount {
     pub key: String,
     /// Distinct values.
     pub values: Count,
-    /// Tag sets that have it.
+    /// Tag sets that have it and a series; exact.
     pub tag_sets: u64,
 }
 
@@ -59,7 +55,7 @@ pub struct SeriesRate {
 }
 
 /// How many series a database has, of what, and since when.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Cardinality {
     /// Tag sets that have a series; exact.
     pub tag_sets: u64,
@@ -67,18 +63,20 @@ pub struct Cardinality {
     pub series: u64,
     /// Measurements in all, and those with the most series, the largest first; exact.
     pub measurements: (u64, Vec<MeasurementSize>),
-    /// Tags in all, and those with the most values, the largest first.
+    /// Tags of tag sets that have a series, exact, and those with the most values, the largest first.
     pub tags: (u64, Vec<TagCount>),
     /// Values with the most tag sets, the largest first. Of tags that were too many to be looked at there are none.
     pub values: Vec<ValueCount>,
     /// The last days of points, oldest first: tag sets with points that day, and those that had none before.
     pub days: Vec<DayGrowth>,
-    /// Whether no tag set has lost all its series: such ones count among tags, values and days still.
+    /// Whether no tag set has lost all its series: such ones count among values and days still.
     pub nothing_removed: bool,
     /// Whether nothing has expired either: what was there before a day may be forgotten otherwise.
     pub days_are_exact: bool,
     /// New series.
     pub rate: SeriesRate,
+    /// Tag sets whose values were not counted, because both copies of a block of the index are damaged.
+    pub losses: Vec<IndexLoss>,
 }
 
 /// What is known of a tag over all partitions.
@@ -90,12 +88,12 @@ struct Tag {
 }
 
 impl Database {
-    /// How many series there are, of what, and since when: at most `top` of each list, and `days` days. Costs a read of
-    /// every row's field list and of the values of the tags that are counted, at most 32 Mi of them; waits for blocks,
-    /// without a lock.
+    /// How many series there are, of what, and since when: at most `top` of each list, and `days` days. Costs a look at every
+    /// row and a read of the values of the tags that are counted, at most `cardinality_values_max` of them; waits for blocks,
+    /// without a lock. Goes around blocks of the index that do not hold, which costs a read of their segment's tag sets.
     ///
     /// # Errors
-    /// If a segment of the index cannot be read.
+    /// None at present.
     pub fn cardinality(&self, top: usize, days: usize) -> Result<Cardinality, StoreError> {
         let mut measurements: HashMap<String, MeasurementSize> = HashMap::new();
         let mut tags: BTreeMap<String, Tag> = BTreeMap::new();
@@ -131,25 +129,35 @@ impl Database {
                 sum.new += of_day.new;
             }
         }
-        let (tag_counts, values) = count_tags(&self.state, tags, top, removed == 0)?;
+        // What only tag sets without a series have is not there.
+        tags.retain(|_, tag| tag.tag_sets > 0);
+        let count = TagCounting {
+            database: &self.state,
+            config: &self.store.config,
+            nothing_removed: removed == 0,
+            top,
+            on_loss: OnLoss::noting(),
+        };
+        let (tag_counts, values) = count.tags(tags)?;
         let mut sizes: Vec<MeasurementSize> = measurements.into_values().collect();
         sizes.retain(|size| size.tag_sets > 0);
         sizes.sort_unstable_by(|a, b| b.series.cmp(&a.series).then_with(|| a.name.cmp(&b.name)));
         let tag_sets = sizes.iter().map(|size| size.tag_sets).sum();
         let series = sizes.iter().map(|size| size.series).sum();
-        let count = sizes.len() as u64;
+        let measurement_count = sizes.len() as u64;
         sizes.truncate(top);
         let skipped = by_day.len().saturating_sub(days);
         Ok(Cardinality {
             tag_sets,
             series,
-            measurements: (count, sizes),
+            measurements: (measurement_count, sizes),
             tags: tag_counts,
             values,
             days: by_day.into_values().skip(skipped).collect(),
             nothing_removed: removed == 0,
             days_are_exact: removed == 0 && self.state.retention.cut().is_none(),
             rate: self.series_rate(),
+            losses: count.on_loss.noted(),
         })
     }
 
@@ -167,53 +175,101 @@ impl Database {
 
 type Tags = (u64, Vec<TagCount>);
 
-/// Counts values, of tags with few of them first, so that one with too many takes nothing from the others.
-fn count_tags(
-    database: &DatabaseState,
-    tags: BTreeMap<String, Tag>,
-    top: usize,
+/// A count of tags and their values.
+struct TagCounting<'a> {
+    database: &'a DatabaseState,
+    config: &'a StoreConfig,
     nothing_removed: bool,
-) -> Result<(Tags, Vec<ValueCount>), StoreError> {
-    let mut counts = Vec::with_capacity(tags.len());
-    let mut values: Vec<ValueCount> = Vec::new();
-    let mut by_looks: Vec<(String, Tag)> = tags.into_iter().collect();
-    by_looks.sort_by_key(|(_, tag)| tag.looks);
-    let mut left = VALUES_MAX;
-    for (key, tag) in by_looks {
-        let mut distinct = Count {
-            count: tag.looks,
-            is_exact: tag.looks <= 1 && nothing_removed,
-        };
-        if tag.looks <= left {
-            left -= tag.looks;
-            let found = count_values(database, &key, tag.looks, top)?;
-            distinct = found.distinct;
-            distinct.is_exact &= nothing_removed;
-            let found = found.largest.into_iter();
-            values.extend(found.map(|(value, count)| ValueCount {
-                key: key.clone(),
-                value,
-                tag_sets: Count {
-                    count,
-                    is_exact: distinct.is_exact,
-                },
-            }));
-            largest_first(&mut values);
-            values.truncate(top);
+    top: usize,
+    on_loss: OnLoss,
+}
+
+impl TagCounting<'_> {
+    /// Counts values, of tags with few of them first, so that one with too many takes nothing from the others.
+    fn tags(&self, tags: BTreeMap<String, Tag>) -> Result<(Tags, Vec<ValueCount>), StoreError> {
+        let mut counts = Vec::with_capacity(tags.len());
+        let mut values: Vec<ValueCount> = Vec::new();
+        let mut by_looks: Vec<(String, Tag)> = tags.into_iter().collect();
+        by_looks.sort_by_key(|(_, tag)| tag.looks);
+        let mut left = self.config.cardinality_values_max;
+        for (key, tag) in by_looks {
+            let mut distinct = Count {
+                count: tag.looks,
+                is_exact: tag.looks <= 1 && self.nothing_removed,
+            };
+            if tag.looks <= left {
+                left -= tag.looks;
+                let found = self.values(&key, tag.looks)?;
+                distinct = found.distinct;
+                distinct.is_exact &= self.nothing_removed;
+                let found = found.largest.into_iter();
+                values.extend(found.map(|(value, count)| ValueCount {
+                    key: key.clone(),
+                    value,
+                    tag_sets: Count {
+                        count,
+                        is_exact: distinct.is_exact,
+                    },
+                }));
+                largest_first(&mut values);
+                values.truncate(self.top);
+            }
+            counts.push(TagCount {
+                key,
+                values: distinct,
+                tag_sets: tag.tag_sets,
+            });
         }
-        counts.push(TagCount {
-            key,
-            values: distinct,
-            tag_sets: tag.tag_sets,
+        counts.sort_by(|a, b| {
+            let by_count = b.values.count.cmp(&a.values.count);
+            by_count.then_with(|| a.key.cmp(&b.key))
         });
+        let count = counts.len() as u64;
+        counts.truncate(self.top);
+        Ok(((count, counts), values))
     }
-    counts.sort_by(|a, b| {
-        let by_count = b.values.count.cmp(&a.values.count);
-        by_count.then_with(|| a.key.cmp(&b.key))
-    });
-    let count = counts.len() as u64;
-    counts.truncate(top);
-    Ok(((count, counts), values))
+
+    fn values(&self, key: &str, looks: u64) -> Result<Values, StoreError> {
+        let one_by_one = looks <= self.config.cardinality_exact_values_max;
+        let mut counter = ValueCounter::new(one_by_one, self.top);
+        let mut is_whole = true;
+        for part in self.database.touched() {
+            let segments = {
+                let index = part.index.read();
+                index.values_in_memory(key, |value, rows| counter.add(value, rows));
+                Arc::clone(index.segments())
+            };
+            for segment in segments.iter() {
+                counter.end_layer();
+                let mut seen = 0;
+                let add = |value: &str, rows| {
+                    seen += 1;
+                    counter.add(value, rows);
+                };
+                if segment.tag_value_sizes(key, add).is_err() {
+                    let add = |value: &str, rows| counter.add(value, rows);
+                    let lost = segment.tag_value_sizes_carefully(key, seen, add);
+                    is_whole &= lost.is_none();
+                    self.on_loss.take(part.partition, lost)?;
+                }
+            }
+            counter.end_layer();
+        }
+        let distinct = if one_by_one {
+            counter.sums.len() as u64
+        } else {
+            counter.sketch.estimate().min(looks)
+        };
+        let mut largest: Vec<(String, u64)> = counter.sums.into_iter().collect();
+        keep_largest(&mut largest, self.top);
+        Ok(Values {
+            distinct: Count {
+                count: distinct,
+                is_exact: one_by_one && is_whole,
+            },
+            largest,
+        })
+    }
 }
 
 fn largest_first(values: &mut [ValueCount]) {
@@ -230,46 +286,10 @@ struct Values {
     largest: Vec<(String, u64)>,
 }
 
-fn count_values(
-    database: &DatabaseState,
-    key: &str,
-    looks: u64,
-    top: usize,
-) -> Result<Values, StoreError> {
-    let is_exact = looks <= EXACT_VALUES_MAX;
-    let mut counter = ValueCounter::new(is_exact, top);
-    for part in database.touched() {
-        let segments = {
-            let index = part.index.read();
-            index.values_in_memory(key, |value, rows| counter.add(value, rows));
-            Arc::clone(index.segments())
-        };
-        for segment in segments.iter() {
-            counter.end_layer();
-            segment.tag_value_sizes(key, |value, rows| counter.add(value, rows))?;
-        }
-        counter.end_layer();
-    }
-    let distinct = if is_exact {
-        counter.sums.len() as u64
-    } else {
-        counter.sketch.estimate().min(looks)
-    };
-    let mut largest: Vec<(String, u64)> = counter.sums.into_iter().collect();
-    keep_largest(&mut largest, top);
-    Ok(Values {
-        distinct: Count {
-            count: distinct,
-            is_exact,
-        },
-        largest,
-    })
-}
-
 /// Adds up the values of layers: segments, and what is in memory. Of many values each layer gives those with the most
 /// tag sets; what is small everywhere is left out.
 struct ValueCounter {
-    is_exact: bool,
+    one_by_one: bool,
     sketch: DistinctSketch,
     sums: HashMap<String, u64>,
     /// The largest of the present layer, twice as many as are kept at most.
@@ -280,9 +300,9 @@ struct ValueCounter {
 }
 
 impl ValueCounter {
-    fn new(is_exact: bool, top: usize) -> Self {
+    fn new(one_by_one: bool, top: usize) -> Self {
         Self {
-            is_exact,
+            one_by_one,
             sketch: DistinctSketch::default(),
             sums: HashMap::new(),
             layer: Vec::new(),
@@ -292,7 +312,7 @@ impl ValueCounter {
     }
 
     fn add(&mut self, value: &str, rows: u64) {
-        if self.is_exact {
+        if self.one_by_one {
             *self.sums.entry_ref(value).or_default() += rows;
             return;
         }
@@ -327,8 +347,8 @@ mod tests {
 
     #[test]
     fn the_largest_values_of_many_layers_come_through() {
-        for is_exact in [true, false] {
-            let mut counter = ValueCounter::new(is_exact, 2);
+        for one_by_one in [true, false] {
+            let mut counter = ValueCounter::new(one_by_one, 2);
             for layer in 0..3 {
                 for n in 0..1000_u64 {
                     // Small ones are not the same in every layer, large ones are.
@@ -342,8 +362,8 @@ mod tests {
             let mut largest: Vec<_> = counter.sums.clone().into_iter().collect();
             keep_largest(&mut largest, 2);
             let expected = [("large 1".to_owned(), 2547), ("large 0".to_owned(), 1347)];
-            assert_eq!(largest, expected, "{is_exact}");
-            assert_eq!(counter.sums.len() == 3002, is_exact);
+            assert_eq!(largest, expected, "{one_by_one}");
+            assert_eq!(counter.sums.len() == 3002, one_by_one);
         }
     }
 }

@@ -221,6 +221,11 @@ pub struct StoreConfig {
     /// Bytes of index segments' blocks kept in memory, at most a thirty-second of the budget. An expression looks at all values
     /// of a tag: where their blocks do not stay in memory, it reads them again each time.
     pub index_cache_bytes: usize,
+    /// Values of a tag, added up over the segments of the index, up to which a count of cardinality takes them one by one, each
+    /// held meanwhile: 65,536. More are estimated.
+    pub cardinality_exact_values_max: u64,
+    /// Values that one count of cardinality looks at: 32 Mi. Tags with more than what is left are estimated by the sum over segments.
+    pub cardinality_values_max: u64,
     /// Bytes of raw tag sections one writer remembers.
     pub writer_cache_bytes_max: usize,
     /// Bytes of buffers one writer keeps between batches, at most a thousandth of the budget.
@@ -297,6 +302,8 @@ impl Default for StoreConfig {
             index_merge_rows_max: 262_144,
             index_silent_days: 2,
             index_cache_bytes: 256 << 20,
+            cardinality_exact_values_max: 1 << 16,
+            cardinality_values_max: 32 << 20,
             writer_cache_bytes_max: 64 << 20,
             writer_staging_bytes_max: 4 << 20,
             databases_max: 65_536,

@@ -85,6 +85,8 @@ settings! {
     index_segment_rows: u32, 1024..=1 << 22;
     index_merge_segments: usize, 0..=64;
     index_merge_rows_max: u32, 1024..=1 << 24;
+    cardinality_exact_values_max: u64, 0..=1 << 24;
+    cardinality_values_max: u64, 0..=1 << 40;
     index_silent_days: u32, 0..=36_500;
     index_cache_bytes: usize, 0..=BYTES_MAX;
     writer_cache_bytes_max: usize, 1 << 16..=1 << 32;

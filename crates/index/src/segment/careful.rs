@@ -66,6 +66,16 @@ struct Judge {
     by_rank: Vec<Verdict>,
 }
 
+/// Rows by the values of a key.
+struct Ranked {
+    /// By value: how many have it.
+    counts: Vec<u32>,
+    /// By block of values: which have one of it.
+    having: Vec<RoaringBitmap>,
+    /// Those of which it is not known.
+    lost: Option<LostRows>,
+}
+
 impl Segment {
     /// As [`Segment::matching`] of rows in `live`, if that is given: those that are known to pass, and how many others may. Costs a
     /// look at every value of the tags and at every tuple.
@@ -79,8 +89,8 @@ impl Segment {
         let (mut passed, mut unknown) = (Vec::new(), Vec::new());
         let mut judges = Vec::new();
         for (name, matcher) in selector.tag_matchers() {
-            match self.keys.iter().position(|key| &*key.name == name) {
-                Some(key) => judges.push(self.judge(key, matcher, &mut error)),
+            match self.key_named(name) {
+                Some((key, _)) => judges.push(self.judge(key, matcher, &mut error)),
                 None if matcher.matches("") => {}
                 None => return (RoaringBitmap::new(), lost),
             }
@@ -160,37 +170,24 @@ impl Segment {
         prefix: &str,
         limit: usize,
     ) -> (Vec<String>, Option<LostRows>) {
-        let mut lost = None;
-        let Some(number) = self.keys.iter().position(|of| &*of.name == key) else {
-            return (Vec::new(), lost);
+        let Some((number, key)) = self.key_named(key) else {
+            return (Vec::new(), None);
         };
-        let key = &self.keys[number];
-        // Which values they have, and by block of these which rows have one of it.
-        let mut having = vec![RoaringBitmap::new(); key.blocks.len()];
-        let mut has = vec![false; key.values as usize];
-        let mut here = RoaringBitmap::new();
-        here.insert_range(self.rows());
-        let unread = self.walk(&(here & rows), |row, shape, values| {
-            let keys = &self.shapes.get(shape as usize)?.keys;
-            let place = keys.iter().position(|key| *key as usize == number);
-            if let Some(rank) = place.and_then(|place| values.get(place)) {
-                *has.get_mut(*rank as usize)? = true;
-                having.get_mut((rank / BLOCK_VALUES) as usize)?.insert(row);
-            }
-            Some(())
-        });
-        for (rows, error) in unread {
-            LostRows::note(&mut lost, rows, &error);
-        }
+        let Ranked {
+            counts,
+            having,
+            mut lost,
+        } = self.ranked(number, rows);
+        let blocks = counts.chunks(BLOCK_VALUES as usize).zip(having);
         let mut found = Vec::new();
-        let blocks = has.chunks(BLOCK_VALUES as usize).zip(having);
-        for (block, (has, rows)) in blocks.enumerate() {
+        for (block, (counts, rows)) in blocks.enumerate() {
             if rows.is_empty() || found.len() >= limit {
                 continue;
             }
             match self.texts_of_block(key, block as u32) {
                 Ok(texts) => {
-                    let texts = texts.into_iter().zip(has).filter(|(_, has)| **has);
+                    let texts = texts.into_iter().zip(counts);
+                    let texts = texts.filter(|(_, count)| **count > 0);
                     found.extend(texts.map(|(t, _)| t).filter(|t| t.starts_with(prefix)));
                 }
                 Err(error) => LostRows::note(&mut lost, rows, &error),
@@ -198,6 +195,67 @@ impl Segment {
         }
         found.truncate(limit);
         (found, lost)
+    }
+
+    /// As [`Segment::tag_value_sizes`] of all values but the first `skipped`, without those that cannot be read and rows that
+    /// cannot: counts may be too low. Returns the rows of what is missing. Costs a look at every tuple.
+    pub fn tag_value_sizes_carefully(
+        &self,
+        key: &str,
+        skipped: usize,
+        mut visit: impl FnMut(&str, u64),
+    ) -> Option<LostRows> {
+        let (number, key) = self.key_named(key)?;
+        let mut all = RoaringBitmap::new();
+        all.insert_range(self.rows());
+        let Ranked {
+            counts,
+            having,
+            mut lost,
+        } = self.ranked(number, &all);
+        let blocks = counts.chunks(BLOCK_VALUES as usize).zip(having);
+        for (block, (counts, rows)) in blocks.enumerate() {
+            match self.texts_of_block(key, block as u32) {
+                Ok(texts) => {
+                    let before = block * BLOCK_VALUES as usize;
+                    let of_block = texts.iter().zip(counts);
+                    let rest = of_block.skip(skipped.saturating_sub(before));
+                    rest.for_each(|(text, count)| visit(text, (*count).into()));
+                }
+                Err(error) => LostRows::note(&mut lost, rows, &error),
+            }
+        }
+        lost
+    }
+
+    /// Which values of a key some rows have.
+    fn ranked(&self, number: usize, rows: &RoaringBitmap) -> Ranked {
+        let mut lost = None;
+        let (values, blocks) = match self.keys.get(number) {
+            Some(key) => (key.values as usize, key.blocks.len()),
+            None => (0, 0),
+        };
+        let mut having = vec![RoaringBitmap::new(); blocks];
+        let mut counts = vec![0_u32; values];
+        let mut here = RoaringBitmap::new();
+        here.insert_range(self.rows());
+        let unread = self.walk(&(here & rows), |row, shape, values| {
+            let keys = &self.shapes.get(shape as usize)?.keys;
+            let place = keys.iter().position(|key| *key as usize == number);
+            if let Some(rank) = place.and_then(|place| values.get(place)) {
+                *counts.get_mut(*rank as usize)? += 1;
+                having.get_mut((rank / BLOCK_VALUES) as usize)?.insert(row);
+            }
+            Some(())
+        });
+        for (rows, error) in unread {
+            LostRows::note(&mut lost, rows, &error);
+        }
+        Ranked {
+            counts,
+            having,
+            lost,
+        }
     }
 
     /// As [`Segment::spell`]: `None` for each tag set of which a part cannot be read.

@@ -257,11 +257,6 @@ impl Segment {
         }
     }
 
-    fn key_named(&self, name: &str) -> Option<(usize, &SegmentKey)> {
-        let mut keys = self.keys.iter().enumerate();
-        keys.find(|(_, key)| &*key.name == name)
-    }
-
     /// Where a key is among those of a shape.
     fn place_of(&self, shape: u32, key: usize) -> Option<usize> {
         let keys = &self.shapes.get(shape as usize)?.keys;

@@ -133,6 +133,8 @@ pub struct Segment {
     base: u32,
     rows: u32,
     pub(crate) keys: Vec<SegmentKey>,
+    /// Numbers of the keys, in the order of their names.
+    keys_by_name: Vec<u32>,
     pub(crate) shapes: Vec<SegmentShape>,
     tuples: Vec<BlockRef>,
     hashes_at: u64,
@@ -182,6 +184,7 @@ impl Segment {
             base: trailer.base.get(),
             rows: trailer.rows.get(),
             keys: Vec::new(),
+            keys_by_name: Vec::new(),
             shapes: Vec::new(),
             tuples: Vec::new(),
             hashes_at: 0,
@@ -222,10 +225,22 @@ impl Segment {
         let shapes: usize = self.shapes.iter().map(|s| bitmap_bytes(&s.rows)).sum();
         keys + shapes
             + self.keys.capacity() * size_of::<SegmentKey>()
+            + self.keys_by_name.capacity() * 4
             + self.shapes.capacity() * size_of::<SegmentShape>()
             + self.tuples.capacity() * size_of::<BlockRef>()
             + self.fences.capacity() * 8
             + self.filter.as_ref().map_or(0, Filter::heap_bytes)
+    }
+
+    /// The key of this name, and its number.
+    pub(crate) fn key_named(&self, name: &str) -> Option<(usize, &SegmentKey)> {
+        let name_of = |at: &u32| self.keys.get(*at as usize).map(|key| &*key.name);
+        let found = self
+            .keys_by_name
+            .binary_search_by_key(&Some(name), name_of)
+            .ok()?;
+        let at = *self.keys_by_name.get(found)? as usize;
+        Some((at, self.keys.get(at)?))
     }
 
     /// Why it goes without its filter, if it has to.
@@ -440,6 +455,9 @@ impl Segment {
             let key = read_key(rest)?;
             self.keys.push(key);
         }
+        let mut by_name: Vec<u32> = (0..self.keys.len() as u32).collect();
+        by_name.sort_by_key(|at| self.keys.get(*at as usize).map(|key| &*key.name));
+        self.keys_by_name = by_name;
         let mut seen = 0;
         for _ in 0..get_u32(rest)? {
             let shape = self.read_shape(rest)?;

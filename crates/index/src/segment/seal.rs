@@ -52,7 +52,7 @@ impl PartitionIndex {
     /// Makes a segment of the frozen rows; `None` if there are none. Costs little before its first step.
     pub fn seal_job(&self) -> Option<SealJob> {
         let head = Arc::clone(self.frozen.as_ref()?);
-        let keys = (0..head.keys.len() as u32).map(|id| {
+        let keys = (0..self.key_names.len()).map(|id| {
             let used = head.key(id).is_some_and(|key| key.values.len() > 0);
             let name = self.key_names.name(id).filter(|_| used);
             name.map(Into::into)
