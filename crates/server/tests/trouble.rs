@@ -283,6 +283,37 @@ fn what_is_asked_for_again_is_confirmed_when_it_is_durable() {
     server.stop();
 }
 
+/// A database that somebody else is making at that moment: a `PUT` may not take it for its own and lose what it says.
+#[test]
+fn settings_hold_for_a_database_that_another_is_making() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "writer write *\nboss admin *\n").unwrap();
+    let device = Troubled::new();
+    let mut config = device.config();
+    config.token_file = Some(file.path().into());
+    let server = Server::start(config);
+    let send = |method: &str, path: &str, token: &str| {
+        let token = format!("Authorization: Token {token}");
+        server.send(method, path, &[&token], b"m v=1 1")
+    };
+    device.hung.store(true, Ordering::Release);
+    assert_eq!(send("POST", "/write?db=made", "writer").status, 503);
+    let put = "/api/databases/made?retention=7d&series_max=9";
+    assert_eq!(send("PUT", put, "writer").status, 403);
+    assert_eq!(send("PUT", put, "boss").status, 503);
+    device.hung.store(false, Ordering::Release);
+    assert_eq!(send("PUT", "/api/databases/after", "writer").status, 201);
+    let made = send("PUT", "/api/databases/made", "writer");
+    assert_eq!(made.status, 200);
+    let made = made.json();
+    assert_eq!(
+        (&made["retention"], &made["series_max"]),
+        (&"7d".into(), &9.into()),
+        "{made}"
+    );
+    server.stop();
+}
+
 /// Where late points are merged in, the points in front of a rotten page are there, too.
 #[test]
 fn nothing_but_what_a_rotten_page_held_is_missing() {
