@@ -143,13 +143,15 @@ async fn run(
             if !allowed(Right::Admin, &name) {
                 return forbidden();
             }
-            let Some(database) = store.database(&name) else {
+            let id = store.database(&name).map(|d| d.id());
+            let commit = match store.drop_database(&name) {
                 // It may have gone a moment ago, and not for good yet.
-                confirmed(app, "the removal", store.flush_catalog()).await?;
-                return Ok(Answer::Done);
+                Err(StoreError::NoDatabase { .. }) => store.flush_catalog(),
+                commit => commit?,
             };
-            let commit = store.drop_database(&name)?;
-            app.writers.forget(database.id());
+            if let Some(id) = id {
+                app.writers.forget(id);
+            }
             confirmed(app, "the removal", commit).await?;
             Ok(Answer::Done)
         }

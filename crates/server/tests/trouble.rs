@@ -314,6 +314,23 @@ fn settings_hold_for_a_database_that_another_is_making() {
     server.stop();
 }
 
+/// The creation was answered 503 and is still under way: what is dropped behind it is not there later.
+#[test]
+fn a_database_that_is_dropped_while_it_is_being_made_is_gone() {
+    let device = Troubled::new();
+    let server = Server::start(device.config());
+    let run = |statement: &str| server.post(&format!("/query?q={statement}"), b"");
+    device.hung.store(true, Ordering::Release);
+    assert_eq!(run("CREATE+DATABASE+brief").status, 503);
+    assert_eq!(run("DROP+DATABASE+brief").status, 503);
+    device.hung.store(false, Ordering::Release);
+    assert_eq!(run("CREATE+DATABASE+after").status, 200);
+    let shown = run("SHOW+DATABASES").json();
+    let names = &shown["results"][0]["series"][0]["values"];
+    assert_eq!(*names, serde_json::json!([["after"]]), "{shown}");
+    server.stop();
+}
+
 /// Where late points are merged in, the points in front of a rotten page are there, too.
 #[test]
 fn nothing_but_what_a_rotten_page_held_is_missing() {
