@@ -26,6 +26,8 @@ struct Troubled {
     only_the_log: AtomicBool,
     /// Writes neither end nor fail.
     hung: AtomicBool,
+    /// Writes fail.
+    failing: AtomicBool,
     held: Mutex<Vec<(Lane, Op, Completer)>>,
     released: Mutex<Vec<(Ticket, Completer)>>,
 }
@@ -39,6 +41,7 @@ impl Troubled {
             rotten_page: AtomicUsize::new(0),
             only_the_log: AtomicBool::new(false),
             hung: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
             held: Mutex::default(),
             released: Mutex::default(),
         })
@@ -67,6 +70,10 @@ impl Layer for Troubled {
         {
             let cause = std::io::ErrorKind::StorageFull.into();
             return Ticket::ended(Err(IoError::new("open", path.clone(), cause)));
+        }
+        if matches!(op, Op::Write { .. }) && self.failing.load(Ordering::Acquire) {
+            let cause = std::io::Error::other("the device fails");
+            return Ticket::ended(Err(IoError::new("write", "a file", cause)));
         }
         if matches!(op, Op::Write { .. }) && self.hung.load(Ordering::Acquire) {
             let (ticket, completer) = Ticket::new();
@@ -329,6 +336,32 @@ fn a_database_that_is_dropped_while_it_is_being_made_is_gone() {
     let names = &shown["results"][0]["series"][0]["values"];
     assert_eq!(*names, serde_json::json!([["after"]]), "{shown}");
     server.stop();
+}
+
+/// A 200 with an error in it is what clients take for a statement that will never do.
+#[test]
+fn deletes_on_a_failed_store_answer_503() {
+    let device = Troubled::new();
+    let server = Server::start(device.config());
+    assert_eq!(server.write(body(0, 10)).status, 204);
+    device.failing.store(true, Ordering::Release);
+    assert_eq!(server.write(body(10, 10)).status, 503);
+    for statement in [
+        "DELETE+FROM+m",
+        "DROP+SERIES+FROM+m",
+        "DROP+MEASUREMENT+m",
+        "DROP+DATABASE+test",
+        "CREATE+DATABASE+other",
+    ] {
+        let answer = server.post(&format!("/query?db=test&q={statement}"), b"");
+        assert_eq!(answer.status, 503, "{statement}: {}", answer.text());
+        assert_eq!(answer.header("retry-after"), Some("1"));
+        assert!(
+            answer.text().contains("writing stopped"),
+            "{}",
+            answer.text()
+        );
+    }
 }
 
 /// Where late points are merged in, the points in front of a rotten page are there, too.
