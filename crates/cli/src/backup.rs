@@ -54,10 +54,9 @@ fn of_server(args: &BackupArgs) -> Result<(), CliError> {
         path.push_str("&base=");
         path.push_str(&escape(base));
     }
-    let unreachable = format!("cannot reach a server at {}", args.source);
     let answer = client
         .request("POST", &path, &[], &[])
-        .map_err(CliError::io(unreachable))?;
+        .map_err(CliError::asking(&args.source))?;
     let text = answer.text();
     let answered: Option<Value> = serde_json::from_str(&text).ok();
     let get = |name: &str| answered.as_ref().and_then(|v| v.get(name));

@@ -12,17 +12,13 @@ use crate::error::CliError;
 pub(crate) fn run(args: &CardinalityArgs) -> Result<(), CliError> {
     let mut client = Client::new(&args.server.url, args.server.token.as_deref())
         .map_err(CliError::io("cannot ask the server"))?;
-    let unreachable = format!(
-        "cannot reach a server at {}; start one with `alluvium serve`",
-        args.server.url
-    );
     let path = format!(
         "/api/cardinality?db={}&top={}&days={}",
         args.db, args.top, args.days
     );
     let answer = client
         .request("GET", &path, &[], b"")
-        .map_err(CliError::io(unreachable))?;
+        .map_err(CliError::asking(&args.server.url))?;
     let text = answer.text();
     let answered: Option<Value> = serde_json::from_str(&text).ok();
     let Some(value) = answered.filter(|_| answer.status == 200) else {

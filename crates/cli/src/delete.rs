@@ -13,14 +13,10 @@ pub(crate) fn run(args: &DeleteArgs) -> Result<(), CliError> {
     let body = to_json(args).map_err(CliError::Said)?;
     let mut client = Client::new(&args.server.url, args.server.token.as_deref())
         .map_err(CliError::io("cannot ask the server"))?;
-    let unreachable = format!(
-        "cannot reach a server at {}; start one with `alluvium serve`",
-        args.server.url
-    );
     let path = format!("/api/delete?db={}", args.db);
     let answer = client
         .request("POST", &path, &[], body.to_string().as_bytes())
-        .map_err(CliError::io(unreachable))?;
+        .map_err(CliError::asking(&args.server.url))?;
     let text = answer.text();
     let answered: Option<Value> = serde_json::from_str(&text).ok();
     let get = |name: &str| answered.as_ref().and_then(|v| v.get(name));

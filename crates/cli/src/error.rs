@@ -1,6 +1,7 @@
 //! What the user is told when a command fails.
 
 use std::fmt;
+use std::io::ErrorKind;
 
 use alluvium_server::ServeError;
 
@@ -13,6 +14,8 @@ pub(crate) enum CliError {
         what: String,
         source: std::io::Error,
     },
+    /// What was asked for is printed, but for what could not be read.
+    Partial(String),
     /// Anything else, already a sentence.
     Said(String),
 }
@@ -29,8 +32,40 @@ impl CliError {
         }
     }
 
+    /// Of a request to the server at `url`: whether there is none, or its answer ended early.
+    pub(crate) fn asking(url: &str) -> impl FnOnce(std::io::Error) -> Self {
+        let url = url.to_owned();
+        move |error| {
+            Self::Said(match error.kind() {
+                ErrorKind::UnexpectedEof
+                | ErrorKind::ConnectionReset
+                | ErrorKind::ConnectionAborted
+                | ErrorKind::BrokenPipe => format!(
+                    "the connection to {url} ended before the answer was whole ({error}); look into the server's log, and ask again"
+                ),
+                ErrorKind::WouldBlock => {
+                    format!(
+                        "the server at {url} does not go on with its answer; ask for less at once"
+                    )
+                }
+                ErrorKind::InvalidData => format!("cannot read the answer from {url}: {error}"),
+                _ => format!(
+                    "cannot reach a server at {url} ({error}); start one with `alluvium serve`"
+                ),
+            })
+        }
+    }
+
+    /// The word in front of it on stderr.
+    pub(crate) fn level(&self) -> &'static str {
+        match self {
+            Self::Partial(_) => "warning",
+            _ => "error",
+        }
+    }
+
     pub(crate) fn is_broken_pipe(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe)
+        matches!(self, Self::Io { source, .. } if source.kind() == ErrorKind::BrokenPipe)
     }
 }
 
@@ -39,6 +74,7 @@ impl fmt::Display for CliError {
         match self {
             Self::Serve(error) => error.fmt(f),
             Self::Io { what, source } => write!(f, "{what}: {source}"),
+            Self::Partial(why) => write!(f, "points are missing from the answer: {why}"),
             Self::Said(sentence) => f.write_str(sentence),
         }
     }

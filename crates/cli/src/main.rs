@@ -1,6 +1,7 @@
 //! The `alluvium` binary: serve, demo, query, delete, backup, restore, verify, salvage, inspect, bench.
 //!
-//! Exit codes: 0 clean, 1 an error said on stderr in one sentence with the way out, 2 usage.
+//! Exit codes: 0 clean, 1 an error said on stderr in one sentence with the way out, 2 usage. An answer that lacks points is printed,
+//! warned of on stderr, and 1.
 
 mod args;
 mod backup;
@@ -59,7 +60,7 @@ fn main() -> ExitCode {
         // Whoever reads our output has had enough.
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("{}: {error}", error.level());
             ExitCode::FAILURE
         }
     }

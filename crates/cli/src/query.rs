@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::args::{Format, QueryArgs};
@@ -28,10 +29,6 @@ pub(crate) fn run(args: &QueryArgs) -> Result<(), CliError> {
     let is_table = args.format == Format::Table && fields["output"]["format"] == "csv";
     let mut client = Client::new(&args.server.url, args.server.token.as_deref())
         .map_err(CliError::io("cannot ask the server"))?;
-    let unreachable = format!(
-        "cannot reach a server at {}; start one with `alluvium serve`",
-        args.server.url
-    );
     let answer = client
         .request(
             "POST",
@@ -39,7 +36,7 @@ pub(crate) fn run(args: &QueryArgs) -> Result<(), CliError> {
             &[],
             query.to_string().as_bytes(),
         )
-        .map_err(CliError::io(unreachable))?;
+        .map_err(CliError::asking(&args.server.url))?;
     let text = answer.text();
     if answer.status != 200 {
         let sentence = serde_json::from_str::<Value>(&text)
@@ -48,15 +45,58 @@ pub(crate) fn run(args: &QueryArgs) -> Result<(), CliError> {
             .unwrap_or(text);
         return Err(CliError::Said(sentence));
     }
-    let text = if is_table && !query["explain"].is_boolean() {
-        table(&text)
+    let (rows, ending) = if query["explain"] == true {
+        (&*text, Ok(()))
+    } else if query["output"]["format"] == "csv" {
+        ending_of_csv(&text)
     } else {
-        text
+        (&*text, ending_of_json(&text))
+    };
+    let aligned;
+    let printed = if is_table && query["explain"] != true {
+        aligned = table(rows);
+        &aligned
+    } else {
+        &text
     };
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())
+    out.write_all(printed.as_bytes())
         .and_then(|()| out.flush())
-        .map_err(CliError::io("cannot print"))
+        .map_err(CliError::io("cannot print"))?;
+    ending
+}
+
+/// The rows, and whether they are all: the last line of others begins with a hyphen, as no row does.
+fn ending_of_csv(text: &str) -> (&str, Result<(), CliError>) {
+    let lines = text.strip_suffix('\n').unwrap_or(text);
+    let (rows, last) = text.split_at(lines.rfind('\n').map_or(0, |at| at + 1));
+    match last.strip_prefix('-') {
+        // Behind an odd number of quotes it is a line of a text.
+        Some(why) if rows.matches('"').count() % 2 == 0 => {
+            (rows, Err(CliError::said(why.trim_end())))
+        }
+        _ => (text, Ok(())),
+    }
+}
+
+/// What stands behind the rows.
+#[derive(Debug, Deserialize)]
+struct Ending {
+    error: Option<String>,
+    #[serde(default)]
+    partial: bool,
+    #[serde(default)]
+    warnings: Vec<String>,
+}
+
+fn ending_of_json(text: &str) -> Result<(), CliError> {
+    let ending: Ending = serde_json::from_str(text)
+        .map_err(|e| CliError::Said(format!("the answer is not valid JSON: {e}")))?;
+    match ending.error {
+        Some(error) => Err(CliError::Said(error)),
+        None if ending.partial => Err(CliError::Partial(ending.warnings.join("; "))),
+        None => Ok(()),
+    }
 }
 
 /// Csv with aligned columns.

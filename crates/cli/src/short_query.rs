@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 /// The JSON query of a text: itself if it is JSON, otherwise what its words say.
 ///
 /// ```text
-/// select METRIC[,METRIC] [where TAG=VALUE,...] [by TAG,...] [since AGO|from T] [to T] [last|limit N]
+/// select METRIC[,METRIC] [where TAG=VALUE,...]... [by TAG,...] [since AGO|from T] [to T] [last|limit N]
 /// FUNC[,FUNC] METRIC[,METRIC] ... [every STEP]
 /// ```
 pub(crate) fn to_json(words: &[String]) -> Result<Value, String> {
@@ -29,14 +29,22 @@ pub(crate) fn to_json(words: &[String]) -> Result<Value, String> {
     };
     let mut query = Map::new();
     let mut range = Map::new();
+    let mut tags = Map::new();
     let mut step = None;
+    let mut said = Vec::new();
     while let Some(word) = words.next() {
         let Some(value) = words.next() else {
             return Err(format!("{word:?} needs something behind it; {usage}"));
         };
+        let part = if word == "since" { "from" } else { word };
+        if part != "where" && said.contains(&part) {
+            return Err(format!(
+                "{word:?} says another time what was said before it; {usage}"
+            ));
+        }
+        said.push(part);
         match word {
             "where" => {
-                let mut tags = Map::new();
                 for pair in value.split(',') {
                     let (tag, value) = pair
                         .split_once('=')
@@ -50,7 +58,6 @@ pub(crate) fn to_json(words: &[String]) -> Result<Value, String> {
                         Some(one) => *one = json!([one.take(), value]),
                     }
                 }
-                query.insert("where".into(), tags.into());
             }
             "by" => {
                 query.insert("pivot-by-tag".into(), list(value));
@@ -73,6 +80,9 @@ pub(crate) fn to_json(words: &[String]) -> Result<Value, String> {
             }
             other => return Err(format!("{other:?} is not understood; {usage}")),
         }
+    }
+    if !tags.is_empty() {
+        query.insert("where".into(), tags.into());
     }
     match (functions, step) {
         ("select", None) => query.insert("select".into(), list(metrics)),
@@ -118,6 +128,10 @@ mod tests {
             json("select a,b from 5 to now limit 3"),
             json!({"select": ["a", "b"], "range": {"from": 5, "to": "now"}, "limit": 3})
         );
+        assert_eq!(
+            json("count m where host=a where dc=x where host=b"),
+            json!({"aggregate": {"m": "count"}, "where": {"host": ["a", "b"], "dc": "x"}})
+        );
         assert_eq!(json("count m"), json!({"aggregate": {"m": "count"}}));
         assert_eq!(json(r#"{"select": "m"}"#), json!({"select": "m"}));
     }
@@ -133,6 +147,12 @@ mod tests {
             "mean m where x",
             "select m limit x",
             "{x",
+            "count m by host by dc",
+            "mean m every 1h every 2h",
+            "select m limit 1 limit 2",
+            "select m since 1d since 2d",
+            "select m since 1d from 5",
+            "select m to 5 to 6",
         ] {
             assert!(to_json(&[bad.to_owned()]).is_err(), "{bad}");
         }

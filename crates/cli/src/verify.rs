@@ -50,10 +50,9 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<(), CliError> {
 fn of_server(args: &VerifyArgs) -> Result<VerifyReport, CliError> {
     let client = Client::new(&args.target, args.token.as_deref());
     let client = client.map_err(CliError::io("cannot ask the server"))?;
-    let unreachable = format!("cannot reach a server at {}", args.target);
     let mut client = client.patient(VERIFY_TIME);
     let answer = client.request("POST", "/api/verify", &[], &[]);
-    let text = answer.map_err(CliError::io(unreachable))?.text();
+    let text = answer.map_err(CliError::asking(&args.target))?.text();
     let answered: Value = serde_json::from_str(&text).map_err(|_| CliError::said(text.clone()))?;
     let Some(findings) = answered["findings"].as_array() else {
         return Err(CliError::said(answered["error"].as_str().unwrap_or(&text)));

@@ -14,6 +14,9 @@ pub const LISTED_LINES_MAX: usize = 100;
 /// Most reasons of lines left out together that a reply lists, beside [`LISTED_LINES_MAX`] others.
 pub const LEFT_OUT_MAX: usize = 8;
 
+/// Longest [`PartialWrite::header`]: what clients read of a head in one piece is a few times this.
+const HEADER_BYTES_MAX: usize = 4 << 10;
+
 /// Most refusals that the sentence of a reply repeats.
 const SPOKEN_LINES_MAX: usize = 10;
 
@@ -189,12 +192,18 @@ impl PartialWrite {
         text
     }
 
-    /// [`Self::message`] as a header value: one line of printable ASCII.
+    /// [`Self::message`] as a header value: one line of printable ASCII, at most 4 KiB.
     pub fn header(&self) -> String {
-        one_line(&self.message())
+        let mut header: String = one_line(&self.message())
             .chars()
             .map(|c| if c.is_ascii() { c } else { '?' })
-            .collect()
+            .collect();
+        if header.len() > HEADER_BYTES_MAX {
+            let end = format!("... dropped={}", self.dropped);
+            header.truncate(HEADER_BYTES_MAX - end.len());
+            header.push_str(&end);
+        }
+        header
     }
 
     /// The body for `/write`, status 400.
@@ -374,6 +383,27 @@ mod tests {
         }
         assert_eq!(refused.total(), 323);
         assert!(refused.message().ends_with("dropped=123"));
+    }
+
+    #[test]
+    fn a_header_is_one_that_clients_take() {
+        let mut refused = PartialWrite::new();
+        let key = "k".repeat(32_000);
+        for line in 1..=300 {
+            let raw = format!("m,{key}=1,{key}=2 v=1");
+            let kind = crate::line::decode_key(raw.split(' ').next().unwrap().as_bytes());
+            refused.push(LineError::new(line, raw.as_bytes(), kind.unwrap_err()));
+        }
+        assert!(refused.message().len() < 4_000, "{}", refused.message());
+        assert!(refused.header().ends_with(" dropped=0"));
+        // The excerpts of bytes that are no text are longer than they were.
+        for reason in 0..8 {
+            refused.push_left_out(1, reason, &[0xff; 500], &"é".repeat(1_000));
+        }
+        let header = refused.header();
+        assert!(header.len() <= HEADER_BYTES_MAX && header.is_ascii());
+        assert!(header.ends_with("... dropped=8"), "{header}");
+        assert!(header.starts_with("partial write: "));
     }
 
     #[test]

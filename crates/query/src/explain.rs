@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use alluvium_types::Number;
+
 use crate::Direction;
 use crate::plan::{Fill, Grouping, Order, Plan, Window};
 use crate::{Label, Matcher, Test};
@@ -103,7 +105,8 @@ fn write_steps(plan: &Plan, out: &mut String) -> std::fmt::Result {
             out,
             "fill bins without points along the line between neighbours"
         )?,
-        Fill::Value(v) => writeln!(out, "fill bins without points with {v}")?,
+        Fill::Value(Number::Integer(v)) => writeln!(out, "fill bins without points with {v}")?,
+        Fill::Value(Number::Float(v)) => writeln!(out, "fill bins without points with {v}")?,
     }
     match (plan.window, plan.order) {
         (Window::Whole { .. }, _) | (_, Order::Series) => {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use alluvium_types::{TimeRange, Value};
+use alluvium_types::{Number, TimeRange, Value};
 
 use crate::Direction;
 use crate::buckets::Bins;
@@ -146,11 +146,23 @@ fn number(value: &Value) -> Option<f64> {
     }
 }
 
-/// The value in the kind of its column where that is exact.
-fn like(v: f64, model: Option<&Value>) -> Value {
-    match model {
-        Some(Value::I64(_)) if (v as i64) as f64 == v => Value::I64(v as i64),
-        Some(Value::U64(_)) if (v as u64) as f64 == v => Value::U64(v as u64),
-        _ => Value::F64(v),
-    }
+/// The constant in the kind of its column where that is exact; among integers an integer is one, of whichever kind.
+fn like(constant: Number, model: Option<&Value>) -> Value {
+    let (whole, rounded) = match constant {
+        Number::Integer(v) => (v, v as f64),
+        // Far wider than a column: nothing that one takes is cut off here.
+        Number::Float(v) => (v as i128, v),
+    };
+    let signed = i64::try_from(whole).ok().map(Value::I64);
+    let unsigned = u64::try_from(whole).ok().map(Value::U64);
+    let (own, other) = match model {
+        Some(Value::I64(_)) => (signed, unsigned),
+        Some(Value::U64(_)) => (unsigned, signed),
+        _ => return Value::F64(rounded),
+    };
+    let exact = match constant {
+        Number::Integer(_) => own.or(other),
+        Number::Float(v) => own.filter(|_| whole as f64 == v),
+    };
+    exact.unwrap_or(Value::F64(rounded))
 }

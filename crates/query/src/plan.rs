@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use alluvium_types::{SeriesKey, TimeRange};
+use alluvium_types::{Number, SeriesKey, TimeRange};
 
 use crate::error::QueryError;
 use crate::function::Function;
@@ -144,8 +144,8 @@ pub enum Fill {
     /// Values on the line between the bins around it; none before the first and after the last, none for
     /// texts.
     Linear,
-    /// This value.
-    Value(f64),
+    /// This number.
+    Value(Number),
 }
 
 /// A column of the answer.

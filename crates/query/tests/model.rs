@@ -9,7 +9,7 @@ use alluvium_query::{
     Alternative, Direction, Fill, Function, Grouping, Label, Matcher, Order, Plan, Selection,
     Selector, Test, Window,
 };
-use alluvium_types::{SeriesKey, TimeRange, Value, ValueKind};
+use alluvium_types::{Number, SeriesKey, TimeRange, Value, ValueKind};
 use common::{Memory, OwnedRow, Series, run};
 use proptest::prelude::*;
 
@@ -145,7 +145,8 @@ fn plan() -> impl Strategy<Value = Plan> {
         1 => Just(Fill::Null),
         1 => Just(Fill::Previous),
         1 => Just(Fill::Linear),
-        1 => Just(Fill::Value(7.0)),
+        1 => Just(Fill::Value(Number::Float(7.0))),
+        1 => Just(Fill::Value(Number::Integer(9))),
     ];
     (
         (metrics, hosts, range, any::<bool>(), window),
@@ -444,6 +445,10 @@ fn model(memory: &Memory, plan: &Plan) -> Vec<OwnedRow> {
                             Fill::Null => vec![None; width],
                             Fill::Previous => older.map_or(vec![None; width], |o| o.1.clone()),
                             Fill::Value(v) => {
+                                let v = match v {
+                                    Number::Integer(v) => v as f64,
+                                    Number::Float(v) => v,
+                                };
                                 let mut values = vec![None; width];
                                 for cell in &mut values[offset..offset + functions.len()] {
                                     *cell = Some(Value::F64(v));

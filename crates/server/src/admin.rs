@@ -59,10 +59,12 @@ pub(crate) async fn put_database(
     let inner = async {
         let store = app.store_or_reply()?;
         app.authorize_or_reply(&head.headers, &params, Some((Right::Write, &name)))?;
-        let existed = store.database(&name).is_some();
         let settings = settings_of(store, &params)?;
         let is_given = |names: &[&str]| names.iter().any(|n| params.get(n).is_some());
-        if existed && (is_given(&Retention::NAMES) || is_given(&SeriesLimits::NAMES)) {
+        let made = store.make_database(&name, settings);
+        let made = made.map_err(|e| store_error(&e))?;
+        let changes = is_given(&Retention::NAMES) || is_given(&SeriesLimits::NAMES);
+        if !made.is_new && changes {
             app.authorize_or_reply(&head.headers, &params, Some((Right::Admin, &name)))?;
             let mut refused = None;
             let commit = store.change_settings(&name, |settings| {
@@ -80,15 +82,12 @@ pub(crate) async fn put_database(
             let commit = commit.map_err(|e| store_error(&e))?;
             ended(&app, "the new settings", commit).await?;
         } else {
-            let (_, commit) = store
-                .create_database_with(&name, settings)
-                .map_err(|e| store_error(&e))?;
-            ended(&app, "the new database", commit).await?;
+            ended(&app, "the new database", made.commit).await?;
         }
-        let status = if existed {
-            StatusCode::OK
-        } else {
+        let status = if made.is_new {
             StatusCode::CREATED
+        } else {
+            StatusCode::OK
         };
         Ok(reply::json(
             status,

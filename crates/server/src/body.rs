@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use alluvium_types::{Budget, BudgetExceeded, Owner};
 use axum::body::Body;
+use axum::http::StatusCode;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 
@@ -91,6 +92,18 @@ pub(crate) enum BodyError {
     Gzip(std::io::Error),
     #[error("{0}; try again later or raise the setting memory")]
     Memory(#[from] BudgetExceeded),
+}
+
+impl BodyError {
+    /// What it is answered with.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Idle(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::Broken(_) | Self::Gzip(_) => StatusCode::BAD_REQUEST,
+            Self::Memory(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
 }
 
 /// A whole body, still packed.
@@ -263,10 +276,9 @@ mod tests {
     fn a_bomb_is_refused_by_the_budget_too() {
         let budget = Arc::new(Budget::new(1 << 20));
         let bomb = gzip(&vec![0; 30 << 20]);
-        assert!(matches!(
-            unpack(bomb, 25_000_000, &budget),
-            Err(BodyError::Memory(_))
-        ));
+        let refused = unpack(bomb, 25_000_000, &budget).unwrap_err();
+        assert!(matches!(refused, BodyError::Memory(_)));
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(budget.used(), 0);
     }
 }

@@ -130,6 +130,12 @@ pub(crate) enum Refused {
     Bug,
 }
 
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        Self::Unconfirmed(error.into())
+    }
+}
+
 /// Resolves, and unless it is a dry run applies a delete, on a thread that may wait for pages; then waits until it
 /// holds.
 pub(crate) async fn run(
@@ -168,10 +174,19 @@ pub(crate) async fn run(
 }
 
 fn refusal(refused: &Refused) -> Reply {
-    let (status, code) = match refused {
+    let (status, code) = status_and_code(refused);
+    reply::error(status, code, &refused.to_string())
+}
+
+/// How a refusal is answered: 503, 507 and 500 where the request itself is not at fault.
+pub(crate) fn status_and_code(refused: &Refused) -> (StatusCode, &'static str) {
+    match refused {
         Refused::Query(error) => (StatusCode::BAD_REQUEST, error.code()),
         Refused::Delete(error) => match error {
-            DeleteError::Full => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
+            DeleteError::Full
+            | DeleteError::Store(StoreError::Full | StoreError::NoRoom { .. }) => {
+                (StatusCode::INSUFFICIENT_STORAGE, "disk_full")
+            }
             DeleteError::TooManyRanges { .. } => (StatusCode::BAD_REQUEST, "too_many_ranges"),
             DeleteError::TooManyTombstones { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, "too_many_deletes")
@@ -182,6 +197,9 @@ fn refusal(refused: &Refused) -> Reply {
                 (StatusCode::NOT_FOUND, "unknown_database")
             }
             DeleteError::Store(StoreError::Selector(_)) => (StatusCode::BAD_REQUEST, "bad_regex"),
+            DeleteError::Store(StoreError::LargeSelection { .. }) => {
+                (StatusCode::BAD_REQUEST, "query_memory")
+            }
             _ => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         },
         Refused::Unconfirmed(Unconfirmed::Full { .. }) => {
@@ -191,6 +209,5 @@ fn refusal(refused: &Refused) -> Reply {
         Refused::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
         Refused::OfField { .. } => (StatusCode::BAD_REQUEST, "bad_condition"),
         Refused::Bug => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
-    };
-    reply::error(status, code, &refused.to_string())
+    }
 }

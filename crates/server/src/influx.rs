@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use alluvium_protocol::influxql::{Answer, Statement, answer_body, parse};
-use alluvium_store::{DeleteError, Store, StoreError};
+use alluvium_store::{Store, StoreError};
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 
@@ -71,7 +71,7 @@ async fn answer(app: &Arc<App>, request: Request) -> Result<Reply, Reply> {
         let collected = body::collect(body, store.budget(), FORM_BYTES_MAX, app.limits.body_idle)
             .await
             .and_then(|c| c.unpack(body::Encoding::Identity, FORM_BYTES_MAX))
-            .map_err(|e| error(StatusCode::BAD_REQUEST, &e.to_string()))?;
+            .map_err(|e| body_error(&e))?;
         params.extend(&collected.bytes);
     }
     app.authorize(&head.headers, &params, None)
@@ -98,17 +98,27 @@ async fn answer(app: &Arc<App>, request: Request) -> Result<Reply, Reply> {
     Ok(reply::retry_later(reply))
 }
 
-/// Statements fail inside a 200, as clients expect; but not where a sound disk, room or a restart would have it succeed.
-fn status_of(error: &Unconfirmed) -> StatusCode {
+/// Statements fail inside a 200, as clients expect; but not where a sound disk, room, a restart or a second time would have it
+/// succeed.
+fn status_of(error: &Refused) -> StatusCode {
     match error {
-        Unconfirmed::Store(StoreError::Full) | Unconfirmed::Full { .. } => {
-            StatusCode::INSUFFICIENT_STORAGE
+        Refused::Unconfirmed(
+            Unconfirmed::Store(StoreError::Full | StoreError::NoRoom { .. })
+            | Unconfirmed::Full { .. },
+        ) => StatusCode::INSUFFICIENT_STORAGE,
+        Refused::Unconfirmed(
+            Unconfirmed::Late { .. }
+            | Unconfirmed::Store(StoreError::Failed { .. } | StoreError::Closing),
+        ) => StatusCode::SERVICE_UNAVAILABLE,
+        Refused::Unconfirmed(Unconfirmed::Store(_)) => StatusCode::OK,
+        refused => {
+            let (status, _) = delete::status_and_code(refused);
+            if status.is_server_error() {
+                status
+            } else {
+                StatusCode::OK
+            }
         }
-        Unconfirmed::Late { .. }
-        | Unconfirmed::Store(StoreError::Failed { .. } | StoreError::Closing) => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
-        Unconfirmed::Store(_) => StatusCode::OK,
     }
 }
 
@@ -118,7 +128,7 @@ async fn run(
     database: &str,
     statement: Statement,
     allowed: &impl Fn(Right, &str) -> bool,
-) -> Result<Answer, Unconfirmed> {
+) -> Result<Answer, Refused> {
     let forbidden = || {
         Ok(Answer::Error(
             "the token does not allow this; ask for a line in the token file that does".into(),
@@ -143,13 +153,15 @@ async fn run(
             if !allowed(Right::Admin, &name) {
                 return forbidden();
             }
-            let Some(database) = store.database(&name) else {
+            let id = store.database(&name).map(|d| d.id());
+            let commit = match store.drop_database(&name) {
                 // It may have gone a moment ago, and not for good yet.
-                confirmed(app, "the removal", store.flush_catalog()).await?;
-                return Ok(Answer::Done);
+                Err(StoreError::NoDatabase { .. }) => store.flush_catalog(),
+                commit => commit?,
             };
-            let commit = store.drop_database(&name)?;
-            app.writers.forget(database.id());
+            if let Some(id) = id {
+                app.writers.forget(id);
+            }
             confirmed(app, "the removal", commit).await?;
             Ok(Answer::Done)
         }
@@ -161,19 +173,83 @@ async fn run(
                 let name = database.to_owned();
                 return Err(StoreError::NoDatabase { name }.into());
             };
-            match delete::run(app, handle, *request, Conditions::NotOnFields).await {
-                Ok(_) => Ok(Answer::Done),
-                Err(Refused::Unconfirmed(error)) => Err(error),
-                Err(Refused::Delete(DeleteError::Full)) => Err(StoreError::Full.into()),
-                Err(error) => Ok(Answer::Error(error.to_string())),
-            }
+            delete::run(app, handle, *request, Conditions::NotOnFields).await?;
+            Ok(Answer::Done)
         }
         Statement::Unsupported { what } => Ok(Answer::unsupported(&what)),
         _ => Ok(Answer::unsupported("the statement")),
     }
 }
 
+fn body_error(refused: &body::BodyError) -> Reply {
+    let sentence = match refused {
+        body::BodyError::TooLarge { limit, .. } => {
+            format!("the statements have more than {limit} bytes; send fewer at once")
+        }
+        _ => refused.to_string(),
+    };
+    error(refused.status(), &sentence)
+}
+
 fn error(status: StatusCode, sentence: &str) -> Reply {
     let body = serde_json::json!({ "error": sentence });
     reply::retry_later(reply::json(status, body.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use alluvium_store::{DeleteError, RecallError};
+
+    use super::*;
+
+    #[test]
+    fn what_may_succeed_later_is_no_answer_of_200() {
+        let failed = || StoreError::Failed {
+            reason: String::new(),
+        };
+        let no_room = || StoreError::NoRoom {
+            reason: String::new(),
+        };
+        let none = || StoreError::NoDatabase { name: "x".into() };
+        let tombstones = DeleteError::TooManyTombstones {
+            setting: "tombstone_bytes_max",
+            limit: 1,
+        };
+        let large = StoreError::LargeSelection { asked: 2, limit: 1 };
+        for (refused, status) in [
+            (Refused::Delete(failed().into()), 503),
+            (Refused::Delete(StoreError::Closing.into()), 503),
+            (
+                Refused::Delete(DeleteError::Backlog { pending_bytes: 1 }),
+                503,
+            ),
+            (Refused::Delete(DeleteError::Disturbed), 503),
+            (Refused::Delete(tombstones), 503),
+            (
+                Refused::Delete(StoreError::from(RecallError::Unsettled).into()),
+                503,
+            ),
+            (Refused::Busy, 503),
+            (Refused::Delete(DeleteError::Full), 507),
+            (Refused::Delete(StoreError::Full.into()), 507),
+            (Refused::Delete(no_room().into()), 507),
+            (
+                Refused::Delete(DeleteError::Read(RecallError::Foreign.into())),
+                500,
+            ),
+            (Refused::Bug, 500),
+            (failed().into(), 503),
+            (StoreError::Full.into(), 507),
+            (none().into(), 200),
+            (Refused::Delete(none().into()), 200),
+            (
+                Refused::Delete(DeleteError::TooManyRanges { limit: 1 }),
+                200,
+            ),
+            (Refused::Delete(large.into()), 200),
+            (Refused::OfField { name: "v".into() }, 200),
+        ] {
+            assert_eq!(status_of(&refused), status, "{refused:?}");
+        }
+    }
 }

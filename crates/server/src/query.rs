@@ -64,7 +64,7 @@ async fn start(app: &Arc<App>, request: Request) -> Result<Reply, Reply> {
         .unpack(body::Encoding::Identity, QUERY_BYTES_MAX)
         .map_err(|e| body_reply(&e))?;
     let query = Query::parse(&text.bytes, app.clock.wall_ns())
-        .map_err(|e| reply::error(StatusCode::BAD_REQUEST, "bad_query", &e.to_string()))?;
+        .map_err(|e| reply::error(StatusCode::BAD_REQUEST, e.code(), &e.to_string()))?;
     let Some(database) = store.database(name) else {
         let sentence = format!(
             "database not found: {name:?}; GET /query?q=SHOW%20DATABASES lists those there are"
@@ -352,22 +352,19 @@ impl http_body::Body for Chunks {
 }
 
 pub(crate) fn body_reply(error: &body::BodyError) -> Reply {
-    match error {
+    let code = match error {
+        body::BodyError::TooLarge { .. } => "query_too_long",
+        body::BodyError::Idle(_) => "idle",
+        body::BodyError::Memory(_) => "memory_budget",
+        _ => "broken_body",
+    };
+    let sentence = match error {
         body::BodyError::TooLarge { .. } => {
-            let sentence =
-                format!("the query has more than {QUERY_BYTES_MAX} bytes; ask for less at once");
-            reply::error(StatusCode::PAYLOAD_TOO_LARGE, "too_long", &sentence)
+            format!("the query has more than {QUERY_BYTES_MAX} bytes; ask for less at once")
         }
-        body::BodyError::Idle(_) => {
-            reply::error(StatusCode::REQUEST_TIMEOUT, "idle", &error.to_string())
-        }
-        body::BodyError::Memory(_) => reply::error(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "memory_budget",
-            &error.to_string(),
-        ),
-        _ => reply::error(StatusCode::BAD_REQUEST, "broken_body", &error.to_string()),
-    }
+        _ => error.to_string(),
+    };
+    reply::error(error.status(), code, &sentence)
 }
 
 pub(crate) fn query_reply(error: &QueryError) -> Reply {

@@ -87,6 +87,31 @@ fn a_body_without_progress_is_given_up() {
     server.stop();
 }
 
+/// The forms of `/query` are bodies like any other.
+#[test]
+fn forms_that_are_too_large_or_stop_are_refused_as_bodies_are() {
+    let mut config = memory_config();
+    config.limits.body_idle = Duration::from_millis(200);
+    let server = Server::start(config);
+    let large = format!("q={}", "SHOW+DATABASES;".repeat(100_000));
+    let answer = server.post("/query", large);
+    assert_eq!(answer.status, 413, "{}", answer.text());
+    assert!(
+        answer.json()["error"].as_str().unwrap().contains("1048576"),
+        "{}",
+        answer.text()
+    );
+    let mut stream = server.connect();
+    write!(
+        stream,
+        "POST /query HTTP/1.1\r\nHost: t\r\nContent-Length: 100\r\n\r\nq="
+    )
+    .unwrap();
+    let answer = read_answer(&mut stream);
+    assert_eq!(answer.status, 408, "{}", answer.text());
+    server.stop();
+}
+
 #[test]
 fn bodies_have_a_size() {
     let mut config = memory_config();

@@ -26,6 +26,8 @@ struct Troubled {
     only_the_log: AtomicBool,
     /// Writes neither end nor fail.
     hung: AtomicBool,
+    /// Writes fail.
+    failing: AtomicBool,
     held: Mutex<Vec<(Lane, Op, Completer)>>,
     released: Mutex<Vec<(Ticket, Completer)>>,
 }
@@ -39,6 +41,7 @@ impl Troubled {
             rotten_page: AtomicUsize::new(0),
             only_the_log: AtomicBool::new(false),
             hung: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
             held: Mutex::default(),
             released: Mutex::default(),
         })
@@ -67,6 +70,10 @@ impl Layer for Troubled {
         {
             let cause = std::io::ErrorKind::StorageFull.into();
             return Ticket::ended(Err(IoError::new("open", path.clone(), cause)));
+        }
+        if matches!(op, Op::Write { .. }) && self.failing.load(Ordering::Acquire) {
+            let cause = std::io::Error::other("the device fails");
+            return Ticket::ended(Err(IoError::new("write", "a file", cause)));
         }
         if matches!(op, Op::Write { .. }) && self.hung.load(Ordering::Acquire) {
             let (ticket, completer) = Ticket::new();
@@ -281,6 +288,80 @@ fn what_is_asked_for_again_is_confirmed_when_it_is_durable() {
         assert_eq!(answer.status, status, "{}", answer.text());
     }
     server.stop();
+}
+
+/// A database that somebody else is making at that moment: a `PUT` may not take it for its own and lose what it says.
+#[test]
+fn settings_hold_for_a_database_that_another_is_making() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "writer write *\nboss admin *\n").unwrap();
+    let device = Troubled::new();
+    let mut config = device.config();
+    config.token_file = Some(file.path().into());
+    let server = Server::start(config);
+    let send = |method: &str, path: &str, token: &str| {
+        let token = format!("Authorization: Token {token}");
+        server.send(method, path, &[&token], b"m v=1 1")
+    };
+    device.hung.store(true, Ordering::Release);
+    assert_eq!(send("POST", "/write?db=made", "writer").status, 503);
+    let put = "/api/databases/made?retention=7d&series_max=9";
+    assert_eq!(send("PUT", put, "writer").status, 403);
+    assert_eq!(send("PUT", put, "boss").status, 503);
+    device.hung.store(false, Ordering::Release);
+    assert_eq!(send("PUT", "/api/databases/after", "writer").status, 201);
+    let made = send("PUT", "/api/databases/made", "writer");
+    assert_eq!(made.status, 200);
+    let made = made.json();
+    assert_eq!(
+        (&made["retention"], &made["series_max"]),
+        (&"7d".into(), &9.into()),
+        "{made}"
+    );
+    server.stop();
+}
+
+/// The creation was answered 503 and is still under way: what is dropped behind it is not there later.
+#[test]
+fn a_database_that_is_dropped_while_it_is_being_made_is_gone() {
+    let device = Troubled::new();
+    let server = Server::start(device.config());
+    let run = |statement: &str| server.post(&format!("/query?q={statement}"), b"");
+    device.hung.store(true, Ordering::Release);
+    assert_eq!(run("CREATE+DATABASE+brief").status, 503);
+    assert_eq!(run("DROP+DATABASE+brief").status, 503);
+    device.hung.store(false, Ordering::Release);
+    assert_eq!(run("CREATE+DATABASE+after").status, 200);
+    let shown = run("SHOW+DATABASES").json();
+    let names = &shown["results"][0]["series"][0]["values"];
+    assert_eq!(*names, serde_json::json!([["after"]]), "{shown}");
+    server.stop();
+}
+
+/// A 200 with an error in it is what clients take for a statement that will never do.
+#[test]
+fn deletes_on_a_failed_store_answer_503() {
+    let device = Troubled::new();
+    let server = Server::start(device.config());
+    assert_eq!(server.write(body(0, 10)).status, 204);
+    device.failing.store(true, Ordering::Release);
+    assert_eq!(server.write(body(10, 10)).status, 503);
+    for statement in [
+        "DELETE+FROM+m",
+        "DROP+SERIES+FROM+m",
+        "DROP+MEASUREMENT+m",
+        "DROP+DATABASE+test",
+        "CREATE+DATABASE+other",
+    ] {
+        let answer = server.post(&format!("/query?db=test&q={statement}"), b"");
+        assert_eq!(answer.status, 503, "{statement}: {}", answer.text());
+        assert_eq!(answer.header("retry-after"), Some("1"));
+        assert!(
+            answer.text().contains("writing stopped"),
+            "{}",
+            answer.text()
+        );
+    }
 }
 
 /// Where late points are merged in, the points in front of a rotten page are there, too.

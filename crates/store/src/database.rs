@@ -36,6 +36,17 @@ pub struct Database {
     pub(crate) state: Arc<DatabaseState>,
 }
 
+/// A database that was asked for by its name, and made if need be.
+#[derive(Debug)]
+pub struct MadeDatabase {
+    /// It takes writes once the commit has ended.
+    pub database: Database,
+    /// Ends when its creation is durable.
+    pub commit: Commit,
+    /// Whether it was made just now, with the settings given; otherwise it has its own.
+    pub is_new: bool,
+}
+
 /// A database in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseInfo {
@@ -132,6 +143,20 @@ impl Store {
         name: &str,
         settings: DatabaseSettings,
     ) -> Result<(Database, Commit), StoreError> {
+        let made = self.make_database(name, settings)?;
+        Ok((made.database, made.commit))
+    }
+
+    /// As [`Self::create_database_with`], and says which of both it was: whoever finds one that another is making at that moment
+    /// has not given it its settings.
+    ///
+    /// # Errors
+    /// As [`Self::create_database`].
+    pub fn make_database(
+        &self,
+        name: &str,
+        settings: DatabaseSettings,
+    ) -> Result<MadeDatabase, StoreError> {
         check_name(name)?;
         settings.retention.check()?;
         let inner = &self.0;
@@ -139,12 +164,9 @@ impl Store {
             return Err(error);
         }
         let mut catalog = inner.catalog.write();
-        let (state, tickets, position) = if let Some(state) = catalog.get(name) {
-            (
-                Arc::clone(state),
-                state.creation().into_iter().collect(),
-                Position::default(),
-            )
+        let (state, tickets, position, is_new) = if let Some(state) = catalog.get(name) {
+            let tickets = state.creation().into_iter().collect();
+            (Arc::clone(state), tickets, Position::default(), false)
         } else {
             let limit = inner.config.databases_max;
             if catalog.len() >= limit {
@@ -168,21 +190,17 @@ impl Store {
             });
             state.set_creation(ticket.clone());
             catalog.add(Arc::clone(&state));
-            (
-                state,
-                smallvec![ticket],
-                Position(vec![(Partition(0), lsn)]),
-            )
+            let position = Position(vec![(Partition(0), lsn)]);
+            (state, smallvec![ticket], position, true)
         };
         drop(catalog);
         let commit = Commit::new(Arc::clone(inner), tickets, position);
-        Ok((
-            Database {
-                store: Arc::clone(inner),
-                state,
-            },
+        let store = Arc::clone(inner);
+        Ok(MadeDatabase {
+            database: Database { store, state },
             commit,
-        ))
+            is_new,
+        })
     }
 
     /// Changes what a database keeps. Reads go by it once a cut that follows from it is durable; what has expired by

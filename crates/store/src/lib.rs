@@ -112,7 +112,7 @@ pub use cardinality::{Cardinality, Count, SeriesRate, TagCount, ValueCount};
 pub use commit::{Commit, LEFT_OUT_REASONS_MAX, LeftOut, LeftOutLines};
 pub use config::{Durability, DurabilityError, HeapProbe, StoreConfig};
 pub use config_numbers::SettingError;
-pub use database::{Database, DatabaseInfo, KindConflict, LogPin, Store};
+pub use database::{Database, DatabaseInfo, KindConflict, LogPin, MadeDatabase, Store};
 pub use database_settings::DatabaseSettings;
 pub use delete::{
     Affected, Comparison, DELETE_RANGES_MAX, Delete, DeletePlan, DeleteSelection, Deleted,

@@ -1,6 +1,6 @@
 //! From a document to a request.
 
-use alluvium_types::TimeRange;
+use alluvium_types::{Number, TimeRange};
 
 use super::node::Node;
 use super::{
@@ -458,8 +458,8 @@ fn grouping(
 fn fill(node: Option<&Node>) -> Result<Fill, RequestError> {
     match node {
         Some(Node::Null) => Ok(Fill::Null),
-        Some(Node::Integer(v)) => Ok(Fill::Value(*v as f64)),
-        Some(Node::Float(v)) => Ok(Fill::Value(*v)),
+        Some(Node::Integer(v)) => Ok(Fill::Value(Number::Integer(*v))),
+        Some(Node::Float(v)) => Ok(Fill::Value(Number::Float(*v))),
         other => choose(
             "fill",
             other,

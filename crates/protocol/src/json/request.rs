@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use alluvium_types::TimeRange;
+use alluvium_types::{Number, TimeRange};
 
 use super::RequestError;
 
@@ -298,8 +298,8 @@ pub enum Fill {
     Previous,
     /// A line between the neighbours.
     Linear,
-    /// This number.
-    Value(f64),
+    /// This number, an integer as it was written.
+    Value(Number),
 }
 
 /// Where buckets begin.

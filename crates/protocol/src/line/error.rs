@@ -28,7 +28,7 @@ pub enum LineErrorKind {
     /// Two tags have the same key.
     #[error("duplicate tag key {key:?}")]
     DuplicateTag {
-        /// The key.
+        /// The key, cut to 64 characters.
         key: String,
     },
     /// A tag is called `time`, which is the name of the timestamp.

@@ -98,7 +98,9 @@ fn any_key(raw: &[u8], tags_max: usize) -> Result<BorrowedKey<'_>, LineErrorKind
         tags.push((key, decode(value, Place::TagValue)?));
         rest = behind;
     }
-    BorrowedKey::new(measurement, tags).map_err(|key| LineErrorKind::DuplicateTag { key })
+    BorrowedKey::new(measurement, tags).map_err(|key| LineErrorKind::DuplicateTag {
+        key: key.chars().take(64).collect(),
+    })
 }
 
 /// Reads the name of a field.

@@ -17,7 +17,7 @@ pub struct Limits {
     pub fields_max: usize,
     /// Most tags in a line.
     pub tags_max: usize,
-    /// Longest string value in bytes, as sent.
+    /// Longest string value in bytes, without the backslashes that escape.
     pub string_bytes_max: usize,
 }
 
@@ -333,6 +333,8 @@ impl<'a> LineParser<'a> {
     fn string(&self, window: &'a [u8], begin: usize) -> Result<StringField<'a>, LineErrorKind> {
         let mut at = begin;
         let mut escaped = false;
+        // Backslashes that are not of the value: those `decode_string` leaves out.
+        let mut escapes = 0;
         loop {
             let rest = window.get(at..).unwrap_or_default();
             at += memchr2(b'"', b'\\', rest).ok_or(LineErrorKind::UnbalancedQuotes)?;
@@ -340,10 +342,11 @@ impl<'a> LineParser<'a> {
                 break;
             }
             escaped = true;
+            escapes += usize::from(matches!(window.get(at + 1), Some(b'"' | b'\\')));
             at += 2;
         }
         let raw = window.get(begin..at).unwrap_or_default();
-        if raw.len() > self.limits.string_bytes_max {
+        if raw.len() - escapes > self.limits.string_bytes_max {
             return Err(LineErrorKind::StringTooLong {
                 limit: self.limits.string_bytes_max,
             });

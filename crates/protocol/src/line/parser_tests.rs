@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::super::{decode_key, decode_name, decode_string, write_line};
+use super::super::{WriteLineError, decode_key, decode_name, decode_string, write_line};
 use super::*;
 use alluvium_types::{SeriesKey, Value};
 
@@ -187,6 +187,55 @@ fn limits_have_names_and_end_where_they_say() {
         ..limits
     };
     assert_eq!(read(b"m a=1,b=2,c=3", wide), ["1 more than 2 fields"]);
+}
+
+/// Backslashes of the wire are not of the value.
+#[test]
+fn a_string_may_be_as_long_as_a_value_may_be() {
+    let key = SeriesKey::new("m", [("t", "a")]).unwrap();
+    for text in ["\"", "\\", "é", "x"] {
+        let longest = text.repeat(MAX_STRING_BYTES / text.len());
+        let mut body = Vec::new();
+        write_line(&mut body, &key, [("v", ValueRef::Str(&longest))], Some(1)).unwrap();
+        let expected = format!("1 m,t=a v={longest:?} 1");
+        assert!(read(&body, Limits::default()) == [expected], "{text}");
+        let raw = if longest.len() == body.len() - 12 {
+            text.to_owned()
+        } else {
+            format!("\\{text}")
+        };
+        let body = format!(
+            "m v=\"{}\" 1",
+            raw.repeat(MAX_STRING_BYTES / text.len() + 1)
+        );
+        assert_eq!(
+            read(body.as_bytes(), Limits::default()),
+            [format!("1 string longer than {MAX_STRING_BYTES} bytes")]
+        );
+    }
+    // What a backslash stands before is its own, unless it is a quote or another one.
+    let body = format!("m v=\"{}\" 1", "\\n".repeat(MAX_STRING_BYTES / 2 + 1));
+    assert_eq!(read(body.as_bytes(), Limits::default()).len(), 1);
+    assert!(read(body.as_bytes(), Limits::default())[0].starts_with("1 string longer"));
+}
+
+/// What is written can be read: a key as long as one may be as sent, and no longer.
+#[test]
+fn no_key_is_written_that_would_be_refused() {
+    let limit = Limits::default().key_bytes_max;
+    for (text, bytes) in [("x", 1), (" ", 2), ("=", 2)] {
+        let mut body = Vec::new();
+        let mut write = |times: usize| {
+            let value = text.repeat(times) + "x";
+            let key = SeriesKey::new("m", [("t", &*value)]).unwrap();
+            write_line(&mut body, &key, [("v", ValueRef::I64(1))], Some(1))
+        };
+        let longest = (limit - "m,t=x".len()) / bytes;
+        assert_eq!(write(longest), Ok(()), "{text}");
+        assert_eq!(write(longest + 1), Err(WriteLineError::KeyTooLong));
+        let read = read(&body, Limits::default());
+        assert!(read.len() == 1 && read[0].ends_with(" v=1i 1"), "{text}");
+    }
 }
 
 #[test]

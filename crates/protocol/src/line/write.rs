@@ -2,6 +2,8 @@
 
 use alluvium_types::{MAX_STRING_BYTES, SeriesKey, ValueRef};
 
+use super::Limits;
+
 /// Why a point cannot be written as line protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -12,6 +14,9 @@ pub enum WriteLineError {
     /// A name is empty, has a control character, ends in a backslash, or is one that the protocol reserves.
     #[error("line protocol cannot carry this name")]
     Name,
+    /// Measurement and tags are longer, as sent, than readers take.
+    #[error("measurement and tags longer than {} bytes", Limits::default().key_bytes_max)]
+    KeyTooLong,
     /// A string is longer than a value may be.
     #[error("string longer than {MAX_STRING_BYTES} bytes")]
     StringTooLong,
@@ -55,6 +60,7 @@ fn append<'v>(
     fields: impl IntoIterator<Item = (&'v str, ValueRef<'v>)>,
     time_ns: Option<i64>,
 ) -> Result<(), WriteLineError> {
+    let begin = out.len();
     // A line that begins with a hash sign is a comment.
     if key.measurement().starts_with('#') {
         return Err(WriteLineError::Name);
@@ -69,6 +75,9 @@ fn append<'v>(
         name(out, tag, b" ,=")?;
         out.push(b'=');
         name(out, value, b" ,=")?;
+    }
+    if out.len() - begin > Limits::default().key_bytes_max {
+        return Err(WriteLineError::KeyTooLong);
     }
     let mut separator = b' ';
     for (field, value) in fields {
