@@ -166,7 +166,7 @@ impl Execution {
         }
         // Asked behind the reading: before it, it could go in between.
         let result = self.advance(out);
-        let result = result.and_then(|()| self.context.source.check());
+        let result = self.context.source.check().and(result);
         self.context.note_cost();
         if let Err(error) = result {
             self.end();

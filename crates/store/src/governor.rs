@@ -32,8 +32,12 @@ const LOOK_SHARE: u64 = 100;
 const TRIM_SHARE: u64 = 16;
 /// Free memory on the heap that is kept where memory is not short, at least.
 const TRIM_MIN_BYTES: u64 = 16 << 20;
+/// Nanoseconds between two looks at what the days of rows take.
+const DAYS_PAUSE_NS: u64 = 10_000_000_000;
 /// Nanoseconds for which room is made for a batch that was refused: it comes again.
-const WANTED_NS: u64 = 5_000_000_000;
+const WANTED_NS: u64 = 60_000_000_000;
+/// It is not made for one that needs more than such a part of what series may use: what would have to go for it is in use.
+const WANTED_SHARE: u64 = 4;
 /// Nanoseconds between trims.
 const TRIM_PAUSE_NS: u64 = 1_000_000_000;
 
@@ -114,6 +118,9 @@ pub(crate) struct Governor {
     /// What of the index and the log the budget was told.
     index_bytes: u64,
     log_bytes: u64,
+    /// What the days of rows took when they were last looked at, which costs a look at each 65,536 rows of each day.
+    days_bytes: u64,
+    next_days_ns: u64,
     next_heap_ns: u64,
     next_trim_ns: u64,
     /// The least that was free on the heap since it was last trimmed. What has been given back counts as free, too.
@@ -134,9 +141,6 @@ impl StoreInner {
         let (soft, hard) = (self.soft_limit(), self.series_limit());
         let used = self.budget.used();
         let least = self.config.spill_round_ms.saturating_mul(1_000_000);
-        if self.governor_counts.wanted.load(Ordering::Relaxed) > 0 {
-            return least;
-        }
         if used <= soft {
             return self.config.spill_idle_ms.saturating_mul(1_000_000);
         }
@@ -148,10 +152,14 @@ impl StoreInner {
 
     /// Bytes in use at which memory is given back: fewer where a batch has waited for more room than that leaves.
     pub(crate) fn soft_limit(&self) -> u64 {
-        let set = self.budget.limit() / 100 * self.config.memory_soft_percent.min(100);
         let hard = self.series_limit();
         let wanted = self.governor_counts.wanted.load(Ordering::Relaxed);
-        set.min(hard - wanted.min(hard / 2))
+        self.set_soft_limit().min(hard - wanted.min(hard / 2))
+    }
+
+    /// The same as it is set.
+    pub(crate) fn set_soft_limit(&self) -> u64 {
+        self.budget.limit() / 100 * self.config.memory_soft_percent.min(100)
     }
 
     /// Bytes in use at which batches may not grow any more.
@@ -168,9 +176,17 @@ impl StoreInner {
     pub(crate) fn note_refusal(&self, wanted: u64) {
         let counts = &self.governor_counts;
         counts.refused.fetch_add(1, Ordering::Relaxed);
-        counts.wanted.fetch_max(wanted, Ordering::Relaxed);
-        let until = self.clock.monotonic_ns().saturating_add(WANTED_NS);
-        counts.wanted_until_ns.store(until, Ordering::Relaxed);
+        if wanted > self.series_limit() / WANTED_SHARE {
+            return;
+        }
+        // When it comes again its body is there, too.
+        let wanted = wanted + self.budget.used_by(Owner::Bodies);
+        // A smaller one does not keep what a larger one wanted.
+        if wanted >= counts.wanted.load(Ordering::Relaxed) {
+            let until = self.clock.monotonic_ns().saturating_add(WANTED_NS);
+            counts.wanted_until_ns.store(until, Ordering::Relaxed);
+            counts.wanted.store(wanted, Ordering::Relaxed);
+        }
     }
 
     /// Lets memory go for a slice if it is time. Never waits. Returns whether to call again at once.
@@ -191,7 +207,7 @@ impl StoreInner {
         self.count_log(governor);
         self.observe_heap(governor, now, pause);
         if governor.hand.is_none() {
-            self.count_index(governor);
+            self.count_index(governor, now);
         }
         let over = self.budget.used().saturating_sub(self.soft_limit());
         self.block.bound_cache(self.cache_bytes(over));
@@ -306,22 +322,22 @@ impl StoreInner {
     }
 
     /// Tells the budget how much the index takes.
-    fn count_index(&self, governor: &mut Governor) {
+    fn count_index(&self, governor: &mut Governor, now: u64) {
         let databases = self.catalog.read().all();
         // What comes from here on is counted twice until the next look.
         let unseen = self.governor_counts.index_unseen.swap(0, Ordering::Relaxed);
-        let of_part = |p: &Arc<PartitionState>| {
-            let names = p.index.read().heap_bytes();
-            names + p.live.read().heap_bytes()
-        };
-        let bytes: usize = databases
-            .iter()
-            .flat_map(|d| d.touched().map(of_part))
-            .sum();
-        self.budget.force(Owner::Index, bytes as u64);
+        let parts = || databases.iter().flat_map(|d| d.touched());
+        if now >= governor.next_days_ns {
+            let days: usize = parts().map(|p| p.live.read().heap_bytes()).sum();
+            governor.days_bytes = days as u64;
+            governor.next_days_ns = now + DAYS_PAUSE_NS;
+        }
+        let names: usize = parts().map(|p| p.index.read().heap_bytes()).sum();
+        let bytes = names as u64 + governor.days_bytes;
+        self.budget.force(Owner::Index, bytes);
         self.budget
             .release(Owner::Index, governor.index_bytes + unseen);
-        governor.index_bytes = bytes as u64;
+        governor.index_bytes = bytes;
     }
 
     /// Moves the hand on. Returns whether it is not round yet and memory is still to be given back.

@@ -61,7 +61,7 @@ impl Returning {
 impl StoreInner {
     /// Whether so much of memory is in use that series are not brought back before they are used.
     pub(crate) fn is_half_full(&self) -> bool {
-        self.budget.used() > self.soft_limit() / 2
+        self.budget.used() > self.set_soft_limit() / 2
     }
 
     /// When the next piece is due, monotonic nanoseconds; `None` if there is none.

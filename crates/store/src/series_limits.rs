@@ -143,18 +143,18 @@ impl SeriesCounts {
     /// Counts new series of several measurements, or none of them if some may not come.
     pub(crate) fn admit_all(&self, database: &str, wanted: &[(Box<str>, u64)]) -> bool {
         let counts = &mut *self.0.lock();
-        let all = wanted.iter().map(|(_, series)| series).sum();
-        let fits = |(name, series): &(Box<str>, u64)| {
-            counts.room_of_database(database, all).is_ok()
-                && counts.room_of_measurement(name, *series).is_ok()
-        };
-        let all_fit = wanted.iter().all(fits);
+        let all_fit = counts.have_room(database, wanted);
         if all_fit {
             for (name, series) in wanted {
                 counts.add(name, *series);
             }
         }
         all_fit
+    }
+
+    /// Whether new series of several measurements may come.
+    pub(crate) fn have_room(&self, database: &str, wanted: &[(Box<str>, u64)]) -> bool {
+        self.0.lock().have_room(database, wanted)
     }
 
     /// Counts series of a measurement that have come, whatever the limits.
@@ -217,6 +217,14 @@ impl Counts {
     fn room(&self, database: &str, measurement: &str, series: u64) -> Result<(), TooManySeries> {
         self.room_of_database(database, series)?;
         self.room_of_measurement(measurement, series)
+    }
+
+    fn have_room(&self, database: &str, wanted: &[(Box<str>, u64)]) -> bool {
+        let all = wanted.iter().map(|(_, series)| series).sum();
+        wanted.iter().all(|(name, series)| {
+            self.room_of_database(database, all).is_ok()
+                && self.room_of_measurement(name, *series).is_ok()
+        })
     }
 
     fn room_of_database(&self, name: &str, series: u64) -> Result<(), TooManySeries> {

@@ -377,3 +377,19 @@ fn no_batch_makes_more_than_there_is_room_for() {
     }
     assert!(used() < 16 << 20, "{}", used());
 }
+
+#[test]
+fn lines_beyond_a_limit_ask_for_no_memory() {
+    let device: Arc<dyn alluvium_store::Device> = Arc::new(MemoryDevice::new(5));
+    let config = StoreConfig {
+        volume_bytes: 1 << 20,
+        memory_bytes: 64 << 20,
+        heap: None,
+        ..StoreConfig::default()
+    };
+    let store = Store::open(device, Arc::new(SystemClock), config).unwrap();
+    let database = limited(&store, 100, 100);
+    // Without the limit they are refused: see above.
+    assert_eq!(write(&database, "cpu", 0..100_000), (99_900, Some(100)));
+    assert_eq!(series(&database), 100);
+}

@@ -129,7 +129,7 @@ pub struct LineParser<'a> {
 }
 
 /// So many times the body, and a refused line ends with its first line feed: a body of open quotes must not cost the square of its length.
-const FRUITLESS_BODIES_MAX: usize = 8;
+const FRUITLESS_BODIES_MAX: usize = 4;
 
 /// A line that was read; offsets are into its window.
 struct Parsed {

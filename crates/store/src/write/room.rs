@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use alluvium_types::{Owner, PARTITION_COUNT};
+use alluvium_types::{Owner, PARTITION_COUNT, Partition};
 
 use super::Writer;
 use crate::error::WriteError;
 use crate::open::StoreInner;
+use crate::partition::PartitionState;
 use crate::recall::SERIES_BYTES;
 
 /// Bytes of the index for a new tag set beside its text, at most; measured: 100 to 140.
@@ -36,6 +37,13 @@ impl New {
     /// Bytes of the index alone; series are charged as they are made.
     fn index_bytes(self) -> u64 {
         self.rows * ROW_BYTES + self.fields * FIELD_BYTES + self.text_bytes
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.fields += other.fields;
+        self.series += other.series;
+        self.text_bytes += other.text_bytes;
     }
 
     fn bytes(self) -> u64 {
@@ -75,14 +83,21 @@ impl Writer {
     pub(super) fn make_room(&mut self) -> Result<Option<Room>, WriteError> {
         let (keys, text_bytes) = self.keys.unresolved_size();
         let unsettled = self.batch.unsettled;
-        if keys == 0 && unsettled == 0 {
+        // What a delete took is made again.
+        let is_stale = (0..PARTITION_COUNT).any(|p| {
+            let part = self.database.touched_partition(Partition(p as u8));
+            let removals = |part: &Arc<PartitionState>| part.removals.load(Ordering::Relaxed);
+            !self.batch.lines[p].is_empty()
+                && part.is_some_and(|part| removals(part) != self.removals[p])
+        });
+        if keys == 0 && unsettled == 0 && !is_stale {
             return Ok(None);
         }
         let most = New {
             rows: keys,
-            fields: 0,
+            fields: unsettled,
             series: unsettled,
-            text_bytes,
+            text_bytes: text_bytes + self.met_since() as u64,
         };
         let store = Arc::clone(&self.store);
         let limit = store.series_limit();
@@ -95,15 +110,11 @@ impl Writer {
                 })
             })
         };
-        let is_rough = most.bytes() <= limit / ROUGH_SHARE;
+        let is_rough = !is_stale && most.bytes() <= limit / ROUGH_SHARE;
         if is_rough && let Ok(room) = room(most.bytes()) {
             return Ok(room);
         }
-        let new = self.look(|writer| {
-            let mut new = New::default();
-            (0..PARTITION_COUNT).for_each(|p| writer.count_new(p, &mut new));
-            new
-        })?;
+        let new = self.look(Self::count_new)?;
         if new.bytes() == 0 {
             return Ok(None);
         }

@@ -99,17 +99,20 @@ struct Seen {
     rows: HashSet<KeyHash, foldhash::fast::FixedState>,
     /// By number of the measurement and name.
     fields: HashSet<(u32, u32), foldhash::fast::FixedState>,
+    /// By number of the measurement, how many of them.
+    field_counts: HashMap<u32, usize, foldhash::fast::FixedState>,
     kinds: HashMap<(Place, u32), KindSet, foldhash::fast::FixedState>,
 }
 
 impl Seen {
-    /// Whether a measurement with `there` fields would have too many.
-    fn is_past_limit(&self, measurement: u32, there: u32) -> bool {
-        let limit = FieldId::LIMIT as usize;
-        let there = there as usize;
-        let new = || self.fields.iter().filter(|(of, _)| *of == measurement);
-        // Counted only where it may be.
-        there + self.fields.len() > limit && there + new().count() > limit
+    /// Notes a field that a measurement does not have. `None` if it was met; otherwise whether the measurement, which has
+    /// `there`, would have too many.
+    fn add_field(&mut self, measurement: u32, name: u32, there: u32) -> Option<bool> {
+        self.fields.insert((measurement, name)).then(|| {
+            let new = self.field_counts.entry(measurement).or_default();
+            *new += 1;
+            there as usize + *new > FieldId::LIMIT as usize
+        })
     }
 }
 
@@ -173,14 +176,21 @@ impl Writer {
         Ok(result)
     }
 
-    /// Adds what the lines of one partition would make.
-    pub(super) fn count_new(&self, p: usize, new: &mut New) {
-        let mut wanted = Wanted {
-            new: *new,
+    /// What the lines would make, without those that the limits of series have no room for.
+    pub(super) fn count_new(&self) -> New {
+        let counts = &self.database.series_counts;
+        let mut wanted = Wanted::default();
+        (0..PARTITION_COUNT).for_each(|p| self.want(p, &mut wanted));
+        if counts.have_room(&self.database.name, &wanted.measurements) {
+            return wanted.new;
+        }
+        let names = wanted.measurements.iter().map(|(name, _)| &**name);
+        let mut tried = Wanted {
+            trial: Some(counts.trial(names)),
             ..Wanted::default()
         };
-        self.want(p, &mut wanted);
-        *new = wanted.new;
+        (0..PARTITION_COUNT).for_each(|p| self.want(p, &mut tried));
+        tried.new
     }
 
     fn ask_for_room(&self) -> Result<Granted, WriteError> {
@@ -246,12 +256,13 @@ impl Writer {
             (None, None) => return,
         };
         let number = wanted.measurement(name);
+        let mut made = New::default();
         let mut refuse = |why: IndexError| wanted.refused.push(why.into(), line.number);
         if let Place::New(hash) = place
             && seen.rows.insert(hash)
         {
-            wanted.new.rows += 1;
-            wanted.new.text_bytes += unresolved.map_or(0, |(_, key)| key.bytes().len() as u64);
+            made.rows += 1;
+            made.text_bytes += unresolved.map_or(0, |(_, key)| key.bytes().len() as u64);
             if seen.rows.len() > (u32::MAX - index.row_count()) as usize {
                 let rows = index.row_count();
                 refuse(IndexError::PartitionFull { rows });
@@ -262,11 +273,13 @@ impl Writer {
         for (i, (field_name, raw)) in shape.iter().enumerate() {
             let text = &self.shapes.names[*field_name as usize];
             let field = measurement.and_then(|of| index.field(of, text));
-            if field.is_none() && seen.fields.insert((number, *field_name)) {
-                wanted.new.fields += 1;
-                wanted.new.text_bytes += text.len() as u64;
-                let there = measurement.map_or(0, |of| index.field_count(of));
-                if seen.is_past_limit(number, there) {
+            let there = || measurement.map_or(0, |of| index.field_count(of));
+            if field.is_none()
+                && let Some(is_past_limit) = seen.add_field(number, *field_name, there())
+            {
+                made.fields += 1;
+                made.text_bytes += text.len() as u64;
+                if is_past_limit {
                     let measurement = name.to_owned();
                     refuse(IndexError::TooManyFields { measurement });
                 }
@@ -288,7 +301,8 @@ impl Writer {
             wanted.refused.push(why.into(), line.number);
             return;
         }
-        wanted.new.series += series;
+        made.series = series;
+        wanted.new.add(made);
         wanted.measurements[number as usize].1 += series;
         seen.kinds.extend(new);
     }
