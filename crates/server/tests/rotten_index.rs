@@ -147,7 +147,8 @@ fn answers_go_around_blocks_that_are_gone_and_lists_of_rows_are_made_anew() {
         flip(&device, &path, at);
         flip(&device, &format!("copy-{path}"), at);
         let Ok(server) = Server::try_start(config(&device)) else {
-            assert_eq!(at, directory);
+            // The steps may come by it, too.
+            assert!(at + 1024 > directory, "{at}");
             shut += 1;
             continue;
         };
@@ -208,7 +209,7 @@ fn answers_go_around_blocks_that_are_gone_and_lists_of_rows_are_made_anew() {
         server.stop();
     }
     assert!(
-        made_anew >= 4 && gone >= 4 && shut == 1 && uncounted >= 2,
+        made_anew >= 4 && gone >= 4 && shut >= 1 && uncounted >= 2,
         "{made_anew} {gone} {shut} {uncounted}"
     );
 }
