@@ -38,6 +38,7 @@ mod delete;
 mod error;
 mod influx;
 mod ingest;
+mod limit_numbers;
 mod metrics;
 mod names;
 mod params;
@@ -55,4 +56,5 @@ mod writers;
 
 pub use config::{Config, Limits, Storage};
 pub use error::ServeError;
+pub use limit_numbers::SettingError;
 pub use serve::{Running, serve};
