@@ -8,6 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 
 use crate::app::App;
+use crate::beside::beside;
 use crate::body;
 use crate::confirm::{Unconfirmed, confirmed};
 use crate::delete::{self, Conditions, Refused};
@@ -148,7 +149,8 @@ async fn run(
                 confirmed(app, "the removal", store.flush_catalog()).await?;
                 return Ok(Answer::Done);
             };
-            let commit = store.drop_database(&name)?;
+            let dropping = store.clone();
+            let commit = beside(move || dropping.drop_database(&name)).await?;
             app.writers.forget(database.id());
             confirmed(app, "the removal", commit).await?;
             Ok(Answer::Done)

@@ -30,6 +30,7 @@ mod app;
 mod asked;
 mod attended;
 mod backup;
+mod beside;
 mod body;
 mod cardinality;
 mod config;
