@@ -7,7 +7,6 @@ use alluvium_index::{DayGrowth, DistinctSketch, MeasurementSize};
 use hashbrown::HashMap;
 
 use crate::database::Database;
-use crate::databases::DatabaseState;
 use crate::error::StoreError;
 use crate::minute_counts::{MINUTES, minute_of};
 
@@ -16,6 +15,9 @@ const EXACT_VALUES_MAX: u64 = 1 << 16;
 
 /// Values looked at for one answer. Tags with more than what is left are estimated by the sum over segments.
 const VALUES_MAX: u64 = 32 << 20;
+
+/// What a sum takes beside its value, roughly.
+const SUM_BYTES: u64 = 64;
 
 /// A number, and whether it is exact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,13 +96,14 @@ impl Database {
     /// without a lock.
     ///
     /// # Errors
-    /// If a segment of the index cannot be read.
+    /// If a segment of the index cannot be read, or its bounds are met.
     pub fn cardinality(&self, top: usize, days: usize) -> Result<Cardinality, StoreError> {
         let mut measurements: HashMap<String, MeasurementSize> = HashMap::new();
         let mut tags: BTreeMap<String, Tag> = BTreeMap::new();
         let mut by_day: BTreeMap<i64, DayGrowth> = BTreeMap::new();
         let mut removed = 0;
         for part in self.state.touched() {
+            self.bounds.check()?;
             let index = part.index.read();
             for size in index.measurement_sizes() {
                 let sum = measurements.entry_ref(size.name.as_str());
@@ -129,7 +132,7 @@ impl Database {
                 sum.new += of_day.new;
             }
         }
-        let (tag_counts, values) = count_tags(&self.state, tags, top, removed == 0)?;
+        let (tag_counts, values) = count_tags(self, tags, top, removed == 0)?;
         let mut sizes: Vec<MeasurementSize> = measurements.into_values().collect();
         sizes.retain(|size| size.tag_sets > 0);
         sizes.sort_unstable_by(|a, b| b.series.cmp(&a.series).then_with(|| a.name.cmp(&b.name)));
@@ -167,7 +170,7 @@ type Tags = (u64, Vec<TagCount>);
 
 /// Counts values, of tags with few of them first, so that one with too many takes nothing from the others.
 fn count_tags(
-    database: &DatabaseState,
+    database: &Database,
     tags: BTreeMap<String, Tag>,
     top: usize,
     nothing_removed: bool,
@@ -229,24 +232,31 @@ struct Values {
 }
 
 fn count_values(
-    database: &DatabaseState,
+    database: &Database,
     key: &str,
     looks: u64,
     top: usize,
 ) -> Result<Values, StoreError> {
     let is_exact = looks <= EXACT_VALUES_MAX;
     let mut counter = ValueCounter::new(is_exact, top);
-    for part in database.touched() {
+    let mut held = 0;
+    for part in database.state.touched() {
+        database.bounds.check()?;
         let segments = {
             let index = part.index.read();
             index.values_in_memory(key, |value, rows| counter.add(value, rows));
             Arc::clone(index.segments())
         };
         for segment in segments.iter() {
+            database.bounds.check()?;
             counter.end_layer();
+            database.bounds.hold(counter.bytes - held)?;
+            held = counter.bytes;
             segment.tag_value_sizes(key, |value, rows| counter.add(value, rows))?;
         }
         counter.end_layer();
+        database.bounds.hold(counter.bytes - held)?;
+        held = counter.bytes;
     }
     let distinct = if is_exact {
         counter.sums.len() as u64
@@ -255,6 +265,7 @@ fn count_values(
     };
     let mut largest: Vec<(String, u64)> = counter.sums.into_iter().collect();
     keep_largest(&mut largest, top);
+    database.bounds.release(held);
     Ok(Values {
         distinct: Count {
             count: distinct,
@@ -270,6 +281,8 @@ struct ValueCounter {
     is_exact: bool,
     sketch: DistinctSketch,
     sums: HashMap<String, u64>,
+    /// What they take, roughly and at most.
+    bytes: u64,
     /// The largest of the present layer, twice as many as are kept at most.
     layer: Vec<(String, u64)>,
     kept: usize,
@@ -283,6 +296,7 @@ impl ValueCounter {
             is_exact,
             sketch: DistinctSketch::default(),
             sums: HashMap::new(),
+            bytes: 0,
             layer: Vec::new(),
             kept: top.saturating_mul(4).max(64),
             least: 0,
@@ -291,6 +305,7 @@ impl ValueCounter {
 
     fn add(&mut self, value: &str, rows: u64) {
         if self.is_exact {
+            self.bytes += SUM_BYTES + value.len() as u64;
             *self.sums.entry_ref(value).or_default() += rows;
             return;
         }
@@ -309,6 +324,7 @@ impl ValueCounter {
         keep_largest(&mut self.layer, self.kept);
         self.least = 0;
         for (value, rows) in self.layer.drain(..) {
+            self.bytes += SUM_BYTES + value.len() as u64;
             *self.sums.entry(value).or_default() += rows;
         }
     }
