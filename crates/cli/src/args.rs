@@ -82,7 +82,7 @@ pub(crate) struct ServeFlags {
     /// Series that each measurement of a new database may have [default: no bound]
     #[arg(long, value_name = "N", env = "ALLUVIUM_MEASUREMENT_SERIES_MAX")]
     pub measurement_series_max: Option<u64>,
-    /// Any other setting of the store that is a number, such as checkpoint_ms=60000; may be given many times
+    /// Any other setting that is a number, such as checkpoint_ms=60000 or queries_max=16; may be given many times
     #[arg(long, value_name = "NAME=NUMBER")]
     pub set: Vec<String>,
     /// Tokens and their rights; without it only loopback addresses may be listened on

@@ -86,7 +86,7 @@ fn config(args: &BenchCardinalityArgs, checkpoints: bool) -> Result<StoreConfig,
         durability: Durability::Sync,
         ..StoreConfig::default()
     };
-    set_numbers(&mut config, &args.set)?;
+    set_numbers(&args.set, |name, text| config.set_number(name, text))?;
     if !checkpoints {
         (config.checkpoint_log_bytes, config.checkpoint_ms) = (u64::MAX, NO_CHECKPOINT_MS);
     }

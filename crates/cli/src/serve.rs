@@ -27,11 +27,15 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), CliError> {
     })
 }
 
+/// Threads that may wait, made when they are wanted: more than all queries and bodies that may be under way at once.
+const WAITING_THREADS_MAX: usize = 4096;
+
 /// The runtime of a server.
 pub(crate) fn runtime() -> Result<Runtime, CliError> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("alluvium-http")
+        .max_blocking_threads(WAITING_THREADS_MAX)
         .build()
         .map_err(CliError::io("cannot start threads"))
 }

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use alluvium_io::{Backend, DeviceOptions};
 use alluvium_server::{Config, Storage};
-use alluvium_store::StoreConfig;
 use serde::Deserialize;
 
 use crate::args::ServeFlags;
@@ -32,7 +31,7 @@ struct SettingsFile {
     insecure: Option<bool>,
     series_max: Option<u64>,
     measurement_series_max: Option<u64>,
-    /// Settings of the store by name.
+    /// Settings that are numbers, by name.
     #[serde(default)]
     set: std::collections::BTreeMap<String, u64>,
 }
@@ -135,11 +134,10 @@ pub(crate) fn config(dir: &Path, flags: &ServeFlags) -> Result<Config, CliError>
         .map(|(name, n)| (name.as_str(), n.to_string()));
     for (name, text) in of_file {
         config
-            .store
             .set_number(name, &text)
             .map_err(|e| CliError::said(format!("{e}")))?;
     }
-    set_numbers(&mut config.store, &flags.set)?;
+    set_numbers(&flags.set, |name, text| config.set_number(name, text))?;
     config.token_file = flags.token_file.clone().or(file.token_file);
     config.backup_dir = flags.backup_dir.clone().or(file.backup_dir);
     config.insecure = flags.insecure || file.insecure.unwrap_or(false);
@@ -147,16 +145,17 @@ pub(crate) fn config(dir: &Path, flags: &ServeFlags) -> Result<Config, CliError>
 }
 
 /// Settings given as `--set NAME=NUMBER`.
-pub(crate) fn set_numbers(config: &mut StoreConfig, given: &[String]) -> Result<(), CliError> {
+pub(crate) fn set_numbers<E: std::fmt::Display>(
+    given: &[String],
+    mut set: impl FnMut(&str, &str) -> Result<(), E>,
+) -> Result<(), CliError> {
     for given in given {
         let (name, text) = given.split_once('=').ok_or_else(|| {
             CliError::said(format!(
                 "--set {given:?} is refused; write it as NAME=NUMBER"
             ))
         })?;
-        config
-            .set_number(name, text)
-            .map_err(|e| CliError::said(format!("{e}")))?;
+        set(name, text).map_err(|e| CliError::said(format!("{e}")))?;
     }
     Ok(())
 }
@@ -196,14 +195,15 @@ mod tests {
         std::fs::write(
             file.path(),
             "http = \"127.0.0.1:1\"\nshards = 3\nmemory = \"64MiB\"\ndurability = \"os\"\nretention = \"7d\"\n\
-             max-disk = \"1GiB\"\nseries-max = 9\n[set]\nmerge_runs_max = 5\nlate_points_max = 99\n",
+             max-disk = \"1GiB\"\nseries-max = 9\n[set]\nmerge_runs_max = 5\nlate_points_max = 99\n\
+             queries_max = 7\nquery_deadline_ms = 1500\n",
         )
         .unwrap();
         let flags = ServeFlags {
             config: Some(file.path().into()),
             shards: Some(2),
             retention: Some("30d".into()),
-            set: vec!["merge_runs_max=6".into()],
+            set: vec!["merge_runs_max=6".into(), "queries_max=9".into()],
             ..ServeFlags::default()
         };
         let config = config(Path::new("d"), &flags).unwrap();
@@ -215,6 +215,11 @@ mod tests {
         let store = &config.store;
         assert_eq!((store.merge_runs_max, store.late_points_max), (6, 99));
         assert_eq!(store.series_limits.database, Some(9));
+        let limits = &config.limits;
+        assert_eq!(
+            (limits.queries_max, limits.query_deadline.as_millis()),
+            (9, 1500)
+        );
         assert_eq!(config.store.durability.to_string(), "os");
         let retention = config.store.retention;
         assert_eq!(
@@ -263,6 +268,8 @@ mod tests {
             ("merge_runs=3", "merge_runs_max"),
             ("merge_runs_max=1", "2 to 64"),
             ("merge_runs_max", "NAME=NUMBER"),
+            ("search_max=0", "1 to 1000000"),
+            ("queries=3", "queries_max"),
         ] {
             let set = vec![given.into()];
             let refusal = refused(ServeFlags {

@@ -3,6 +3,8 @@
 //! A row whose last series went is marked, so that lists of names leave out what no series has any more; the next
 //! series of the row takes the mark away.
 
+use std::ops::Range;
+
 use alluvium_types::{FieldId, Row};
 use roaring::RoaringBitmap;
 
@@ -39,14 +41,14 @@ impl PartitionIndex {
         true
     }
 
-    /// Fields of rows that have had values of several kinds, by row and field, the first `limit` of them.
+    /// Fields of some rows that have had values of several kinds, by row and field, the first `limit` of them.
     ///
-    /// Costs a look at every distinct field list, and at every row only if one of those has several kinds.
-    pub fn mixed_kinds(&self, limit: usize) -> Vec<(Row, FieldId, KindSet)> {
+    /// Costs a look at every distinct field list, and at each row only if one of those has several kinds.
+    pub fn mixed_kinds(&self, rows: Range<u32>, limit: usize) -> Vec<(Row, FieldId, KindSet)> {
         if !self.sets.any_mixed() {
             return Vec::new();
         }
-        let rows = (0..self.row_count()).map(Row);
+        let rows = rows.map(Row);
         rows.flat_map(|row| self.fields_of(row).map(move |(f, k)| (row, f, k)))
             .filter(|(_, _, kinds)| kinds.len() > 1)
             .take(limit)
@@ -138,11 +140,11 @@ mod tests {
         index
             .add_series(Row(0), FieldId(0), ValueKind::Str)
             .unwrap();
-        assert_eq!(index.mixed_kinds(9).len(), 1);
+        assert_eq!(index.mixed_kinds(0..9, 9).len(), 1);
         let texts = KindSet::of(ValueKind::Str);
         assert!(index.retain_series(Row(0), |f, k| if f == FieldId(0) { texts } else { k }));
         assert_eq!(index.kinds(Row(0), FieldId(0)), texts);
-        assert!(index.mixed_kinds(9).is_empty());
+        assert!(index.mixed_kinds(0..9, 9).is_empty());
     }
 
     #[test]

@@ -132,7 +132,9 @@ pub enum QueryError {
         limit: u64,
     },
     /// The query's time limit.
-    #[error("the query ran longer than {limit_ms} ms; ask for less or raise the deadline")]
+    #[error(
+        "the query ran longer than {limit_ms} ms; ask for less or raise the setting query_deadline_ms"
+    )]
     Deadline {
         /// The limit.
         limit_ms: u64,

@@ -15,6 +15,7 @@ use axum::http::request::Parts;
 
 use crate::app::App;
 use crate::asked::Asked;
+use crate::beside::beside;
 use crate::confirm::{Unconfirmed, confirmed};
 use crate::params::Params;
 use crate::reply::{self, Reply};
@@ -164,9 +165,13 @@ pub(crate) async fn confirm_clock(State(app): State<Arc<App>>, request: Request)
     let inner = async {
         let store = app.store_or_reply()?;
         app.authorize_or_reply(&head.headers, &params, Some((Right::Admin, "*")))?;
-        let commit = store.confirm_clock();
-        store.wake();
-        ended(&app, "the clock", commit).await?;
+        let asked = store.clone();
+        let confirming = beside(move || {
+            let commit = asked.confirm_clock();
+            asked.wake();
+            commit
+        });
+        ended(&app, "the clock", confirming.await).await?;
         let body = status::clock(&store.clock_status());
         Ok(reply::json(StatusCode::OK, body.to_string()))
     };
@@ -201,7 +206,8 @@ pub(crate) async fn drop_database(
         let store = app.store_or_reply()?;
         app.authorize_or_reply(&head.headers, &params, Some((Right::Admin, &name)))?;
         let id = store.database(&name).map(|d| d.id());
-        let commit = match store.drop_database(&name) {
+        let (dropping, of) = (store.clone(), name.clone());
+        let commit = match beside(move || dropping.drop_database(&of)).await {
             Err(error @ StoreError::NoDatabase { .. }) => {
                 // It may have gone a moment ago, and not for good yet.
                 ended(&app, "the removal", store.flush_catalog()).await?;
@@ -270,39 +276,45 @@ pub(crate) async fn checkpoint(State(app): State<Arc<App>>, request: Request) ->
     let inner = async {
         let store = app.store_or_reply()?;
         app.authorize_or_reply(&head.headers, &params, Some((Right::Admin, "*")))?;
-        let commit = store.checkpoint();
-        store.wake();
+        let asked = store.clone();
+        let asking = beside(move || {
+            let commit = asked.checkpoint();
+            asked.wake();
+            commit
+        });
+        let commit = asking.await;
         commit.await.map_err(|e| store_error(&e))?;
-        let status = store.status();
+        let asked = store.clone();
+        let status = beside(move || asked.status()).await;
         let body = serde_json::json!({ "checkpoints": status.checkpoints, "superblock": status.superblock_seq });
         Ok(reply::json(StatusCode::OK, body.to_string()))
     };
     inner.await.unwrap_or_else(|reply: Reply| reply)
 }
 
-/// `GET /status`.
+/// `GET /status`. Takes locks that a step of a checkpoint may hold, but no turn: it answers when queries are busy.
 pub(crate) async fn status(State(app): State<Arc<App>>, request: Request) -> Reply {
     let (head, params) = head_of(request);
-    let inner = || {
-        app.authorize_or_reply(&head.headers, &params, None)?;
-        Ok(reply::json(StatusCode::OK, status::text(&app)))
-    };
-    inner().unwrap_or_else(|reply: Reply| reply)
+    if let Err(refused) = app.authorize_or_reply(&head.headers, &params, None) {
+        return refused;
+    }
+    let text = beside(move || status::text(&app)).await;
+    reply::json(StatusCode::OK, text)
 }
 
-/// `GET /metrics`.
+/// `GET /metrics`. Takes what [`status()`] does.
 pub(crate) async fn metrics(State(app): State<Arc<App>>, request: Request) -> Reply {
     let (head, params) = head_of(request);
-    let inner = || {
-        app.authorize_or_reply(&head.headers, &params, None)?;
+    if let Err(refused) = app.authorize_or_reply(&head.headers, &params, None) {
+        return refused;
+    }
+    let text = beside(move || {
         let store = app.store().ok().map(|s| (s.status(), s.scrub_status()));
-        let text = app
-            .metrics
-            .text(store.as_ref().map(|(s, scrub)| (s, scrub)));
-        Ok(reply::plain(
-            "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            text,
-        ))
-    };
-    inner().unwrap_or_else(|reply: Reply| reply)
+        app.metrics
+            .text(store.as_ref().map(|(s, scrub)| (s, scrub)))
+    });
+    reply::plain(
+        "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        text.await,
+    )
 }

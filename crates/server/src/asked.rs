@@ -9,13 +9,13 @@ use std::sync::Arc;
 use alluvium_protocol::error_body;
 use alluvium_protocol::time::parse_time;
 use alluvium_query::{Selector, parse_selector};
-use alluvium_store::{Database, StoreError, TimeRange};
+use alluvium_store::{Bounds, BoundsError, Database, StoreError, TimeRange};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 
 use crate::app::App;
 use crate::params::Params;
-use crate::query::permit;
+use crate::query::{CancelOnDrop, permit};
 use crate::reply::{self, Reply};
 use crate::tokens::Right;
 
@@ -94,7 +94,7 @@ impl Asked {
     /// A number of answers, from 1 on.
     pub(crate) fn limit(&self, name: &str, range: LimitRange) -> Result<usize, Reply> {
         let Some(text) = self.get(name) else {
-            return Ok(range.default);
+            return Ok(range.default.min(range.max));
         };
         let fits = |n: &usize| (1..=range.max).contains(n);
         text.parse().ok().filter(fits).ok_or_else(|| {
@@ -105,7 +105,8 @@ impl Asked {
         })
     }
 
-    /// Answers with JSON, from a thread that may wait for blocks of the index, in its turn among the queries.
+    /// Answers with JSON, from a thread that may wait for blocks of the index, in its turn among the queries and within their
+    /// bounds.
     pub(crate) async fn answer(
         self,
         work: impl FnOnce(&Database) -> Result<Vec<u8>, StoreError> + Send + 'static,
@@ -124,12 +125,23 @@ impl Asked {
         work: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<Result<T, StoreError>, Reply> {
         let turn = permit(&self.app).await?;
-        let database = self.database;
+        let mut guard = CancelOnDrop::new(&self.app);
+        let limits = &self.app.limits;
+        let bounds = Bounds::new(
+            Arc::clone(&guard.cancel),
+            Arc::clone(&self.app.clock),
+            limits.query_deadline.as_millis() as u64,
+            Arc::clone(self.app.store_or_reply()?.budget()),
+            limits.query_memory_bytes,
+        );
+        let database = self.database.bounded(bounds);
         let answered = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             work(&database)
         });
-        answered.await.map_err(|_| {
+        let answered = answered.await;
+        guard.ended = true;
+        answered.map_err(|_| {
             reply::error(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",
@@ -146,8 +158,17 @@ pub(crate) fn bad(name: &str, what: &str) -> Reply {
     reply::json(StatusCode::BAD_REQUEST, body)
 }
 
-/// A 500 that says what the store met.
+/// A question that met its bounds is answered as a query that did; anything else is a 500 that says what the store met.
 pub(crate) fn failed(error: &StoreError) -> Reply {
-    let status = StatusCode::INTERNAL_SERVER_ERROR;
-    reply::error(status, "storage", &error.to_string())
+    let (status, code) = match error {
+        StoreError::Bounds(BoundsError::Deadline { .. }) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "deadline_exceeded")
+        }
+        StoreError::Bounds(BoundsError::Budget(_)) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "memory_budget")
+        }
+        StoreError::Bounds(BoundsError::Memory { .. }) => (StatusCode::BAD_REQUEST, "query_memory"),
+        _ => (StatusCode::INTERNAL_SERVER_ERROR, "storage"),
+    };
+    reply::error(status, code, &error.to_string())
 }

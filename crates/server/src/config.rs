@@ -46,7 +46,7 @@ pub struct Config {
     pub limits: Limits,
 }
 
-/// Limits of requests, each with its default.
+/// Limits of requests, each with its default. [`Config::set_number`] takes them by name; of times the name ends with `_ms`.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Bytes of a request body, before and after decompression: 25,000,000. More is 413.

@@ -8,6 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 
 use crate::app::App;
+use crate::beside::beside;
 use crate::body;
 use crate::confirm::{Unconfirmed, confirmed};
 use crate::delete::{self, Conditions, Refused};
@@ -154,7 +155,8 @@ async fn run(
                 return forbidden();
             }
             let id = store.database(&name).map(|d| d.id());
-            let commit = match store.drop_database(&name) {
+            let dropping = store.clone();
+            let commit = match beside(move || dropping.drop_database(&name)).await {
                 // It may have gone a moment ago, and not for good yet.
                 Err(StoreError::NoDatabase { .. }) => store.flush_catalog(),
                 commit => commit?,

@@ -1,4 +1,5 @@
-//! One body of line protocol into one database. CPU work, nothing waits.
+//! One body of line protocol into one database. CPU work; nothing waits but where [`may_wait`](alluvium_store::Database::may_wait)
+//! says so.
 
 use std::borrow::Cow;
 

@@ -78,12 +78,8 @@ async fn start(app: &Arc<App>, request: Request) -> Result<Reply, Reply> {
     }
     let permit = permit(app).await?;
 
-    let cancel = Arc::new(AtomicBool::new(false));
-    let guard = CancelOnDrop {
-        cancel: Arc::clone(&cancel),
-        app: Arc::clone(app),
-        ended: false,
-    };
+    let guard = CancelOnDrop::new(app);
+    let cancel = Arc::clone(&guard.cancel);
     let (begun_sender, begun) = oneshot::channel();
     let (chunk_sender, chunks) = mpsc::channel(CHUNKS);
     let run = Run {
@@ -300,11 +296,21 @@ impl Run {
     }
 }
 
-/// Cancels the query unless it has ended by itself.
-struct CancelOnDrop {
-    cancel: Arc<AtomicBool>,
+/// Cancels the query, or question, unless it has ended by itself.
+pub(crate) struct CancelOnDrop {
+    pub cancel: Arc<AtomicBool>,
     app: Arc<App>,
-    ended: bool,
+    pub ended: bool,
+}
+
+impl CancelOnDrop {
+    pub(crate) fn new(app: &Arc<App>) -> Self {
+        Self {
+            cancel: Arc::default(),
+            app: Arc::clone(app),
+            ended: false,
+        }
+    }
 }
 
 impl Drop for CancelOnDrop {

@@ -150,7 +150,7 @@ async fn write(app: &Arc<App>, flavour: Flavour, request: Request) -> Result<Rep
         let (app, database) = (Arc::clone(app), database.clone());
         move || parse(&app, &database, collected, encoding, settings)
     };
-    let ingested = if weight <= app.limits.inline_bytes_max {
+    let ingested = if weight <= app.limits.inline_bytes_max && !database.may_wait() {
         work()?
     } else {
         let _turn = app.parses.acquire().await;

@@ -7,12 +7,16 @@ use alluvium_index::{DayGrowth, DistinctSketch, MeasurementSize};
 use alluvium_types::TimeRange;
 use hashbrown::HashMap;
 
+use crate::bounds::Bounds;
 use crate::config::StoreConfig;
 use crate::database::Database;
 use crate::databases::DatabaseState;
 use crate::error::StoreError;
 use crate::losses::{IndexLoss, OnLoss};
 use crate::minute_counts::{MINUTES, minute_of};
+
+/// What a sum takes beside its value, roughly.
+const SUM_BYTES: u64 = 64;
 
 /// A number, and whether it is exact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,13 +97,14 @@ impl Database {
     /// without a lock. Goes around blocks of the index that do not hold, which costs a read of their segment's tag sets.
     ///
     /// # Errors
-    /// None at present.
+    /// If its bounds are met.
     pub fn cardinality(&self, top: usize, days: usize) -> Result<Cardinality, StoreError> {
         let mut measurements: HashMap<String, MeasurementSize> = HashMap::new();
         let mut tags: BTreeMap<String, Tag> = BTreeMap::new();
         let mut by_day: BTreeMap<i64, DayGrowth> = BTreeMap::new();
         let mut removed = 0;
         for part in self.state.touched() {
+            self.bounds.check()?;
             let index = part.index.read();
             for size in index.measurement_sizes() {
                 let sum = measurements.entry_ref(size.name.as_str());
@@ -134,6 +139,7 @@ impl Database {
         let count = TagCounting {
             database: &self.state,
             config: &self.store.config,
+            bounds: &self.bounds,
             nothing_removed: removed == 0,
             top,
             on_loss: OnLoss::noting(),
@@ -179,6 +185,7 @@ type Tags = (u64, Vec<TagCount>);
 struct TagCounting<'a> {
     database: &'a DatabaseState,
     config: &'a StoreConfig,
+    bounds: &'a Bounds,
     nothing_removed: bool,
     top: usize,
     on_loss: OnLoss,
@@ -232,15 +239,19 @@ impl TagCounting<'_> {
     fn values(&self, key: &str, looks: u64) -> Result<Values, StoreError> {
         let one_by_one = looks <= self.config.cardinality_exact_values_max;
         let mut counter = ValueCounter::new(one_by_one, self.top);
-        let mut is_whole = true;
+        let (mut is_whole, mut held) = (true, 0);
         for part in self.database.touched() {
+            self.bounds.check()?;
             let segments = {
                 let index = part.index.read();
                 index.values_in_memory(key, |value, rows| counter.add(value, rows));
                 Arc::clone(index.segments())
             };
             for segment in segments.iter() {
+                self.bounds.check()?;
                 counter.end_layer();
+                self.bounds.hold(counter.bytes - held)?;
+                held = counter.bytes;
                 let mut seen = 0;
                 let add = |value: &str, rows| {
                     seen += 1;
@@ -254,6 +265,8 @@ impl TagCounting<'_> {
                 }
             }
             counter.end_layer();
+            self.bounds.hold(counter.bytes - held)?;
+            held = counter.bytes;
         }
         let distinct = if one_by_one {
             counter.sums.len() as u64
@@ -262,6 +275,7 @@ impl TagCounting<'_> {
         };
         let mut largest: Vec<(String, u64)> = counter.sums.into_iter().collect();
         keep_largest(&mut largest, self.top);
+        self.bounds.release(held);
         Ok(Values {
             distinct: Count {
                 count: distinct,
@@ -292,6 +306,8 @@ struct ValueCounter {
     one_by_one: bool,
     sketch: DistinctSketch,
     sums: HashMap<String, u64>,
+    /// What they take, roughly and at most.
+    bytes: u64,
     /// The largest of the present layer, twice as many as are kept at most.
     layer: Vec<(String, u64)>,
     kept: usize,
@@ -305,6 +321,7 @@ impl ValueCounter {
             one_by_one,
             sketch: DistinctSketch::default(),
             sums: HashMap::new(),
+            bytes: 0,
             layer: Vec::new(),
             kept: top.saturating_mul(4).max(64),
             least: 0,
@@ -313,6 +330,7 @@ impl ValueCounter {
 
     fn add(&mut self, value: &str, rows: u64) {
         if self.one_by_one {
+            self.bytes += SUM_BYTES + value.len() as u64;
             *self.sums.entry_ref(value).or_default() += rows;
             return;
         }
@@ -331,6 +349,7 @@ impl ValueCounter {
         keep_largest(&mut self.layer, self.kept);
         self.least = 0;
         for (value, rows) in self.layer.drain(..) {
+            self.bytes += SUM_BYTES + value.len() as u64;
             *self.sums.entry(value).or_default() += rows;
         }
     }

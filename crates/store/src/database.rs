@@ -1,5 +1,6 @@
 //! The handles users hold: a store, and one database of it.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use alluvium_types::{Budget, DatabaseId, Partition, Position, SeriesKey, TimeRan
 use smallvec::{SmallVec, smallvec};
 
 use crate::believed_clock::ClockStatus;
+use crate::bounds::Bounds;
 use crate::commit::Commit;
 use crate::config::StoreConfig;
 use crate::database_settings::DatabaseSettings;
@@ -18,12 +20,16 @@ use crate::delete::{Delete, DeletePlan, Deleted};
 use crate::error::{DeleteError, OpenError, StoreError};
 use crate::losses::OnLoss;
 use crate::open::StoreInner;
+use crate::partition::PartitionState;
 use crate::recovery::RecoveryReport;
 use crate::retention_settings::Retention;
 use crate::series_limits::SeriesLimits;
 use crate::snapshot::Snapshot;
 use crate::status::Status;
 use crate::write::Writer;
+
+/// Rows looked at together for fields with values of several kinds.
+const CONFLICT_ROWS: usize = 1 << 16;
 
 /// An open data directory. Clones share it.
 #[derive(Debug, Clone)]
@@ -34,6 +40,7 @@ pub struct Store(pub(crate) Arc<StoreInner>);
 pub struct Database {
     pub(crate) store: Arc<StoreInner>,
     pub(crate) state: Arc<DatabaseState>,
+    pub(crate) bounds: Bounds,
 }
 
 /// A database that was asked for by its name, and made if need be.
@@ -118,6 +125,7 @@ impl Store {
         state.creation().is_none().then(|| Database {
             store: Arc::clone(&self.0),
             state,
+            bounds: Bounds::default(),
         })
     }
 
@@ -196,8 +204,13 @@ impl Store {
         drop(catalog);
         let commit = Commit::new(Arc::clone(inner), tickets, position);
         let store = Arc::clone(inner);
+        let bounds = Bounds::default();
         Ok(MadeDatabase {
-            database: Database { store, state },
+            database: Database {
+                store,
+                state,
+                bounds,
+            },
             commit,
             is_new,
         })
@@ -416,9 +429,23 @@ impl Database {
         Writer::new(Arc::clone(&self.store), Arc::clone(&self.state))
     }
 
+    /// The same, of which questions about the index keep to `bounds`: those of its snapshots, [`Self::conflicts`] and
+    /// [`Self::cardinality`].
+    #[must_use]
+    pub fn bounded(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
+    }
+
+    /// Whether a batch may have to wait for the device before it is taken: series have left memory, wholly or in part, or rows the name
+    /// table. Costs three loads a partition.
+    pub fn may_wait(&self) -> bool {
+        self.state.touched().any(|part| part.may_wait())
+    }
+
     /// The database as it is now.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::new(Arc::clone(&self.store), Arc::clone(&self.state))
+        let snapshot = Snapshot::new(Arc::clone(&self.store), Arc::clone(&self.state));
+        snapshot.bounded(self.bounds.clone())
     }
 
     /// Deletes points. Reads pages to find out which and how many, so it waits; nothing deleted is read any more
@@ -443,30 +470,18 @@ impl Database {
     /// every tag set where there are any.
     ///
     /// # Errors
-    /// If a segment of the index cannot be read.
+    /// If a segment of the index cannot be read, or its bounds are met.
     pub fn conflicts(&self, limit: usize) -> Result<Vec<KindConflict>, StoreError> {
         let mut found = Vec::new();
         for part in self.state.touched() {
-            let index = part.index.read();
-            let mixed = index.mixed_kinds(limit - found.len()).into_iter();
-            let mixed = mixed.filter_map(|(row, field, kinds)| {
-                let name = index.field_name(index.measurement_of(row)?, field)?;
-                Some((row, name.to_owned(), kinds))
-            });
-            let mixed: Vec<_> = mixed.collect();
-            drop(index);
-            let rows: Vec<_> = mixed.iter().map(|(row, ..)| *row).collect();
-            for ((_, field, kinds), key) in
-                mixed.into_iter().zip(part.keys(&rows, &OnLoss::default())?)
-            {
-                let Some(key) = key else { continue };
-                let first = kinds.first();
-                let others = kinds.iter().filter(|k| Some(*k) != first);
-                found.push(KindConflict {
-                    key: key.as_ref().clone(),
-                    field,
-                    kinds: first.into_iter().chain(others).collect(),
-                });
+            let end = part.index.read().row_count();
+            for from in (0..end).step_by(CONFLICT_ROWS) {
+                if found.len() == limit {
+                    break;
+                }
+                self.bounds.check()?;
+                let rows = from..end.min(from + CONFLICT_ROWS as u32);
+                conflicts_among(part, rows, limit, &mut found)?;
             }
         }
         found.sort_unstable_by(|a, b| (&a.key, &a.field).cmp(&(&b.key, &b.field)));
@@ -497,6 +512,38 @@ impl Database {
         names.dedup();
         Ok(names)
     }
+}
+
+/// Adds the fields of some rows that have values of several kinds, up to `limit` in all.
+fn conflicts_among(
+    part: &PartitionState,
+    rows: Range<u32>,
+    limit: usize,
+    found: &mut Vec<KindConflict>,
+) -> Result<(), StoreError> {
+    let index = part.index.read();
+    let mixed = index
+        .mixed_kinds(rows, limit - found.len())
+        .into_iter()
+        .filter_map(|(row, field, kinds)| {
+            let name = index.field_name(index.measurement_of(row)?, field)?;
+            Some((row, name.to_owned(), kinds))
+        });
+    let mixed: Vec<_> = mixed.collect();
+    drop(index);
+    let rows: Vec<_> = mixed.iter().map(|(row, ..)| *row).collect();
+    let keys = part.keys(&rows, &OnLoss::default())?;
+    for ((_, field, kinds), key) in mixed.into_iter().zip(keys) {
+        let Some(key) = key else { continue };
+        let first = kinds.first();
+        let others = kinds.iter().filter(|k| Some(*k) != first);
+        found.push(KindConflict {
+            key: key.as_ref().clone(),
+            field,
+            kinds: first.into_iter().chain(others).collect(),
+        });
+    }
+    Ok(())
 }
 
 /// Keeps the log from here on, until it is dropped: for whoever tails it.

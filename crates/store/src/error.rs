@@ -9,6 +9,7 @@ use alluvium_nbtree::TreeError;
 use alluvium_types::{BudgetExceeded, ValueKind};
 use alluvium_wal::LogError;
 
+use crate::bounds::BoundsError;
 use crate::commit::LeftOutLines;
 use crate::retention_settings::{Age, RetentionError};
 use crate::series_limits::TooManySeries;
@@ -176,6 +177,9 @@ pub enum StoreError {
         /// What it may take.
         limit: u64,
     },
+    /// A question met its bounds, or whoever asked it is gone.
+    #[error(transparent)]
+    Bounds(#[from] BoundsError),
     /// The store is being closed.
     #[error("the store is closing")]
     Closing,

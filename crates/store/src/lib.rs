@@ -36,6 +36,7 @@
 mod backup;
 mod barrier;
 mod believed_clock;
+mod bounds;
 mod capture;
 mod cardinality;
 mod checkpoint;
@@ -108,6 +109,7 @@ pub use alluvium_nbtree::{Direction, ReadStats};
 pub use alluvium_types::{Aggregate, TimeRange, ValueRef};
 pub use backup::{BackupError, BackupReport, BackupTarget};
 pub use believed_clock::{CLOCK_JUMP_MAX_NS, ClockStatus};
+pub use bounds::{Bounds, BoundsError};
 pub use cardinality::{Cardinality, Count, SeriesRate, TagCount, ValueCount};
 pub use commit::{Commit, LEFT_OUT_REASONS_MAX, LeftOut, LeftOutLines};
 pub use config::{Durability, DurabilityError, HeapProbe, StoreConfig};

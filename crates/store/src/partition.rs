@@ -37,7 +37,8 @@ pub(crate) struct PartitionState {
     pub held: AtomicU32,
     /// The index's segments and their files, in order. Changed by checkpoints only.
     pub segments: Mutex<Vec<HeldSegment>>,
-    /// How often rows have left the name table: a writer that has looked for some before looks again.
+    /// How often rows have left the name table, not to be in it at the opening counted: a writer that has looked for some before
+    /// looks again.
     pub silences: AtomicU64,
     /// The day on which rows were last let out of the name table.
     pub silenced_day: AtomicI64,
@@ -96,6 +97,13 @@ impl PartitionState {
     /// before it relies on it.
     pub(crate) fn is_held(&self) -> bool {
         self.held.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether a write may have to read what is not in memory.
+    pub(crate) fn may_wait(&self) -> bool {
+        self.away.load(Ordering::Acquire) > 0
+            || self.parted.load(Ordering::Acquire) > 0
+            || self.silences.load(Ordering::Acquire) > 0
     }
 
     /// Notes how many series of its table are away; whoever has changed that has the table still.

@@ -1,6 +1,7 @@
 //! What there is: tag sets that match, and names that begin with something. Looks at the index, never at points.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use alluvium_index::{CompiledSelector, PartitionIndex, SealedRows, SelectedRow, Selector};
@@ -11,8 +12,12 @@ use crate::error::StoreError;
 use crate::partition::PartitionState;
 use crate::snapshot::Snapshot;
 
-/// Tag sets that are spelt together where some of them are not wanted.
-const SPELT_AT_ONCE: usize = 4096;
+/// Rows looked at together: between them nothing is locked, and a question that has met its bounds ends.
+const ROWS_AT_ONCE: usize = 4096;
+
+/// What a tag set takes beside its texts in an answer, and each name in it, roughly.
+const FOUND_BYTES: u64 = 128;
+const NAME_BYTES: u64 = 32;
 
 /// Tag sets that match a selector, with their fields that match.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -51,19 +56,27 @@ impl Snapshot {
     /// Whether a selector matches any series that has not expired, whenever its points are. Spells no tag set.
     ///
     /// # Errors
-    /// As [`Snapshot::select`].
+    /// As [`Snapshot::select`], and if its bounds are met.
     pub fn knows(&self, selector: &Selector) -> Result<bool, StoreError> {
         let compiled = selector.compile()?;
         let on_loss = &self.on_loss;
         for part in self.database.touched() {
+            self.bounds.check()?;
             let any = if self.cut.is_none() {
                 part.resolve(&compiled, TimeRange::ALL, on_loss, |index, sealed, live| {
                     index.any_with(&compiled, sealed, live)
                 })?
             } else {
-                let selected =
-                    part.select(&compiled, TimeRange::ALL, on_loss, |_, selected| selected)?;
-                selected.iter().any(|item| self.keeps(part, item))
+                let mut any = false;
+                self.by_row(part, &compiled, TimeRange::ALL, |of_rows| {
+                    any = !of_rows.is_empty();
+                    Ok(if any {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    })
+                })?;
+                any
             };
             if any {
                 return Ok(true);
@@ -77,7 +90,7 @@ impl Snapshot {
     /// neighbours differ in their fields or a retention hides points, and a few blocks for those that are listed.
     ///
     /// # Errors
-    /// As [`Snapshot::select`].
+    /// As [`Snapshot::select`], and if its bounds are met.
     pub fn search(
         &self,
         selector: &Selector,
@@ -88,8 +101,8 @@ impl Snapshot {
         let range = self.readable(range);
         let mut found = Found::default();
         for part in self.database.touched() {
-            let room = limit - found.tag_sets.len();
-            self.search_part(part, &compiled, range, room, &mut found)?;
+            self.bounds.check()?;
+            self.search_part(part, &compiled, range, limit, &mut found)?;
         }
         found.tag_sets.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         Ok(found)
@@ -99,7 +112,7 @@ impl Snapshot {
     /// that there are others. Costs a look at every tag set that matches, until there are enough.
     ///
     /// # Errors
-    /// As [`Snapshot::select`].
+    /// As [`Snapshot::select`], and if its bounds are met.
     pub fn search_among(
         &self,
         selector: &Selector,
@@ -111,28 +124,23 @@ impl Snapshot {
         let range = self.readable(range);
         let mut found = Found::default();
         for part in self.database.touched() {
-            let mut selected =
-                part.select(&compiled, range, &self.on_loss, |_, selected| selected)?;
-            if !self.cut.is_none() {
-                selected.retain(|item| self.keeps(part, item));
-            }
-            let by_row: Vec<&[SelectedRow]> = selected.chunk_by(|a, b| a.row == b.row).collect();
-            for some in by_row.chunks(SPELT_AT_ONCE) {
-                let rows = some.iter().filter_map(|of_row| of_row.first());
-                let rows: Vec<Row> = rows.map(|item| item.row).collect();
-                let keys = part.keys(&rows, &self.on_loss)?;
-                for (of_row, key) in some.iter().zip(keys) {
+            let mut is_enough = false;
+            self.by_row(part, &compiled, range, |of_rows| {
+                self.spelt(part, of_rows, |of_row, key| {
                     let Some(key) = key.filter(|key| admits(key)) else {
-                        continue;
+                        return Ok(ControlFlow::Continue(()));
                     };
                     found.matching += 1;
-                    if found.tag_sets.len() == limit {
-                        found.tag_sets.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-                        return Ok(found);
+                    is_enough = found.tag_sets.len() == limit;
+                    if is_enough {
+                        return Ok(ControlFlow::Break(()));
                     }
-                    let fields = fields_of(&part.index.read(), of_row);
-                    found.tag_sets.push(FoundTagSet { key, fields });
-                }
+                    self.list(part, of_row, key, &mut found)?;
+                    Ok(ControlFlow::Continue(()))
+                })
+            })?;
+            if is_enough {
+                break;
             }
         }
         found.tag_sets.sort_unstable_by(|a, b| a.key.cmp(&b.key));
@@ -144,44 +152,135 @@ impl Snapshot {
         part: &PartitionState,
         selector: &CompiledSelector,
         range: TimeRange,
-        room: usize,
+        limit: usize,
         found: &mut Found,
     ) -> Result<(), StoreError> {
-        let (matching, selected) = if self.cut.is_none() {
-            // Only of those that are listed the fields are wanted.
-            let listed = |index: &PartitionIndex, matching, first: RoaringBitmap| {
-                (matching, index.select_among(selector, &first))
-            };
-            if range == TimeRange::ALL {
-                part.first_rows(selector, room, &self.on_loss, listed)?
-            } else {
-                part.resolve(selector, range, &self.on_loss, |index, sealed, live| {
-                    let (matching, first) = index.first_rows_with(selector, sealed, live, room);
-                    listed(index, matching, first)
-                })?
-            }
+        if !self.cut.is_none() {
+            return self.by_row(part, selector, range, |of_rows| {
+                found.matching += of_rows.len() as u64;
+                let room = (limit - found.tag_sets.len()).min(of_rows.len());
+                self.list_all(part, &of_rows[..room], found)?;
+                Ok(ControlFlow::Continue(()))
+            });
+        }
+        let room = limit - found.tag_sets.len();
+        // Only of those that are listed the fields are wanted.
+        let (matching, first) = if range == TimeRange::ALL {
+            let counted = |_: &PartitionIndex, matching, first| (matching, first);
+            part.first_rows(selector, room, &self.on_loss, counted)?
         } else {
-            let mut selected =
-                part.select(selector, range, &self.on_loss, |_, selected| selected)?;
-            selected.retain(|item| self.keeps(part, item));
-            let of_rows = selected.chunk_by(|a, b| a.row == b.row);
-            (of_rows.count() as u64, selected)
+            part.resolve(selector, range, &self.on_loss, |index, sealed, live| {
+                index.first_rows_with(selector, sealed, live, room)
+            })?
         };
-        found.matching += matching;
-        let by_row = || selected.chunk_by(|a, b| a.row == b.row);
-        let rows = by_row().take(room).filter_map(|of_row| of_row.first());
+        // Without those whose fields have gone meanwhile.
+        found.matching += matching - first.len();
+        self.rows_by_row(part, selector, &first, |of_rows| {
+            found.matching += of_rows.len() as u64;
+            self.list_all(part, of_rows, found)?;
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+
+    /// Calls `visit` with the rows of a partition that match and have not expired, some thousand at a time with their fields,
+    /// until it says that this is enough. Between two calls nothing is locked.
+    fn by_row(
+        &self,
+        part: &PartitionState,
+        selector: &CompiledSelector,
+        range: TimeRange,
+        visit: impl FnMut(&[&[SelectedRow]]) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<(), StoreError> {
+        self.bounds.check()?;
+        let rows = part.resolve(selector, range, &self.on_loss, |index, sealed, live| {
+            index.rows_with(selector, sealed, live)
+        })?;
+        let bytes = rows.serialized_size() as u64;
+        self.bounds.hold(bytes)?;
+        self.rows_by_row(part, selector, &rows, visit)?;
+        self.bounds.release(bytes);
+        Ok(())
+    }
+
+    /// As [`Self::by_row`], of rows that pass the matchers on tags.
+    fn rows_by_row(
+        &self,
+        part: &PartitionState,
+        selector: &CompiledSelector,
+        rows: &RoaringBitmap,
+        mut visit: impl FnMut(&[&[SelectedRow]]) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut rows = rows.iter();
+        loop {
+            let some: RoaringBitmap = rows.by_ref().take(ROWS_AT_ONCE).collect();
+            if some.is_empty() {
+                return Ok(());
+            }
+            self.bounds.check()?;
+            let mut selected = part.index.read().select_among(selector, &some);
+            let bytes = size_of_val(selected.as_slice()) as u64;
+            self.bounds.hold(bytes)?;
+            if !self.cut.is_none() {
+                selected.retain(|item| self.keeps(part, item));
+            }
+            let of_rows: Vec<&[SelectedRow]> = selected.chunk_by(|a, b| a.row == b.row).collect();
+            let flow = visit(&of_rows)?;
+            self.bounds.release(bytes);
+            if flow.is_break() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Calls `visit` with the tag set of each of these rows; with none of one that cannot be spelt, which is noted.
+    fn spelt(
+        &self,
+        part: &PartitionState,
+        of_rows: &[&[SelectedRow]],
+        mut visit: impl FnMut(
+            &[SelectedRow],
+            Option<Arc<SeriesKey>>,
+        ) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<ControlFlow<()>, StoreError> {
+        let rows = of_rows.iter().filter_map(|of_row| of_row.first());
         let rows: Vec<Row> = rows.map(|item| item.row).collect();
         let keys = part.keys(&rows, &self.on_loss)?;
-        let index = part.index.read();
-        for (of_row, key) in by_row().zip(keys) {
-            let Some(key) = key else {
-                // It cannot be spelt, which was noted.
-                found.matching -= 1;
-                continue;
-            };
-            let fields = fields_of(&index, of_row);
-            found.tag_sets.push(FoundTagSet { key, fields });
+        for (of_row, key) in of_rows.iter().zip(keys) {
+            if visit(of_row, key)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
         }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Lists these rows, which are counted, but for those that cannot be spelt.
+    fn list_all(
+        &self,
+        part: &PartitionState,
+        of_rows: &[&[SelectedRow]],
+        found: &mut Found,
+    ) -> Result<(), StoreError> {
+        let flow = self.spelt(part, of_rows, |of_row, key| {
+            match key {
+                Some(key) => self.list(part, of_row, key, found)?,
+                None => found.matching -= 1,
+            }
+            Ok(ControlFlow::Continue(()))
+        });
+        flow.map(drop)
+    }
+
+    fn list(
+        &self,
+        part: &PartitionState,
+        of_row: &[SelectedRow],
+        key: Arc<SeriesKey>,
+        found: &mut Found,
+    ) -> Result<(), StoreError> {
+        let fields = fields_of(&part.index.read(), of_row);
+        // Once as it is listed, once as it is written.
+        self.bounds.hold(2 * found_bytes(&key, &fields))?;
+        found.tag_sets.push(FoundTagSet { key, fields });
         Ok(())
     }
 
@@ -190,7 +289,7 @@ impl Snapshot {
     /// these are few; other names cost about the rows that match.
     ///
     /// # Errors
-    /// As [`Snapshot::select`].
+    /// As [`Snapshot::select`], and if its bounds are met.
     pub fn suggest(
         &self,
         kind: NameKind<'_>,
@@ -203,6 +302,7 @@ impl Snapshot {
         let range = self.readable(range);
         let mut names: BTreeSet<String> = BTreeSet::new();
         for part in self.database.touched() {
+            self.bounds.check()?;
             let mut add = |found: Vec<String>| {
                 names.extend(found);
                 while names.len() > limit {
@@ -228,15 +328,24 @@ impl Snapshot {
                             let names = names.map(|(of, field)| metric_name(of, field));
                             let fitting = names.filter(|name| name.starts_with(prefix));
                             // Different pairs may have one name.
-                            let fitting: BTreeSet<String> = fitting.collect();
-                            fitting.into_iter().take(limit).collect()
+                            let mut first: BTreeSet<String> = BTreeSet::new();
+                            for name in fitting {
+                                first.insert(name);
+                                if first.len() > limit {
+                                    first.pop_last();
+                                }
+                            }
+                            first.into_iter().collect()
                         }
                     };
                     (rows, Arc::clone(index.segments()), in_memory)
                 })?;
+            let bytes = sealed_rows.serialized_size() as u64;
+            self.bounds.hold(bytes)?;
             add(in_memory);
             if let NameKind::Value(key) = kind {
                 for segment in segments.iter() {
+                    self.bounds.check()?;
                     let values = segment.tag_values(&sealed_rows, key, prefix, limit);
                     let values = values.or_else(|_| {
                         let (values, lost) =
@@ -247,6 +356,7 @@ impl Snapshot {
                     add(values?);
                 }
             }
+            self.bounds.release(bytes);
         }
         Ok(names.into_iter().collect())
     }
@@ -266,6 +376,16 @@ impl Snapshot {
             self.has_live(id)
         })
     }
+}
+
+/// What a tag set takes in an answer, roughly.
+fn found_bytes(key: &SeriesKey, fields: &[Arc<str>]) -> u64 {
+    let tags = key.tags().iter();
+    let tags: usize = tags.map(|(key, value)| key.len() + value.len()).sum();
+    let names = 2 * key.tags().len() + fields.len();
+    let texts = key.measurement().len() + tags;
+    let texts = texts + fields.iter().map(|field| field.len()).sum::<usize>();
+    FOUND_BYTES + names as u64 * NAME_BYTES + texts as u64
 }
 
 /// Names of the fields of a row that matches, sorted.

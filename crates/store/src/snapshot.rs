@@ -18,6 +18,7 @@ use alluvium_types::{FieldId, Partition, Row, SeriesId, SeriesKey, TimeRange, Va
 
 pub use self::cursor::SeriesCursor;
 pub use self::view::SeriesSnapshot;
+use crate::bounds::Bounds;
 use crate::cut::Cut;
 use crate::databases::DatabaseState;
 use crate::error::{RecallError, StoreError};
@@ -61,6 +62,7 @@ pub struct Snapshot {
     pub(crate) cut: Cut,
     pin: ReadPin,
     pub(crate) on_loss: OnLoss,
+    pub(crate) bounds: Bounds,
 }
 
 impl Snapshot {
@@ -78,6 +80,7 @@ impl Snapshot {
             cut,
             pin,
             on_loss: OnLoss::default(),
+            bounds: Bounds::default(),
         }
     }
 
@@ -88,6 +91,12 @@ impl Snapshot {
             on_loss: OnLoss::noting(),
             ..self
         }
+    }
+
+    /// The same, whose searches, suggestions and tests for what it knows keep to `bounds`.
+    #[must_use]
+    pub fn bounded(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
     }
 
     /// What the answers so far may lack, of a tolerant one.

@@ -84,6 +84,8 @@ fn a_silent_row_is_found_again_and_never_made_twice() {
             device = device.kill();
             store = open(&device, &clock);
             assert_eq!(store.status().index.rows, lines.len() as u64);
+            let database = store.database("db").unwrap();
+            assert!(database.may_wait(), "rows were silent when it was opened");
         }
         let checkpoint = store.checkpoint();
         wait(&store, &clock, checkpoint);

@@ -127,6 +127,9 @@ pub(super) fn load_definitions(inner: &StoreInner, ledger: &Ledger) -> Result<()
             }
         }
         *state.sealed.lock() = loaded.mark();
+        if loaded.silent_rows() > 0 {
+            state.silences.fetch_add(1, Ordering::Release);
+        }
         *state.index.write() = loaded;
         Ok(())
     })
