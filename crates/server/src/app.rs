@@ -28,7 +28,7 @@ pub(crate) struct App {
     pub metrics: Metrics,
     pub writers: Writers,
     /// One permit for each large body being parsed.
-    pub parses: Semaphore,
+    pub parses: Arc<Semaphore>,
     /// One permit for each query running.
     pub queries: Arc<Semaphore>,
     pub queries_waiting: AtomicUsize,
@@ -43,7 +43,7 @@ impl App {
     pub(crate) fn new(limits: Limits, tokens: Option<Tokens>, clock: Arc<dyn Clock>) -> Self {
         Self {
             writers: Writers::new(limits.parallel_writes_max),
-            parses: Semaphore::new(limits.parallel_writes_max),
+            parses: Arc::new(Semaphore::new(limits.parallel_writes_max)),
             queries: Arc::new(Semaphore::new(limits.queries_max)),
             queries_waiting: AtomicUsize::new(0),
             backup_dir: None,

@@ -18,6 +18,9 @@ use crate::params::Params;
 use crate::reply::{self, Reply};
 use crate::tokens::Right;
 
+/// Bytes that one byte of gzip may become.
+const DEFLATE_RATIO_MAX: usize = 1032;
+
 /// Whose habits the answer follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flavour {
@@ -140,9 +143,9 @@ async fn write(app: &Arc<App>, flavour: Flavour, request: Request) -> Result<Rep
         accept_partial: flavour != Flavour::V3 || params.get("accept_partial") != Some("false"),
     };
     app.metrics.write_requests.add(1);
-    // Packed bodies are taken for ten times their size.
+    // Packed bodies are taken for what they may be.
     let weight = if encoding == Encoding::Gzip {
-        10 * collected.len()
+        DEFLATE_RATIO_MAX.saturating_mul(collected.len())
     } else {
         collected.len()
     };
@@ -153,7 +156,12 @@ async fn write(app: &Arc<App>, flavour: Flavour, request: Request) -> Result<Rep
     let ingested = if weight <= app.limits.inline_bytes_max && !database.may_wait() {
         work()?
     } else {
-        let _turn = app.parses.acquire().await;
+        let turn = Arc::clone(&app.parses).acquire_owned().await;
+        let work = move || {
+            // Though whoever sent it has gone.
+            let _turn = turn;
+            work()
+        };
         tokio::task::spawn_blocking(work).await.map_err(|_| {
             refusal(
                 StatusCode::INTERNAL_SERVER_ERROR,
