@@ -11,12 +11,13 @@ use common::{Server, memory_config};
 
 /// Codes that no request brings about by itself: of the library alone, because the server refuses such a request before, or of
 /// a moment that other tests make.
-const ELSEWHERE: [&str; 19] = [
+const ELSEWHERE: [&str; 20] = [
     "bad_selector",
     "bad_step",
     "broken_body",
     "busy",
     "cancelled",
+    "database_dropped",
     "failed",
     "fill_without_bins",
     "forbidden",
