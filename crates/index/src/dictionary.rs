@@ -2,10 +2,12 @@
 
 use foldhash::quality::RandomState;
 use std::hash::BuildHasher;
+use std::hint::black_box;
 
 use memchr::memmem::Finder;
 
 use crate::blobs::Blobs;
+use crate::partition::BATCH;
 use crate::recent::Recent;
 use crate::selector::{CompiledMatcher, CompiledTest};
 use crate::table::{Slot, Table};
@@ -54,7 +56,10 @@ impl Dictionary {
         if let Some(id) = self.recent.find(name) {
             return id;
         }
-        let hash = self.hash(name);
+        self.intern_hashed(name, self.hash(name))
+    }
+
+    fn intern_hashed(&mut self, name: &[u8], hash: u64) -> u32 {
         let names = &self.names;
         let found = self
             .table
@@ -67,6 +72,29 @@ impl Dictionary {
         self.names.push(name);
         self.table.insert(hash, id);
         id
+    }
+
+    /// As [`Self::intern_bytes`] of some names, in their order. The cache misses of those that were not met lately overlap.
+    pub(crate) fn intern_all(&mut self, names: &[&[u8]], ids: &mut Vec<u32>) {
+        for names in names.chunks(BATCH) {
+            let mut hashes = [None; BATCH];
+            for (hash, name) in hashes.iter_mut().zip(names) {
+                if self.recent.find(name).is_none() {
+                    let wanted = self.hash(name);
+                    // For the cache alone: a name among these may move what is there.
+                    black_box(self.table.probe(wanted));
+                    *hash = Some(wanted);
+                }
+            }
+            for (hash, name) in hashes.iter().zip(names) {
+                // A name that was met lately may be met no more.
+                let met = self.recent.find(name);
+                ids.push(met.unwrap_or_else(|| {
+                    let hash = hash.unwrap_or_else(|| self.hash(name));
+                    self.intern_hashed(name, hash)
+                }));
+            }
+        }
     }
 
     /// Appends a name that is taken for new, and cannot be found before [`Self::list_from`].

@@ -104,6 +104,14 @@ impl<'a> FlatKey<'a> {
         self.tags as usize
     }
 
+    /// Whether both have the same measurement and keys of tags.
+    pub(crate) fn is_alike(&self, other: &Self) -> bool {
+        let measurement = |key: &Self| Parts(key.bytes).next();
+        self.tags == other.tags
+            && measurement(self) == measurement(other)
+            && self.tags().zip(other.tags()).all(|(a, b)| a.0 == b.0)
+    }
+
     /// Bytes of the longest of its names and values.
     pub fn longest_bytes(&self) -> usize {
         self.longest as usize

@@ -172,7 +172,9 @@ mod tests {
                     let name = (row.wrapping_mul(2_654_435_761) >> 7) % count;
                     let name = name.to_string();
                     let known = one_by_one.key_mut(key).values.find(&name);
-                    let id = one_by_one.add_value(key, name.as_bytes(), row);
+                    let mut ids = Vec::new();
+                    one_by_one.add_values(key, &[name.as_bytes()], row, &mut ids);
+                    let id = ids[0];
                     if known.is_some() {
                         gathered.add_row_of_value(&mut at_once, key, id, row);
                     } else {

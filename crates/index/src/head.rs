@@ -89,12 +89,14 @@ impl Head {
         self.keys.iter()
     }
 
-    /// The number of a value, new if need be, with one more row.
-    pub(crate) fn add_value(&mut self, key: u32, value: &[u8], row: u32) -> u32 {
+    /// The numbers of values, new if need be, of rows one behind the other, which they have from here on.
+    pub(crate) fn add_values(&mut self, key: u32, values: &[&[u8]], row: u32, ids: &mut Vec<u32>) {
         let of_key = self.keys.get_or_insert_with(key, KeyHead::default);
-        let id = of_key.values.intern_bytes(value);
-        of_key.add_row(&mut self.postings, id, row);
-        id
+        let begin = ids.len();
+        of_key.values.intern_all(values, ids);
+        for (id, row) in ids[begin..].iter().zip(row..) {
+            of_key.add_row(&mut self.postings, *id, row);
+        }
     }
 
     /// Appends the next row, whose values know of it already.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use alluvium_types::{FieldId, Row, SeriesKey, ValueKind};
 use roaring::RoaringBitmap;
+use smallvec::SmallVec;
 
 use crate::dictionary::Dictionary;
 use crate::field_sets::{FieldSets, NO_FIELDS};
@@ -25,7 +26,7 @@ pub const MAX_NAME_BYTES: usize = 65_536;
 pub const MAX_TAGS: usize = 4096;
 
 /// Hashes looked up together: enough to keep the memory system busy, few enough to stay in registers and L1.
-const BATCH: usize = 16;
+pub(crate) const BATCH: usize = 16;
 
 /// A measurement within the partition, numbered in creation order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,6 +68,8 @@ pub struct PartitionIndex {
     pub(crate) changes: u64,
     /// Where the tuple of a new row is put together.
     pub(crate) tuple: Vec<u8>,
+    /// Where the numbers of values of some rows are.
+    pub(crate) ids: Vec<u32>,
 }
 
 #[derive(Debug, Clone)]
@@ -111,6 +114,7 @@ impl PartitionIndex {
             silent: 0,
             changes: 0,
             tuple: Vec::new(),
+            ids: Vec::new(),
         }
     }
 
@@ -148,6 +152,72 @@ impl PartitionIndex {
     /// # Errors
     /// As [`Self::insert_row`].
     pub fn insert_flat(&mut self, hash: KeyHash, key: FlatKey<'_>) -> Result<Row, IndexError> {
+        self.check_new(hash, key)?;
+        let row = self.row_count();
+        self.insert_all(&[(hash, key)]);
+        Ok(Row(row))
+    }
+
+    /// Creates rows of tag sets as [`Self::insert_flat`] does, up to the first that it would refuse; returns how many. Costs
+    /// less where tags of several rows have the same keys: a key's values and postings are then looked for together.
+    pub fn insert_all(&mut self, tag_sets: &[(KeyHash, FlatKey<'_>)]) -> usize {
+        let first = self.row_count();
+        let mut schemas: SmallVec<[u32; BATCH]> = SmallVec::new();
+        let mut before = None;
+        for (hash, key) in tag_sets {
+            let row = self.row_count();
+            if self.check_new(*hash, *key).is_err() {
+                break;
+            }
+            let schema = match (before, schemas.last()) {
+                (Some(before), Some(schema)) if key.is_alike(before) => *schema,
+                _ => self.intern_schema(row, *key),
+            };
+            before = Some(key);
+            self.row_schemas.push(schema);
+            self.row_sets.push_for_now(NO_FIELDS);
+            self.table.insert(hash.bits(), row);
+            schemas.push(schema);
+        }
+        let (mut row, mut at) = (first, 0);
+        for alike in schemas.chunk_by(|a, b| a == b) {
+            let end = at + alike.len();
+            self.add_alike(alike[0], row, &tag_sets[at..end]);
+            (row, at) = (row + alike.len() as u32, end);
+        }
+        schemas.len()
+    }
+
+    /// Appends the values of rows of one shape, key by key.
+    fn add_alike(&mut self, schema: u32, first: u32, tag_sets: &[(KeyHash, FlatKey<'_>)]) {
+        let shape = self.schemas.get(schema).expect("just interned");
+        let rows = tag_sets.len();
+        let mut tags: SmallVec<[_; BATCH]> = tag_sets.iter().map(|(_, key)| key.tags()).collect();
+        let mut values: SmallVec<[&[u8]; BATCH]> = SmallVec::new();
+        // By key, then by row.
+        let mut ids = std::mem::take(&mut self.ids);
+        ids.clear();
+        for &key in &shape.keys {
+            values.clear();
+            values.extend(
+                tags.iter_mut()
+                    .map(|tags| tags.next().map_or(&b""[..], |tag| tag.1)),
+            );
+            self.head.add_values(key, &values, first, &mut ids);
+        }
+        let mut tuple = std::mem::take(&mut self.tuple);
+        for row in 0..rows {
+            tuple.clear();
+            for id in ids.get(row..).unwrap_or_default().iter().step_by(rows) {
+                put_u64(&mut tuple, (*id).into());
+            }
+            self.head.append(schema, &tuple);
+        }
+        (self.tuple, self.ids) = (tuple, ids);
+    }
+
+    /// Whether a row may be created.
+    fn check_new(&self, hash: KeyHash, key: FlatKey<'_>) -> Result<(), IndexError> {
         if let Some(row) = self.lookup(hash) {
             return Err(IndexError::RowExists { row });
         }
@@ -163,19 +233,7 @@ impl PartitionIndex {
             let tags = key.tag_count();
             return Err(IndexError::TooManyTags { tags });
         }
-
-        let schema = self.intern_schema(row, key);
-        let mut tuple = std::mem::take(&mut self.tuple);
-        tuple.clear();
-        let shape = self.schemas.get(schema).expect("just interned");
-        for (&key, (_, value)) in shape.keys.iter().zip(key.tags()) {
-            let id = self.head.add_value(key, value, row);
-            put_u64(&mut tuple, id.into());
-        }
-        self.append_row(schema, &tuple);
-        self.table.insert(hash.bits(), row);
-        self.tuple = tuple;
-        Ok(Row(row))
+        Ok(())
     }
 
     /// Number of rows.
@@ -423,13 +481,6 @@ impl PartitionIndex {
             self.tag_keys[key as usize].schemas.push(schema);
         }
         schema
-    }
-
-    /// Appends the next row, whose values know of it already; its hash is still to be noted.
-    fn append_row(&mut self, schema: u32, tuple: &[u8]) {
-        self.head.append(schema, tuple);
-        self.row_schemas.push(schema);
-        self.row_sets.push_for_now(NO_FIELDS);
     }
 
     fn intern_schema(&mut self, row: u32, key: FlatKey<'_>) -> u32 {

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use alluvium_index::{
-    DefinitionMark, IndexError, KeyHash, KindSet, Label, Matcher, PartError, PartitionIndex,
-    Segment, Selector, Test, begins_anew, merge_segments,
+    DefinitionMark, FlatKey, IndexError, KeyHash, KindSet, Label, Matcher, PartError,
+    PartitionIndex, Segment, Selector, Test, begins_anew, merge_segments,
 };
 use alluvium_types::{FieldId, Row, SeriesKey, ValueKind};
 use proptest::collection::vec;
@@ -25,6 +25,8 @@ const VALUES: [&str; 6] = ["", "x", "y", "xy", "é", "x\ny"];
 enum Op {
     /// A new tag set with a few series.
     Row(SeriesKey, Vec<(&'static str, ValueKind)>),
+    /// Many tag sets at once, up to the first that is there.
+    Rows(Vec<SeriesKey>),
     /// One more series of some row.
     Series(Index, &'static str, ValueKind),
     /// A field that no row has.
@@ -64,10 +66,33 @@ fn key() -> impl Strategy<Value = SeriesKey> {
     })
 }
 
+/// Tag sets of few shapes, some of them side by side.
+fn rows() -> impl Strategy<Value = Vec<SeriesKey>> {
+    let run = (key(), vec(any::<u16>(), 1..20), any::<bool>());
+    let run = run.prop_map(|(key, ids, dense)| {
+        let tags = key.tags().iter().map(|(k, v)| (k.clone(), v.clone()));
+        let tags: Vec<_> = tags.collect();
+        let alike = ids.into_iter().map(|id| {
+            let mut tags = tags.clone();
+            for (key, value) in &mut tags {
+                match key.as_str() {
+                    "zid" => *value = id.to_string(),
+                    "n" if dense => *value = format!("dense{}", id % 5),
+                    _ => {}
+                }
+            }
+            SeriesKey::new(key.measurement(), tags).unwrap()
+        });
+        alike.collect::<Vec<_>>()
+    });
+    vec(run, 1..4).prop_map(|runs| runs.concat())
+}
+
 fn op() -> impl Strategy<Value = Op> {
     let series = || (select(FIELDS.to_vec()), kind());
     prop_oneof![
         12 => (key(), vec(series(), 0..4)).prop_map(|(k, s)| Op::Row(k, s)),
+        2 => rows().prop_map(Op::Rows),
         4 => (any::<Index>(), series()).prop_map(|(i, (f, k))| Op::Series(i, f, k)),
         1 => (any::<Index>(), select(FIELDS.to_vec())).prop_map(|(i, f)| Op::Field(i, f)),
         1 => any::<bool>().prop_map(Op::Part),
@@ -241,6 +266,29 @@ fn run(ops: Vec<Op>) -> (PartitionIndex, Model, PartitionIndex) {
                 for (field, kind) in series {
                     add(&mut index, &mut model, row, field, kind);
                 }
+            }
+            Op::Rows(keys) => {
+                let hashes = keys.iter().map(|key| KeyHash::of(SEED, key, &mut scratch));
+                let hashes: Vec<_> = hashes.collect();
+                let mut bytes = vec![Vec::new(); keys.len()];
+                let flat = keys.iter().zip(&mut bytes);
+                let flat = flat.map(|(key, bytes)| FlatKey::new(key, bytes));
+                let new: Vec<_> = hashes.iter().copied().zip(flat).collect();
+                for hash in hashes {
+                    if let Some(found) = index.find(hash).unwrap() {
+                        index.restore(hash, found);
+                    }
+                }
+                let mut wanted = 0;
+                for key in &keys {
+                    if seen.contains_key(key) {
+                        break;
+                    }
+                    seen.insert(key.clone(), model.keys.len() as u32);
+                    model.keys.push(key.clone());
+                    wanted += 1;
+                }
+                assert_eq!(index.insert_all(&new), wanted);
             }
             Op::Series(at, field, kind) if !model.keys.is_empty() => {
                 let row = at.index(model.keys.len()) as u32;

@@ -63,8 +63,8 @@ pub fn put_tail_record(
     runs: &[TreeSnapshot],
     late: &[Column],
 ) {
-    let mut body = Vec::with_capacity(256);
-    body.extend_from_slice(&[0; CRC_BYTES]);
+    let begin = out.len();
+    out.extend_from_slice(&[0; CRC_BYTES]);
     for number in [
         u64::from(key.database.0),
         u64::from(key.partition.0),
@@ -74,28 +74,34 @@ pub fn put_tail_record(
         runs.iter().map(TreeSnapshot::leaves).sum(),
         runs.len() as u64,
     ] {
-        varint::put_u64(&mut body, number);
+        varint::put_u64(out, number);
     }
     for run in runs {
-        run.encode_state(encoder, &mut body);
+        run.encode_state(encoder, out);
     }
-    varint::put_u64(&mut body, late.len() as u64);
+    varint::put_u64(out, late.len() as u64);
     for column in late {
-        body.push(column.kind().number());
-        varint::put_u64(&mut body, column.len().div_ceil(MAX_BLOCK_POINTS) as u64);
+        out.push(column.kind().number());
+        varint::put_u64(out, column.len().div_ceil(MAX_BLOCK_POINTS) as u64);
         for begin in (0..column.len()).step_by(MAX_BLOCK_POINTS) {
             let end = column.len().min(begin + MAX_BLOCK_POINTS);
-            varint::put_u64(&mut body, (end - begin) as u64);
-            varint::put_i64(&mut body, column.times[begin]);
+            varint::put_u64(out, (end - begin) as u64);
+            varint::put_i64(out, column.times[begin]);
             let mut block = Vec::with_capacity(1024);
             let (mut hint, models) = (Hint::default(), Models::default());
             encoder.encode(column, begin..end, &mut hint, models, &mut block);
-            varint::put_bytes(&mut body, &block);
+            varint::put_bytes(out, &block);
         }
     }
+    let body = &mut out[begin..];
     let crc = crc32c_append(0, &body[CRC_BYTES..]);
     body[..CRC_BYTES].copy_from_slice(&crc.to_le_bytes());
-    varint::put_bytes(out, &body);
+    // Its length goes before it.
+    let len = body.len() as u64;
+    let end = out.len();
+    varint::put_u64(out, len);
+    let width = out.len() - end;
+    out[begin..].rotate_right(width);
 }
 
 /// Bytes of the record at the front of `bytes`, its length included; `None` if not even that is whole.

@@ -23,6 +23,8 @@ pub(crate) const SLICE_SERIES: usize = 256;
 /// Bytes of late points read and of tails written at which a slice ends; the last series of one may pass it by
 /// what a series can hold, somewhat more than 1 MiB.
 pub(crate) const SLICE_BYTES: usize = 1 << 20;
+/// Rows or series ahead of which memory is asked for: the series, and half as far its tail.
+pub(crate) const PREFETCH_AHEAD: u32 = 16;
 /// Stands for the number of a file until it has one.
 const UNNUMBERED: u8 = 0;
 
@@ -270,6 +272,9 @@ impl TableWalk {
             return None;
         }
         'rows: while self.row.0 < table.row_count() {
+            let ahead = |rows: u32| table.of_row(Row(self.row.0.saturating_add(rows)));
+            ahead(PREFETCH_AHEAD).for_each(|(_, series)| series.prefetch());
+            ahead(PREFETCH_AHEAD / 2).for_each(|(_, series)| series.prefetch_tail());
             for (field, slot) in table.slots_of_row(self.row) {
                 if self.field.is_some_and(|last| field <= last) {
                     continue;

@@ -26,12 +26,14 @@ const WORTH_SHARE: u64 = 16;
 /// As [`WORTH_SHARE`], where that would be more than is to be given back.
 const WORTH_SHARE_MIN: u64 = 128;
 
-/// One part in so many of the time goes to looking at the heap, and to trimming it.
+/// One part in so many of the time goes to looking at the heap, at the index, and to trimming the heap.
 const LOOK_SHARE: u64 = 100;
 /// Free memory on the heap that is given back: one part in so many of the budget where memory is short, else of what is in use.
 const TRIM_SHARE: u64 = 16;
 /// Free memory on the heap that is kept where memory is not short, at least.
 const TRIM_MIN_BYTES: u64 = 16 << 20;
+/// The index is looked at when batches may have made one part in so many of the budget.
+const UNSEEN_SHARE: u64 = 64;
 /// Nanoseconds between two looks at what the days of rows take.
 const DAYS_PAUSE_NS: u64 = 10_000_000_000;
 /// Nanoseconds for which room is made for a batch that was refused: it comes again.
@@ -121,6 +123,7 @@ pub(crate) struct Governor {
     /// What the days of rows took when they were last looked at, which costs a look at each 65,536 rows of each day.
     days_bytes: u64,
     next_days_ns: u64,
+    next_index_ns: u64,
     next_heap_ns: u64,
     next_trim_ns: u64,
     /// The least that was free on the heap since it was last trimmed. What has been given back counts as free, too.
@@ -321,11 +324,17 @@ impl StoreInner {
         governor.log_bytes = bytes;
     }
 
-    /// Tells the budget how much the index takes.
+    /// Tells the budget how much the index takes. Looking costs more the more rows wait to be sealed: it takes at most a
+    /// [`LOOK_SHARE`]th of the time, unless much was made since, which counts for more than it took.
     fn count_index(&self, governor: &mut Governor, now: u64) {
+        let unseen = &self.governor_counts.index_unseen;
+        let much = self.budget.limit() / UNSEEN_SHARE;
+        if now < governor.next_index_ns && unseen.load(Ordering::Relaxed) < much {
+            return;
+        }
         let databases = self.catalog.read().all();
         // What comes from here on is counted twice until the next look.
-        let unseen = self.governor_counts.index_unseen.swap(0, Ordering::Relaxed);
+        let unseen = unseen.swap(0, Ordering::Relaxed);
         let parts = || databases.iter().flat_map(|d| d.touched());
         if now >= governor.next_days_ns {
             let days: usize = parts().map(|p| p.live.read().heap_bytes()).sum();
@@ -338,6 +347,8 @@ impl StoreInner {
         self.budget
             .release(Owner::Index, governor.index_bytes + unseen);
         governor.index_bytes = bytes;
+        let took = self.clock.monotonic_ns().saturating_sub(now);
+        governor.next_index_ns = now.saturating_add(took.saturating_mul(LOOK_SHARE));
     }
 
     /// Moves the hand on. Returns whether it is not round yet and memory is still to be given back.

@@ -12,7 +12,7 @@ use alluvium_nbtree::{
 };
 use alluvium_types::{Column, DatabaseId, FieldId, Lsn, Row, TimeRange};
 
-use crate::capture::{Captured, CapturedSeries, NewerPart, note_captured};
+use crate::capture::{Captured, CapturedSeries, NewerPart, PREFETCH_AHEAD, note_captured};
 use crate::checkpoint::Running;
 use crate::databases::DatabaseState;
 use crate::error::{RecallError, StoreError};
@@ -395,7 +395,10 @@ impl StoreInner {
             let part = database.partition(partition);
             let is_short = is_short && !part.is_held();
             let (mut heap, mut new) = (0, 0);
-            for captured in some {
+            for (at, captured) in some.iter().enumerate() {
+                if let Some(next) = some.get(at + PREFETCH_AHEAD as usize) {
+                    next.series.prefetch();
+                }
                 let place = RecordPlace::new(file, offset, u64::from(captured.len()));
                 offset += u64::from(captured.len());
                 let series = &captured.series;

@@ -174,6 +174,42 @@ fn series_beyond_a_limit_are_left_out_and_the_rest_is_taken() {
 }
 
 #[test]
+fn a_tag_set_that_one_batch_spells_in_several_ways_counts_once() {
+    let device = Arc::new(MemoryDevice::new(5));
+    let mut store = open(&device);
+    let mut database = limited(&store, 500, 3);
+    for whole in [false, true] {
+        let mut writer = database.writer();
+        let host = if whole { "b" } else { "a" };
+        let key = SeriesKey::new("cpu", [("dc", "x"), ("host", host)]).unwrap();
+        let spellings = ["cpu,dc=x,host=", "cpu,host=,dc=x", "cpu,dc=x,host=\\"];
+        for (time, raw) in (1..).zip(spellings) {
+            let raw = format!("{raw}{host}");
+            let row = writer.resolve(raw.as_bytes(), key.clone());
+            writer.begin_line(row, time).unwrap();
+            writer.field("v", ValueRef::I64(time)).unwrap();
+            writer.end_line().unwrap();
+        }
+        let commit = if whole {
+            writer.commit_whole(None).unwrap()
+        } else {
+            writer.commit(None).unwrap()
+        };
+        assert_eq!(commit.left_out(), None);
+        commit.wait().unwrap();
+    }
+    assert_eq!(series(&database), 2);
+    assert_eq!(write(&database, "cpu", 0..2), (1, Some(3)));
+    store.close().unwrap();
+    drop((database, store));
+    store = open(&device);
+    database = store.database("db").unwrap();
+    let report = database.cardinality(10, 10).unwrap();
+    assert_eq!((report.tag_sets, report.series), (3, 3));
+    assert_eq!(report.measurements.1[0].series, 3);
+}
+
+#[test]
 fn of_a_batch_taken_whole_nothing_is_there_where_a_limit_is_met() {
     let device = Arc::new(MemoryDevice::new(5));
     let mut store = open(&device);

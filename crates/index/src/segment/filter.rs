@@ -92,8 +92,10 @@ impl Filter {
         // Of each place: the keys there, and their hashes taken together.
         let mut counts = vec![0_u8; self.fingerprints.len()];
         let mut sums = vec![0_u64; self.fingerprints.len()];
-        for &key in keys {
-            let hash = mix(key ^ self.seed);
+        // In the order of their first places, which is that of the hashes: what is near in time is near in memory, too.
+        let mut hashes: Vec<u64> = keys.iter().map(|key| mix(key ^ self.seed)).collect();
+        hashes.sort_unstable();
+        for hash in hashes {
             for at in self.places_of(hash) {
                 let count = &mut counts[at as usize];
                 let Some(more) = count.checked_add(1) else {

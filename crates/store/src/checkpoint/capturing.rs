@@ -7,7 +7,7 @@ use alluvium_io::{IoError, Lane};
 use alluvium_types::Partition;
 
 use super::{Progress, Running, Step};
-use crate::capture::{Slice, TableWalk};
+use crate::capture::{PREFETCH_AHEAD, Slice, TableWalk};
 use crate::databases::DatabaseState;
 use crate::ledger::NamedFile;
 use crate::open::StoreInner;
@@ -76,6 +76,13 @@ impl StoreInner {
             // A walk of the checkpoint before may have come by behind the mark that put it here. It may have left the
             // table since, and its record would take the place of its successor's. Or it was put here again behind the
             // walk, and this checkpoint has met it: of two records in one file the first counts.
+            let next = |ahead: u32| list.get(list.len().checked_sub(ahead as usize)?);
+            if let Some((_, series)) = next(PREFETCH_AHEAD) {
+                series.prefetch();
+            }
+            if let Some((_, series)) = next(PREFETCH_AHEAD / 2) {
+                series.prefetch_tail();
+            }
             let (is_dirty, is_captured) = series.lock().marks();
             if is_dirty && !is_captured {
                 slice.capture(&database, &series);

@@ -1,20 +1,33 @@
 //! What a batch names that is not there yet: rows, fields and series, and the kind that each value is stored as.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use alluvium_index::{IndexError, KeyHash, KindSet, MeasurementId, PartitionIndex};
+use alluvium_index::{FlatKey, IndexError, KeyHash, KindSet, MeasurementId, PartitionIndex};
 use alluvium_types::{Row, ValueKind};
 use smallvec::SmallVec;
 
+use super::shapes::Shape;
+use super::whole::Granted;
 use super::{BatchLine, Writer};
+use crate::databases::DatabaseState;
 use crate::error::RefusedLine;
 use crate::open::StoreInner;
 use crate::partition::PartitionState;
 use crate::raw_keys::{Known, NONE, RawKeys};
 use crate::recall::SERIES_BYTES;
 use crate::series::SeriesPlace;
+use crate::series_limits::TooManySeries;
 use crate::series_table::SeriesTable;
 use crate::shard::ShardState;
+
+/// Lines looked at together before they are defined: as many as the name table looks up at once.
+const LINES_AHEAD: usize = 16;
+
+const CACHE_LINE: usize = 64;
+
+/// Places of some of the lines looked at together.
+type Ahead = SmallVec<[usize; LINES_AHEAD]>;
 
 impl Writer {
     /// Makes sure that every row, field and series of the lines exists, logging what is new, and settles the
@@ -39,21 +52,103 @@ impl Writer {
         count.fetch_add(returned, Ordering::Relaxed);
         let before = index.series_count();
         let mut defined = false;
-        for line in lines {
-            if self.is_settled(line) {
-                continue;
-            }
-            let result = self.define_line(state, part, &mut index, &mut table, line, &mut defined);
-            if let Err(error) = result {
-                // A row or field that was made before a number ran out stays and is logged.
-                line.shape = NONE;
-                let left_out = self.left_out.get_or_insert_default();
-                left_out.push(error, line.number);
+        for lines in lines.chunks_mut(LINES_AHEAD) {
+            let absent = self.look_ahead(&index, lines);
+            let made = self.make_rows(state, &mut index, lines, &absent);
+            defined |= made > 0;
+            for (at, line) in lines.iter_mut().enumerate() {
+                if self.is_settled(line) {
+                    continue;
+                }
+                let admitted = absent.iter().take(made).any(|absent| *absent == at);
+                let noted = (admitted, &mut defined);
+                let result = self.define_line(state, part, &mut index, &mut table, line, noted);
+                if let Err(error) = result {
+                    // A row or field that was made before a number ran out stays and is logged.
+                    line.shape = NONE;
+                    let left_out = self.left_out.get_or_insert_default();
+                    left_out.push(error, line.number);
+                }
             }
         }
         let created = index.series_count() - before;
         part.created.note(self.store.clock.monotonic_ns(), created);
         defined
+    }
+
+    /// Finds the rows of some lines, those that are there; returns which lines bring a tag set that is not. Their texts lie
+    /// as far apart as the batch has spread them over partitions, and their places in the name table anywhere: looked at
+    /// together, the waits for memory overlap.
+    fn look_ahead(&mut self, index: &PartitionIndex, lines: &[BatchLine]) -> Ahead {
+        let mut hashes: SmallVec<[KeyHash; LINES_AHEAD]> = SmallVec::new();
+        let mut unknown = Ahead::new();
+        for (at, line) in lines.iter().enumerate() {
+            if let Some((hash, key)) = self.keys.unresolved(line.token) {
+                hashes.push(hash);
+                unknown.push(at);
+                let lines = key.bytes().chunks(CACHE_LINE);
+                lines.for_each(|line| alluvium_io::prefetch(line.as_ptr()));
+            }
+        }
+        let mut rows = Vec::new();
+        index.lookup_batch(&hashes, &mut rows);
+        let mut absent = Ahead::new();
+        for (at, row) in unknown.into_iter().zip(rows) {
+            let token = lines[at].token;
+            if let Some(row) = row {
+                self.keys.settle(token, row);
+            } else if absent.iter().all(|at| lines[*at].token != token) {
+                absent.push(at);
+            }
+        }
+        absent
+    }
+
+    /// Makes the rows of lines that bring tag sets, together, while the limits let all of their series come; returns of how
+    /// many. The others are for [`Self::define_line`], which says what is wrong with which.
+    fn make_rows(
+        &mut self,
+        state: &mut ShardState,
+        index: &mut PartitionIndex,
+        lines: &[BatchLine],
+        absent: &[usize],
+    ) -> usize {
+        let mut keys: SmallVec<[(KeyHash, FlatKey<'_>); LINES_AHEAD]> = SmallVec::new();
+        let unresolved = |at: &usize| self.keys.unresolved(lines[*at].token);
+        keys.extend(absent.iter().map_while(unresolved));
+        // A new row has none of the series of its line.
+        let series = |lists: &[Shape], at: usize| lists[lines[at].shape as usize].len() as u64;
+        let of = |at: usize| keys[at].1.measurement();
+        let mut admitted = 0;
+        while admitted < keys.len() {
+            let alike = (admitted..keys.len()).take_while(|at| of(*at) == of(admitted));
+            let end = admitted + alike.count();
+            let lists = &self.shapes.lists;
+            let wanted = absent[admitted..end].iter().map(|at| series(lists, *at));
+            let wanted = wanted.sum();
+            if admit(&mut self.granted, &self.database, of(admitted), wanted).is_err() {
+                break;
+            }
+            admitted = end;
+        }
+        let first = index.row_count();
+        let made = index.insert_all(&keys[..admitted]);
+        for (row, (_, key)) in (first..).zip(&keys[..made]) {
+            self.made.text_bytes += key.bytes().len() as u64;
+            let section = &mut state.section;
+            section.row_of_parts(Row(row), key.measurement(), key.tag_count(), key.tags());
+        }
+        for ((_, key), at) in keys.iter().zip(absent).take(admitted).skip(made) {
+            let unmade = series(&self.shapes.lists, *at);
+            let counts = &self.database.series_counts;
+            counts.forget(key.measurement(), unmade);
+        }
+        drop(keys);
+        self.made.rows += made as u64;
+        for (row, at) in (first..).zip(&absent[..made]) {
+            self.keys.settle(lines[*at].token, Row(row));
+        }
+        made
     }
 
     /// Series that were known to exist may have been deleted since.
@@ -69,7 +164,7 @@ impl Writer {
     }
 
     /// Decides what a line's values are stored as, and makes what is not there for them: all of it, or nothing if there is no
-    /// room for all its series.
+    /// room for all its series. `admitted`: there is.
     fn define_line(
         &mut self,
         state: &mut ShardState,
@@ -77,7 +172,7 @@ impl Writer {
         index: &mut PartitionIndex,
         table: &mut SeriesTable,
         line: &mut BatchLine,
-        defined: &mut bool,
+        (admitted, defined): (bool, &mut bool),
     ) -> Result<(), RefusedLine> {
         let row = self.row_there(index, line.token);
         let measurement = row.map(|row| {
@@ -85,12 +180,14 @@ impl Writer {
             of.ok_or(IndexError::UnknownRow { row })
         });
         let measurement = measurement.transpose()?;
-        let shape = self.shapes.lists[line.shape as usize].clone();
+        let shape = Arc::clone(&self.shapes.lists[line.shape as usize]);
         let mut decided: SmallVec<[(u32, ValueKind); 16]> = SmallVec::new();
         let mut new: SmallVec<[(u32, ValueKind); 16]> = SmallVec::new();
         for (i, (name, raw)) in shape.iter().enumerate() {
             let text = &self.shapes.names[*name as usize];
-            let field = measurement.and_then(|of| index.field(of, text));
+            // A new row has none.
+            let of = measurement.filter(|_| !admitted);
+            let field = of.and_then(|of| index.field(of, text));
             let kinds = match (row, field) {
                 (Some(row), Some(field)) => index.kinds(row, field),
                 _ => KindSet::EMPTY,
@@ -103,12 +200,14 @@ impl Writer {
             decided.push((*name, kind));
         }
         if !new.is_empty() {
-            let counts = &self.database.series_counts;
-            let name = measurement_name(index, &self.keys, line.token, measurement);
             let mut left = new.len() as u64;
-            match &mut self.granted {
-                Some(granted) => granted.take(counts, name, left),
-                None => counts.admit(&self.database.name, name, left)?,
+            debug_assert!(
+                !admitted || new.len() == shape.len(),
+                "a new row has no series"
+            );
+            if !admitted {
+                let name = measurement_name(index, &self.keys, line.token, measurement);
+                admit(&mut self.granted, &self.database, name, left)?;
             }
             let noted = (&mut left, defined);
             let made = self.make(state, part, index, table, line.token, &new, noted);
@@ -195,6 +294,23 @@ impl Writer {
             }
         }
         Ok(())
+    }
+}
+
+/// Counts new series of a measurement: of those that were granted, or if the limits let them come.
+fn admit(
+    granted: &mut Option<Granted>,
+    database: &DatabaseState,
+    measurement: &str,
+    series: u64,
+) -> Result<(), TooManySeries> {
+    let counts = &database.series_counts;
+    match granted {
+        Some(granted) => {
+            granted.take(counts, measurement, series);
+            Ok(())
+        }
+        None => counts.admit(&database.name, measurement, series),
     }
 }
 

@@ -1,21 +1,26 @@
 //! Names and lists of fields that a writer has met, each with a number that is quicker to compare.
 
+use std::sync::Arc;
+
 use alluvium_types::ValueKind;
 use hashbrown::HashMap;
+
+/// Names of the fields of a line by number, and their kinds.
+pub(super) type Shape = Arc<[(u32, ValueKind)]>;
 
 /// Field names and lists of (name, kind), interned for the life of a writer.
 #[derive(Debug, Default)]
 pub(super) struct Shapes {
     pub(super) names: Vec<Box<str>>,
     by_name: HashMap<Box<str>, u32, foldhash::fast::FixedState>,
-    pub(super) lists: Vec<Box<[(u32, ValueKind)]>>,
+    pub(super) lists: Vec<Shape>,
     /// By name: the line that last used it and the place in that line.
     pub(super) used: Vec<(u64, u32)>,
-    by_shape: HashMap<Box<[(u32, ValueKind)]>, u32, foldhash::fast::FixedState>,
+    by_shape: HashMap<Shape, u32, foldhash::fast::FixedState>,
     bytes: usize,
 }
 
-/// Bytes of a name or a list beside what is in it: two boxes, two places in a map.
+/// Bytes of a name or a list beside what is in it: one or two boxes, two places in a map.
 const ENTRY_BYTES: usize = 96;
 
 impl Shapes {
@@ -49,9 +54,10 @@ impl Shapes {
             return *id;
         }
         let id = self.lists.len() as u32;
-        self.lists.push(fields.into());
-        self.by_shape.insert(fields.into(), id);
-        self.bytes += 2 * size_of_val(fields) + ENTRY_BYTES;
+        let shape = Shape::from(fields);
+        self.lists.push(Arc::clone(&shape));
+        self.by_shape.insert(shape, id);
+        self.bytes += size_of_val(fields) + ENTRY_BYTES;
         id
     }
 
