@@ -45,6 +45,12 @@ const MEASUREMENTS: [&str; 9] = [
     "redis",
 ];
 
+/// Texts hashed and looked up.
+const HASHED: u32 = 1 << 20;
+
+/// A prime, so that texts follow no order of rows.
+const SCATTER: u64 = 2_654_435_761;
+
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let rows: u32 = arguments
@@ -200,6 +206,44 @@ fn main() {
             batched / n
         );
     }
+
+    // The texts of some, as a body brings them, in no order of rows.
+    let mut texts = Vec::new();
+    let mut ends = Vec::new();
+    for i in 0..rows.min(HASHED) {
+        let i = (u64::from(i) * SCATTER % u64::from(rows)) as u32;
+        FlatKey::new(&key(i), &mut scratch);
+        texts.extend_from_slice(&scratch);
+        ends.push(texts.len());
+    }
+    let begins = || std::iter::once(0).chain(ends.iter().copied());
+    let hashes = || {
+        begins()
+            .zip(&ends)
+            .map(|(begin, end)| KeyHash::of_input(SEED, &texts[begin..*end]))
+    };
+    let hashing = best(|| hashes().fold(0, |sum, hash| sum ^ hash.bits()));
+    let single = best(|| {
+        hashes()
+            .filter(|hash| index.lookup(*hash).is_some())
+            .count()
+    });
+    let mut out = Vec::with_capacity(ends.len());
+    let batched = best(|| {
+        out.clear();
+        let mut hashes = hashes().fuse();
+        while out.len() < ends.len() {
+            let batch: [_; 64] = std::array::from_fn(|_| hashes.next().unwrap_or(absent[0]));
+            index.lookup_batch(&batch, &mut out);
+        }
+    });
+    let count = ends.len() as f64;
+    println!(
+        "lookup of a text, its hash ({:.0} ns) included: {:.0} ns, in batches {:.0} ns",
+        hashing / count,
+        single / count,
+        batched / count
+    );
 
     for (what, selector) in [
         (
