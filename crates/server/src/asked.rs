@@ -125,13 +125,14 @@ impl Asked {
         work: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<Result<T, StoreError>, Reply> {
         let turn = permit(&self.app).await?;
+        let budget = Arc::clone(self.app.store_or_reply()?.budget());
         let mut guard = CancelOnDrop::new(&self.app);
         let limits = &self.app.limits;
         let bounds = Bounds::new(
             Arc::clone(&guard.cancel),
             Arc::clone(&self.app.clock),
             limits.query_deadline.as_millis() as u64,
-            Arc::clone(self.app.store_or_reply()?.budget()),
+            budget,
             limits.query_memory_bytes,
         );
         let database = self.database.bounded(bounds);

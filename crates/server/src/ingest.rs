@@ -1,5 +1,5 @@
-//! One body of line protocol into one database. CPU work; nothing waits but where [`may_wait`](alluvium_store::Database::may_wait)
-//! says so.
+//! One body of line protocol into one database. CPU work; nothing waits but where [`Writer::may_wait`](alluvium_store::Writer::may_wait)
+//! says so between the reading of the lines and their commit.
 
 use std::borrow::Cow;
 
@@ -53,15 +53,22 @@ impl From<RefusedLine> for Refusal {
     }
 }
 
-/// Parses the body and commits its good lines.
+/// What was read of a body: the good lines are with the writer.
+#[derive(Debug)]
+pub(crate) struct ReadLines {
+    refused: PartialWrite,
+    values: u64,
+}
+
+/// Parses the body.
 ///
 /// # Errors
-/// If the store refuses the batch as a whole; see [`Writer::commit`](alluvium_store::Writer::commit) for what of it may have been applied then.
-pub(crate) fn ingest(
+/// If there is no memory for its lines.
+pub(crate) fn read_lines(
     to: &mut PooledWriter,
     body: &[u8],
     settings: Settings,
-) -> Result<Ingested, WriteError> {
+) -> Result<ReadLines, WriteError> {
     let limits = Limits {
         line_bytes_max: settings.line_bytes_max,
         ..Limits::default()
@@ -98,6 +105,23 @@ pub(crate) fn ingest(
     if !settings.accept_partial && !refused.is_empty() {
         to.writer.clear();
     }
+    Ok(ReadLines { refused, values })
+}
+
+/// Commits the good lines of a body.
+///
+/// # Errors
+/// If the store refuses the batch as a whole; see [`Writer::commit`](alluvium_store::Writer::commit) for what of it may have been applied then.
+pub(crate) fn commit_lines(
+    to: &mut PooledWriter,
+    body: &[u8],
+    settings: Settings,
+    read: ReadLines,
+) -> Result<Ingested, WriteError> {
+    let ReadLines {
+        mut refused,
+        mut values,
+    } = read;
     let mut lines = to.writer.lines() as u64;
     let committed = match (lines, settings.accept_partial) {
         (0, _) => None,

@@ -13,10 +13,11 @@ use axum::http::{HeaderValue, StatusCode};
 use crate::app::App;
 use crate::body::{self, BodyError, Encoding};
 use crate::confirm::{Unconfirmed, confirmed};
-use crate::ingest::{Ingested, Settings, ingest};
+use crate::ingest::{Ingested, ReadLines, Settings, commit_lines, read_lines};
 use crate::params::Params;
 use crate::reply::{self, Reply};
 use crate::tokens::Right;
+use crate::writers::PooledWriter;
 
 /// Bytes that one byte of gzip may become.
 const DEFLATE_RATIO_MAX: usize = 1032;
@@ -149,56 +150,112 @@ async fn write(app: &Arc<App>, flavour: Flavour, request: Request) -> Result<Rep
     } else {
         collected.len()
     };
-    let work = {
+    let parse = {
         let (app, database) = (Arc::clone(app), database.clone());
-        move || parse(&app, &database, collected, encoding, settings)
+        move || Parsed::new(&app, &database, collected, encoding, settings)
     };
-    let ingested = if weight <= app.limits.inline_bytes_max && !database.may_wait() {
-        work()?
+    let commit = {
+        let (app, database) = (Arc::clone(app), database.clone());
+        move |parsed: Parsed| parsed.commit(&app, &database, settings)
+    };
+    let ingested = if weight > app.limits.inline_bytes_max {
+        in_turn(app, move || commit(parse()?)).await?
     } else {
-        let turn = Arc::clone(&app.parses).acquire_owned().await;
-        let work = move || {
-            // Though whoever sent it has gone.
-            let _turn = turn;
-            work()
-        };
-        tokio::task::spawn_blocking(work).await.map_err(|_| {
-            refusal(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "internal error",
-                "the request met a bug",
-            )
-        })??
+        let parsed = parse()?;
+        if parsed.writer.writer.may_wait() {
+            in_turn(app, move || commit(parsed)).await?
+        } else {
+            commit(parsed)?
+        }
     };
     finish(app, flavour, ingested).await
 }
 
-/// Unpacks, parses and commits: the CPU work of a write.
-fn parse(
+/// Runs what takes long, or may wait, beside the threads that serve connections, when it is its turn.
+async fn in_turn(
     app: &App,
-    database: &Database,
-    collected: body::Collected,
-    encoding: Encoding,
-    settings: Settings,
+    work: impl FnOnce() -> Result<Ingested, Refusal> + Send + 'static,
 ) -> Result<Ingested, Refusal> {
-    let began = app.clock.monotonic_ns();
-    let unpacked = collected
-        .unpack(encoding, app.limits.body_bytes_max)
-        .map_err(|error| body_refusal(app, &error))?;
-    let mut writer = app.writers.take(database);
-    let result = ingest(&mut writer, &unpacked.bytes, settings);
-    app.writers.give_back(database, writer);
-    let m = &app.metrics;
-    m.write_bytes.add(unpacked.bytes.len() as u64);
-    m.write_parse_ns
-        .add(app.clock.monotonic_ns().saturating_sub(began));
-    let ingested = result.map_err(|error| write_refusal(app, &error))?;
-    m.write_lines.add(ingested.lines);
-    m.write_values.add(ingested.values);
-    let refused = ingested.refused.total() as u64;
-    m.write_refused_lines.add(refused - ingested.left_out);
-    m.write_lines_left_out.add(ingested.left_out);
-    Ok(ingested)
+    let turn = Arc::clone(&app.parses).acquire_owned().await;
+    let work = move || {
+        // Though whoever sent it has gone.
+        let _turn = turn;
+        work()
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|_| {
+        refusal(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal error",
+            "the request met a bug",
+        )
+    })?
+}
+
+/// A body whose lines were read: with its writer, until they are committed.
+struct Parsed {
+    writer: PooledWriter,
+    unpacked: body::Unpacked,
+    read: ReadLines,
+    took_ns: u64,
+}
+
+impl Parsed {
+    /// Unpacks and parses.
+    fn new(
+        app: &App,
+        database: &Database,
+        collected: body::Collected,
+        encoding: Encoding,
+        settings: Settings,
+    ) -> Result<Self, Refusal> {
+        let began = app.clock.monotonic_ns();
+        let unpacked = collected
+            .unpack(encoding, app.limits.body_bytes_max)
+            .map_err(|error| body_refusal(app, &error))?;
+        let mut writer = app.writers.take(database);
+        match read_lines(&mut writer, &unpacked.bytes, settings) {
+            Ok(read) => Ok(Self {
+                writer,
+                unpacked,
+                read,
+                took_ns: app.clock.monotonic_ns().saturating_sub(began),
+            }),
+            Err(error) => {
+                app.writers.give_back(database, writer);
+                Self::count(app, &unpacked, began, 0);
+                Err(write_refusal(app, &error))
+            }
+        }
+    }
+
+    /// Commits, which may wait where the writer says so.
+    fn commit(
+        mut self,
+        app: &App,
+        database: &Database,
+        settings: Settings,
+    ) -> Result<Ingested, Refusal> {
+        let began = app.clock.monotonic_ns();
+        let body = &self.unpacked.bytes;
+        let result = commit_lines(&mut self.writer, body, settings, self.read);
+        app.writers.give_back(database, self.writer);
+        Self::count(app, &self.unpacked, began, self.took_ns);
+        let ingested = result.map_err(|error| write_refusal(app, &error))?;
+        let m = &app.metrics;
+        m.write_lines.add(ingested.lines);
+        m.write_values.add(ingested.values);
+        let refused = ingested.refused.total() as u64;
+        m.write_refused_lines.add(refused - ingested.left_out);
+        m.write_lines_left_out.add(ingested.left_out);
+        Ok(ingested)
+    }
+
+    fn count(app: &App, unpacked: &body::Unpacked, began: u64, before_ns: u64) {
+        let m = &app.metrics;
+        m.write_bytes.add(unpacked.bytes.len() as u64);
+        let took_ns = app.clock.monotonic_ns().saturating_sub(began);
+        m.write_parse_ns.add(before_ns + took_ns);
+    }
 }
 
 /// Waits until the good lines are as durable as asked, then answers for them and for the bad ones.

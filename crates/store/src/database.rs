@@ -436,12 +436,6 @@ impl Database {
         Self { bounds, ..self }
     }
 
-    /// Whether a batch may have to wait for the device before it is taken: series have left memory, wholly or in part, or rows the name
-    /// table. Costs three loads a partition.
-    pub fn may_wait(&self) -> bool {
-        self.state.touched().any(|part| part.may_wait())
-    }
-
     /// The database as it is now.
     pub fn snapshot(&self) -> Snapshot {
         let snapshot = Snapshot::new(Arc::clone(&self.store), Arc::clone(&self.state));

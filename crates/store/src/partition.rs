@@ -99,11 +99,11 @@ impl PartitionState {
         self.held.load(Ordering::Acquire) > 0
     }
 
-    /// Whether a write may have to read what is not in memory.
-    pub(crate) fn may_wait(&self) -> bool {
+    /// Whether a write may have to read what is not in memory: of tag sets that its writer does not know, or of any.
+    pub(crate) fn may_wait(&self, any_unknown: impl FnOnce() -> bool) -> bool {
         self.away.load(Ordering::Acquire) > 0
             || self.parted.load(Ordering::Acquire) > 0
-            || self.silences.load(Ordering::Acquire) > 0
+            || self.silences.load(Ordering::Acquire) > 0 && any_unknown()
     }
 
     /// Notes how many series of its table are away; whoever has changed that has the table still.

@@ -8,7 +8,7 @@ use std::task::{Poll, Waker};
 
 use alluvium_sim::{SimClock, SimConfig, SimDevice};
 use alluvium_store::{Commit, Durability, Selector, Store, StoreConfig};
-use alluvium_types::{TimeRange, Value};
+use alluvium_types::{SeriesKey, TimeRange, Value, ValueRef};
 use model::{Line, Model, read_all, same, write};
 
 const DAY_NS: i64 = 86_400_000_000_000;
@@ -85,7 +85,15 @@ fn a_silent_row_is_found_again_and_never_made_twice() {
             store = open(&device, &clock);
             assert_eq!(store.status().index.rows, lines.len() as u64);
             let database = store.database("db").unwrap();
-            assert!(database.may_wait(), "rows were silent when it was opened");
+            let mut writer = database.writer();
+            for host in 0..HOSTS {
+                let key = SeriesKey::new("m", [("host", format!("new{host}"))]).unwrap();
+                let row = writer.resolve(format!("m,host=new{host}").as_bytes(), key);
+                writer.begin_line(row, NOW_NS).unwrap();
+                writer.field("f", ValueRef::F64(0.0)).unwrap();
+                writer.end_line().unwrap();
+            }
+            assert!(writer.may_wait(), "rows were silent when it was opened");
         }
         let checkpoint = store.checkpoint();
         wait(&store, &clock, checkpoint);

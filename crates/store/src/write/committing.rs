@@ -102,6 +102,19 @@ impl Writer {
         Ok(Commit::new(store, tickets, position))
     }
 
+    /// Whether [`Self::commit`] may have to wait for the device: partitions of its lines have series that left memory, or rows that
+    /// left the name table and may be among those this writer does not know. Costs three loads a partition, and then a look at
+    /// each line.
+    pub fn may_wait(&self) -> bool {
+        (0..PARTITION_COUNT).any(|p| {
+            !self.batch.lines[p].is_empty()
+                && self
+                    .database
+                    .touched_partition(Partition(p as u8))
+                    .is_some_and(|part| part.may_wait(|| self.has_unknown(p)))
+        })
+    }
+
     /// Whether rows have left the name table since this batch's were looked for. Takes no lock.
     fn has_missed(&self, p: usize) -> bool {
         let part = self.database.touched_partition(Partition(p as u8));
