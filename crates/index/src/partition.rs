@@ -28,6 +28,9 @@ pub const MAX_TAGS: usize = 4096;
 /// Hashes looked up together: enough to keep the memory system busy, few enough to stay in registers and L1.
 pub(crate) const BATCH: usize = 16;
 
+/// Numbers of values for which there is room kept.
+const IDS_KEPT: usize = 32 * BATCH;
+
 /// A measurement within the partition, numbered in creation order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MeasurementId(pub u32);
@@ -196,7 +199,6 @@ impl PartitionIndex {
         let mut values: SmallVec<[&[u8]; BATCH]> = SmallVec::new();
         // By key, then by row.
         let mut ids = std::mem::take(&mut self.ids);
-        ids.clear();
         for &key in &shape.keys {
             values.clear();
             values.extend(
@@ -213,6 +215,9 @@ impl PartitionIndex {
             }
             self.head.append(schema, &tuple);
         }
+        // What rows of very many tags have made it grow to is given back.
+        ids.clear();
+        ids.shrink_to(IDS_KEPT);
         (self.tuple, self.ids) = (tuple, ids);
     }
 
